@@ -1,0 +1,7 @@
+//! Actors.
+pub mod provider;
+
+/// Placeholder while the layer is built.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("actor")]
+pub struct ActorError;

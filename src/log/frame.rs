@@ -1,0 +1,604 @@
+//! The frame: the atomic unit of the log, one turn of one actor or one system record.
+//!
+//! ```text
+//!  0  crc        u32   over: body, this header with crc = 0, log id, life bits ^ segment base
+//!  4  length/16  u24   of the whole frame, header and padding included
+//!  7  kind       u4    low half: Single 1, Records 2, Seal 3, Close 4, Life 5
+//!     padding    u4    high half: bytes of padding at the end of the body, 0..=15
+//!  8  position   u32   offset in the segment's file / 16
+//! 12  lag        u32   (this frame's LSN - durable mark known when it was written) / 16
+//! 16  time       u64   hybrid time
+//! 24  stream     u128  hash of kind and name; 0 for system frames
+//! 40  seq        u48   number of the first event in the frame (0: none)
+//! 46  n          u16   Single: version of the event. Records: number of records
+//! 48  body             Single: the archive of one event. Records: see `Record`. Then padding
+//! ```
+//!
+//! All numbers are little-endian. The whole is a multiple of 16 bytes and stands at one.
+//! A frame of one event of 128 bytes takes 176 bytes.
+//!
+//! A record in a `Records` frame begins at a multiple of 8 from the frame's start:
+//!
+//! ```text
+//!  0  bytes   u32   of the payload
+//!  4  version u16   of what is in it
+//!  6  kind    u8    Event 1, Name 2, Snapshot 3, State 4
+//!  7  gap     u8    0 or 8: bytes between this header and the payload, so that it is aligned
+//!  8  gap, payload, then zeros up to the next multiple of 8
+//! ```
+//!
+//! **A frame knows where it is**: its position, its segment's base, its log and its life go into
+//! the checksum, so a moved or a stale frame never validates.
+
+use crc32fast::Hasher;
+use rkyv::util::AlignedVec;
+
+use crate::error::Reject;
+use crate::types::{FRAME_ALIGN, HybridTime, Life, Lsn, Seq, StreamId, to_usize};
+
+/// Bytes of a frame's header.
+pub const HEADER: usize = 48;
+/// Bytes of a record's header.
+pub const RECORD_HEADER: usize = 8;
+/// What the format itself can hold; options set the limit far lower.
+pub const FRAME_BYTES_LIMIT: usize = ((1 << 24) - 1) * FRAME_ALIGN;
+
+const _: () = assert!(HEADER.is_multiple_of(FRAME_ALIGN));
+const _: () = assert!(HEADER + TAIL_SALT == 64, "the checksum's last step is one block of 64");
+
+/// Log id and life, after the header, at the end of what is summed.
+const TAIL_SALT: usize = 16;
+
+/// What a frame is.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum FrameKind {
+    /// One event, nothing else.
+    Single,
+    /// One or more records.
+    Records,
+    /// Ends its segment: the next frame is the next segment's first.
+    Seal,
+    /// Ends its life: the next frame is at the next 4 KiB boundary, or in another segment.
+    Close,
+    /// Opens a life.
+    Life,
+}
+
+impl FrameKind {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Single => 1,
+            Self::Records => 2,
+            Self::Seal => 3,
+            Self::Close => 4,
+            Self::Life => 5,
+        }
+    }
+
+    const fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            1 => Self::Single,
+            2 => Self::Records,
+            3 => Self::Seal,
+            4 => Self::Close,
+            5 => Self::Life,
+            _ => return None,
+        })
+    }
+}
+
+/// What a record is.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum RecordKind {
+    /// An event of the stream; events of a frame are numbered on from the frame's `seq`.
+    Event,
+    /// `kind len u16 | kind | name`, UTF-8: whose stream this is. In the frame with seq 1.
+    Name,
+    /// What a snapshot covers; see `crate::snapshot`.
+    Snapshot,
+    /// An archived state.
+    State,
+}
+
+impl RecordKind {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Event => 1,
+            Self::Name => 2,
+            Self::Snapshot => 3,
+            Self::State => 4,
+        }
+    }
+
+    const fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            1 => Self::Event,
+            2 => Self::Name,
+            3 => Self::Snapshot,
+            4 => Self::State,
+            _ => return None,
+        })
+    }
+}
+
+/// What makes a checksum this log's, this segment's and this life's.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Salt {
+    /// The log's random id.
+    pub log: u64,
+    /// The life's random bits.
+    pub life: Life,
+    /// The segment's base.
+    pub base: u64,
+}
+
+impl Salt {
+    fn bytes(self) -> [u8; TAIL_SALT] {
+        let mut bytes = [0; TAIL_SALT];
+        let (log, place) = bytes.split_at_mut(8);
+        log.copy_from_slice(&self.log.to_le_bytes());
+        place.copy_from_slice(&(self.life.bits ^ self.base).to_le_bytes());
+        bytes
+    }
+}
+
+/// What the log fills in when a frame gets its place.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Place {
+    pub salt: Salt,
+    /// Offset in the segment's file.
+    pub offset: u64,
+    /// The durable mark, as known now.
+    pub durable: u64,
+    pub time: HybridTime,
+    pub stream: StreamId,
+    pub seq: Seq,
+}
+
+/// Payload of the first record in a batch's buffer: after the header and a record header.
+const FIRST_PAYLOAD: usize = HEADER + RECORD_HEADER;
+
+/// A frame in the making: records are pushed, then the log gives it a place.
+///
+/// The payload of a lone event is where it must be in both forms of a frame: as `Single` the
+/// header takes the place of the record header too, and the frame begins 8 bytes into the buffer.
+#[derive(Debug)]
+pub struct Batch {
+    buffer: AlignedVec<16>,
+    records: u16,
+    events: u16,
+    version: u16,
+    gap: u8,
+    first: Option<RecordKind>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Batch {
+    /// An empty frame.
+    pub fn new() -> Self {
+        let mut buffer = AlignedVec::with_capacity(512);
+        buffer.resize(HEADER, 0);
+        Self { buffer, records: 0, events: 0, version: 0, gap: 0, first: None }
+    }
+
+    /// Throws the records away; the room stays.
+    pub fn clear(&mut self) {
+        self.buffer.resize(HEADER, 0);
+        self.records = 0;
+        self.events = 0;
+        self.first = None;
+    }
+
+    /// No record has been pushed.
+    pub fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
+    /// Events pushed so far.
+    pub fn events(&self) -> u16 {
+        self.events
+    }
+
+    /// Bytes that the frame takes in the log, at least.
+    pub fn frame_bytes(&self) -> usize {
+        self.buffer.len().next_multiple_of(FRAME_ALIGN)
+    }
+
+    /// Adds a record whose bytes are there already. Alignment 1.
+    ///
+    /// # Errors
+    /// [`Reject::Records`] past 65,535 records or 4 GiB; the batch is as it was.
+    pub fn push(&mut self, kind: RecordKind, version: u16, payload: &[u8]) -> Result<(), Reject> {
+        self.push_with(kind, version, 1, |buffer| {
+            buffer.extend_from_slice(payload);
+            Ok(())
+        })
+    }
+
+    /// Adds a record that `write` appends to the buffer. `align` is what its archive needs, at
+    /// most 16. The buffer's position modulo 16 is the one that the record will have in memory.
+    ///
+    /// # Errors
+    /// What `write` answers, or [`Reject::Records`] as for [`push`](Self::push); the batch is as
+    /// it was.
+    pub fn push_with(
+        &mut self,
+        kind: RecordKind,
+        version: u16,
+        align: usize,
+        write: impl FnOnce(&mut AlignedVec<16>) -> Result<(), Reject>,
+    ) -> Result<(), Reject> {
+        let before = self.buffer.len();
+        self.push_record(kind, version, align, write).inspect_err(|_| {
+            self.buffer.resize(before, 0);
+        })
+    }
+
+    fn push_record(
+        &mut self,
+        kind: RecordKind,
+        version: u16,
+        align: usize,
+        write: impl FnOnce(&mut AlignedVec<16>) -> Result<(), Reject>,
+    ) -> Result<(), Reject> {
+        debug_assert!(align.is_power_of_two() && align <= 16, "archives align to 16 at most");
+        let records = self.records.checked_add(1).ok_or(Reject::Records)?;
+        let head = self.buffer.len().next_multiple_of(8);
+        let gap: u8 = if align > 8 && (head + RECORD_HEADER) % 16 != 0 { 8 } else { 0 };
+        let payload = head + RECORD_HEADER + usize::from(gap);
+        self.buffer.resize(payload, 0);
+        write(&mut self.buffer)?;
+        let bytes = self.buffer.len().checked_sub(payload).ok_or(Reject::Records)?;
+        let bytes = u32::try_from(bytes).map_err(|_too_large| Reject::Records)?;
+        let header = self.buffer.get_mut(head..head + RECORD_HEADER).ok_or(Reject::Records)?;
+        let (length, rest) = header.split_at_mut(4);
+        length.copy_from_slice(&bytes.to_le_bytes());
+        let [low, high] = version.to_le_bytes();
+        rest.copy_from_slice(&[low, high, kind.code(), gap]);
+        if self.first.is_none() {
+            self.first = Some(kind);
+            self.version = version;
+            self.gap = gap;
+        }
+        self.records = records;
+        self.events += u16::from(kind == RecordKind::Event);
+        Ok(())
+    }
+
+    /// Pads, and sums what will not change any more. Done outside the log's lock.
+    pub(crate) fn seal(&mut self, time_kind: Option<FrameKind>) -> Sealed<'_> {
+        let single = self.records == 1
+            && self.first == Some(RecordKind::Event)
+            && self.gap == 0
+            && time_kind.is_none();
+        let kind = time_kind.unwrap_or(if single { FrameKind::Single } else { FrameKind::Records });
+        let start = if single { RECORD_HEADER } else { 0 };
+        let n = if single { self.version } else { self.records };
+        let used = self.buffer.len() - start;
+        let length = used.next_multiple_of(FRAME_ALIGN);
+        self.buffer.resize(start + length, 0);
+        let frame = self.buffer.get_mut(start..).unwrap_or_default();
+        let mut body = Hasher::new();
+        body.update(frame.get(HEADER..).unwrap_or_default());
+        #[expect(clippy::cast_possible_truncation, reason = "less than 16")]
+        let padding = (length - used) as u8;
+        Sealed { frame, body, kind, padding, n }
+    }
+}
+
+/// A whole frame but for its place.
+pub(crate) struct Sealed<'a> {
+    frame: &'a mut [u8],
+    body: Hasher,
+    kind: FrameKind,
+    padding: u8,
+    n: u16,
+}
+
+impl Sealed<'_> {
+    pub(crate) fn bytes(&self) -> usize {
+        self.frame.len()
+    }
+
+    /// Fills in the header; the answer is ready for the log. Inside the log's lock.
+    pub(crate) fn place(&mut self, place: &Place) -> &[u8] {
+        let header =
+            header_bytes(place, self.frame.len(), self.kind.code() | self.padding << 4, self.n);
+        let crc = crc_of(self.body.clone(), &header, place.salt);
+        if let Some((target, _)) = self.frame.split_first_chunk_mut::<HEADER>() {
+            *target = header;
+            if let Some((first, _)) = target.split_first_chunk_mut::<4>() {
+                *first = crc.to_le_bytes();
+            }
+        }
+        self.frame
+    }
+}
+
+/// The header with its checksum field zero.
+fn header_bytes(place: &Place, length: usize, kind: u8, n: u16) -> [u8; HEADER] {
+    let sixteenths = |bytes: u64| u32::try_from(bytes / FRAME_ALIGN as u64).unwrap_or(u32::MAX);
+    let lsn = place.salt.base + place.offset;
+    debug_assert!(place.durable <= lsn, "a durable mark above the frame that carries it");
+    let [l0, l1, l2, _] = sixteenths(length as u64).to_le_bytes();
+    let [s0, s1, s2, s3, s4, s5, _, _] = place.seq.get().to_le_bytes();
+    let [n0, n1] = n.to_le_bytes();
+    let mut header = [0; HEADER];
+    let mut rest: &mut [u8] = &mut header;
+    for part in [
+        &[0, 0, 0, 0, l0, l1, l2, kind][..],
+        &sixteenths(place.offset).to_le_bytes(),
+        &sixteenths(lsn - place.durable).to_le_bytes(),
+        &place.time.bits().to_le_bytes(),
+        &place.stream.get().to_le_bytes(),
+        &[s0, s1, s2, s3, s4, s5, n0, n1],
+    ] {
+        let (target, after) = rest.split_at_mut(part.len());
+        target.copy_from_slice(part);
+        rest = after;
+    }
+    header
+}
+
+fn crc_of(mut body: Hasher, header: &[u8; HEADER], salt: Salt) -> u32 {
+    let mut block = [0; HEADER + TAIL_SALT];
+    let (head, tail) = block.split_at_mut(HEADER);
+    head.copy_from_slice(header);
+    tail.copy_from_slice(&salt.bytes());
+    body.update(&block);
+    body.finalize()
+}
+
+/// A header whose fields are possible; its checksum has not been looked at.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    crc: u32,
+    /// Of the whole frame, in bytes.
+    pub length: usize,
+    /// What it is.
+    pub kind: FrameKind,
+    padding: u8,
+    /// Offset in the segment's file.
+    pub offset: u64,
+    /// How far the durable mark was below the frame, in bytes.
+    lag: u64,
+    /// When it was appended.
+    pub time: HybridTime,
+    /// Whose it is.
+    pub stream: StreamId,
+    /// Number of its first event.
+    pub seq: Seq,
+    n: u16,
+}
+
+impl Header {
+    /// Reads the first 48 bytes of `bytes`; `bytes` may be shorter than the frame.
+    ///
+    /// # Errors
+    /// Why these bytes begin no frame.
+    pub fn read(bytes: &[u8]) -> Result<Self, Reject> {
+        let (header, _) = bytes.split_first_chunk::<HEADER>().ok_or(Reject::Short)?;
+        let [c0, c1, c2, c3, l0, l1, l2, kind, rest @ ..] = *header;
+        let [p0, p1, p2, p3, g0, g1, g2, g3, rest @ ..] = rest;
+        let [t0, t1, t2, t3, t4, t5, t6, t7, rest @ ..] = rest;
+        let (stream, rest) = rest.split_first_chunk::<16>().ok_or(Reject::Short)?;
+        let [s0, s1, s2, s3, s4, s5, n0, n1] = rest else { return Err(Reject::Short) };
+        let bytes_of =
+            |sixteenths: [u8; 4]| u64::from(u32::from_le_bytes(sixteenths)) * FRAME_ALIGN as u64;
+        let length = to_usize(bytes_of([l0, l1, l2, 0]));
+        if length < HEADER {
+            return Err(Reject::Length);
+        }
+        let padding = kind >> 4;
+        if HEADER + usize::from(padding) > length {
+            return Err(Reject::Length);
+        }
+        let kind = FrameKind::from_code(kind & 0x0f).ok_or(Reject::Kind)?;
+        let seq = u64::from_le_bytes([*s0, *s1, *s2, *s3, *s4, *s5, 0, 0]);
+        Ok(Self {
+            crc: u32::from_le_bytes([c0, c1, c2, c3]),
+            length,
+            kind,
+            padding,
+            offset: bytes_of([p0, p1, p2, p3]),
+            lag: bytes_of([g0, g1, g2, g3]),
+            time: HybridTime::from_bits(u64::from_le_bytes([t0, t1, t2, t3, t4, t5, t6, t7])),
+            stream: StreamId::from_u128(u128::from_le_bytes(*stream)),
+            seq: Seq::new(seq).ok_or(Reject::Length)?,
+            n: u16::from_le_bytes([*n0, *n1]),
+        })
+    }
+
+    /// Number of events in a `Single`, of records in a `Records` frame.
+    pub fn count(&self) -> u16 {
+        match self.kind {
+            FrameKind::Single => 1,
+            FrameKind::Records => self.n,
+            FrameKind::Seal | FrameKind::Close | FrameKind::Life => 0,
+        }
+    }
+}
+
+/// A frame that was checked: it is what was written, where it was written.
+#[derive(Copy, Clone, Debug)]
+pub struct Frame<'a> {
+    header: Header,
+    base: u64,
+    bytes: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// Checks the frame at the beginning of `bytes`, which stands at `offset` in the segment
+    /// that `salt` names.
+    ///
+    /// # Errors
+    /// Why it is not a frame of this log, life and place.
+    pub fn read(bytes: &'a [u8], offset: u64, salt: Salt) -> Result<Self, Reject> {
+        let header = Header::read(bytes)?;
+        if header.offset != offset {
+            return Err(Reject::Position);
+        }
+        if header.lag > salt.base + offset {
+            return Err(Reject::Mark);
+        }
+        let bytes = bytes.get(..header.length).ok_or(Reject::Short)?;
+        let (head, body) = bytes.split_first_chunk::<HEADER>().ok_or(Reject::Short)?;
+        let mut unsummed = *head;
+        unsummed.iter_mut().take(4).for_each(|byte| *byte = 0);
+        let mut hasher = Hasher::new();
+        hasher.update(body);
+        if crc_of(hasher, &unsummed, salt) != header.crc {
+            return Err(Reject::Checksum);
+        }
+        Ok(Self { header, base: salt.base, bytes })
+    }
+
+    /// A `Life` frame names the life whose checksum it carries, so it is read before that life
+    /// is known. Answers the frame, the life it opens and the number of the one before.
+    ///
+    /// # Errors
+    /// Why it is not a `Life` frame.
+    pub fn read_life(
+        bytes: &'a [u8],
+        offset: u64,
+        log: u64,
+        base: u64,
+    ) -> Result<(Self, Life), Reject> {
+        let header = Header::read(bytes)?;
+        if header.kind != FrameKind::Life {
+            return Err(Reject::Kind);
+        }
+        let body = bytes.get(HEADER..header.length).ok_or(Reject::Short)?;
+        let (number, rest) = body.split_first_chunk::<8>().ok_or(Reject::Short)?;
+        let (bits, _) = rest.split_first_chunk::<8>().ok_or(Reject::Short)?;
+        let life = Life { number: u64::from_le_bytes(*number), bits: u64::from_le_bytes(*bits) };
+        let frame = Self::read(bytes, offset, Salt { log, life, base })?;
+        Ok((frame, life))
+    }
+
+    /// The header's fields.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Where it stands in the log.
+    pub fn lsn(&self) -> Lsn {
+        Lsn::new(self.base + self.header.offset).unwrap_or_else(|| {
+            unreachable!("a frame stands behind its segment's header page, at a multiple of 16")
+        })
+    }
+
+    /// The first position after it.
+    pub fn end(&self) -> u64 {
+        self.base + self.header.offset + self.header.length as u64
+    }
+
+    /// The durable mark known when it was written.
+    pub fn durable(&self) -> u64 {
+        self.base + self.header.offset - self.header.lag
+    }
+
+    /// The checksum: names these very bytes in this very place.
+    pub fn crc(&self) -> u32 {
+        self.header.crc
+    }
+
+    /// The whole frame.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// What is behind the header, without padding.
+    pub fn body(&self) -> &'a [u8] {
+        let end = self.bytes.len() - usize::from(self.header.padding);
+        self.bytes.get(HEADER..end).unwrap_or_default()
+    }
+
+    /// The records, in order. A record that does not add up ends the iteration with an error
+    /// (a writer's mistake: the checksum was right).
+    pub fn records(&self) -> Records<'a> {
+        match self.header.kind {
+            FrameKind::Single => Records {
+                left: 1,
+                state: RecordsState::Single(Record {
+                    kind: RecordKind::Event,
+                    version: self.header.n,
+                    payload: self.body(),
+                }),
+            },
+            FrameKind::Records => {
+                Records { left: self.header.n, state: RecordsState::Many(self.body()) }
+            }
+            FrameKind::Seal | FrameKind::Close | FrameKind::Life => {
+                Records { left: 0, state: RecordsState::Many(&[]) }
+            }
+        }
+    }
+}
+
+/// One record of a frame.
+#[derive(Copy, Clone, Debug)]
+pub struct Record<'a> {
+    /// What it is.
+    pub kind: RecordKind,
+    /// Version of what is in it.
+    pub version: u16,
+    /// Its bytes; aligned as its archive needs when the frame is.
+    pub payload: &'a [u8],
+}
+
+/// Iterator over a frame's records.
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    left: u16,
+    state: RecordsState<'a>,
+}
+
+#[derive(Clone, Debug)]
+enum RecordsState<'a> {
+    Single(Record<'a>),
+    Many(&'a [u8]),
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<Record<'a>, Reject>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        match &mut self.state {
+            RecordsState::Single(record) => Some(Ok(*record)),
+            RecordsState::Many(body) => Some(match record(body) {
+                Ok((record, rest)) => {
+                    *body = rest;
+                    Ok(record)
+                }
+                Err(reject) => {
+                    self.left = 0;
+                    Err(reject)
+                }
+            }),
+        }
+    }
+}
+
+/// The first record of `body`, and what follows it.
+fn record(body: &[u8]) -> Result<(Record<'_>, &[u8]), Reject> {
+    let (header, rest) = body.split_first_chunk::<RECORD_HEADER>().ok_or(Reject::Records)?;
+    let [b0, b1, b2, b3, v0, v1, kind, gap] = *header;
+    let kind = RecordKind::from_code(kind).ok_or(Reject::Records)?;
+    if gap != 0 && gap != 8 {
+        return Err(Reject::Records);
+    }
+    let bytes = to_usize(u64::from(u32::from_le_bytes([b0, b1, b2, b3])));
+    let start = usize::from(gap);
+    let end = start.checked_add(bytes).ok_or(Reject::Records)?;
+    let payload = rest.get(start..end).ok_or(Reject::Records)?;
+    // The last record is followed by the frame's padding, which `body` does not include.
+    let after = rest.get(end.next_multiple_of(8)..).unwrap_or_default();
+    Ok((Record { kind, version: u16::from_le_bytes([v0, v1]), payload }, after))
+}

@@ -1,0 +1,96 @@
+//! Clocks, handed in as values so that a test can own time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::types::HybridTime;
+
+/// Where the time comes from.
+#[derive(Clone, Debug, Default)]
+pub enum Clock {
+    /// The machine's.
+    #[default]
+    System,
+    /// A test's: it stands until it is moved.
+    Manual(Arc<ManualClock>),
+}
+
+/// A clock that moves when told to.
+#[derive(Debug, Default)]
+pub struct ManualClock {
+    nanos: AtomicU64,
+}
+
+impl ManualClock {
+    /// A clock that stands at `millis` since the Unix epoch.
+    pub fn at_millis(millis: u64) -> Arc<Self> {
+        Arc::new(Self { nanos: AtomicU64::new(millis.saturating_mul(1_000_000)) })
+    }
+
+    /// Moves it forward.
+    pub fn advance(&self, by: Duration) {
+        let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+}
+
+impl Clock {
+    /// Milliseconds since the Unix epoch, at the resolution of the kernel's tick (1 to 10 ms):
+    /// it orders nothing by itself, [`HybridTime`] does.
+    pub fn wall_ms(&self) -> u64 {
+        match self {
+            Self::System => {
+                let now = clock_gettime(ClockId::RealtimeCoarse);
+                let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+                let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
+                seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000)
+            }
+            Self::Manual(clock) => clock.nanos.load(Ordering::Relaxed) / 1_000_000,
+        }
+    }
+
+    /// Time since some fixed moment; never goes back.
+    pub fn monotonic(&self) -> Duration {
+        match self {
+            Self::System => monotonic(ClockId::Monotonic),
+            Self::Manual(clock) => Duration::from_nanos(clock.nanos.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Like [`monotonic`](Self::monotonic) at the kernel's tick, at a fraction of the price.
+    pub fn monotonic_coarse(&self) -> Duration {
+        match self {
+            Self::System => monotonic(ClockId::MonotonicCoarse),
+            Self::Manual(_) => self.monotonic(),
+        }
+    }
+
+    /// The next hybrid time after `last`: the wall clock's, or one more where that stands still.
+    pub(crate) fn hybrid_after(&self, last: HybridTime) -> HybridTime {
+        HybridTime::from_millis(self.wall_ms()).max(last.next())
+    }
+}
+
+fn monotonic(id: ClockId) -> Duration {
+    let now = clock_gettime(id);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hybrid_time_increases_while_the_wall_clock_stands_or_goes_back() {
+        let clock = Clock::Manual(ManualClock::at_millis(1_000));
+        let first = clock.hybrid_after(HybridTime::default());
+        let second = clock.hybrid_after(first);
+        let ahead = HybridTime::from_millis(5_000);
+        assert_eq!(first.millis(), 1_000);
+        assert!(first < second);
+        assert!(ahead < clock.hybrid_after(ahead));
+    }
+}
