@@ -11,7 +11,8 @@ use std::sync::Arc;
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
 
 use super::{
-    Access, Disk, Entry, File, Fill, LockGuard, PAGE, RingSource, RingWriter, SegmentMap, map,
+    Access, Disk, Entry, File, Fill, LockGuard, PAGE, RingSource, RingWriter, SegmentMap,
+    best_effort, map,
 };
 use crate::types::to_usize;
 
@@ -169,8 +170,7 @@ impl RealFile {
     fn fill_buffered(&self, bytes: u64) -> io::Result<()> {
         write_zeros(&self.file, bytes, PAGE)?;
         self.file.sync_data()?;
-        // Advice only.
-        rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed).ok();
+        best_effort(rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed));
         Ok(())
     }
 }
