@@ -212,6 +212,9 @@ impl State {
     }
 
     pub(super) fn allocate(&mut self, file: FileId, bytes: usize, fill: Fill) -> io::Result<()> {
+        if bytes == 0 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let room = self.room();
         let content = self.file(file)?;
         if bytes.saturating_sub(content.len()) > room {
