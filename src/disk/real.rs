@@ -136,12 +136,11 @@ impl File for RealFile {
 
     fn allocate(&self, bytes: u64, fill: Fill) -> io::Result<()> {
         match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, bytes) {
-            Ok(()) => {}
             // Some file systems reserve by writing only; what is there stays.
             Err(Errno::OPNOTSUPP) if fill == Fill::Reserve => {
                 return self.fill_buffered(self.len()?..bytes);
             }
-            Err(Errno::OPNOTSUPP) => {}
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
             Err(error) => return Err(error.into()),
         }
         match fill {
