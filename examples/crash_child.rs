@@ -16,7 +16,6 @@
 //! and with their content; if no group is there in part; and if each actor's state (from a
 //! snapshot and what follows it) is what its events add up to. It exits 3 if the store reports
 //! damage, and 1 for anything else: something that was acknowledged is lost, or wrong.
-#![expect(clippy::disallowed_methods, reason = "a test program outside the library")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -221,7 +220,7 @@ fn work(task: &Task) -> Result<(), Failure> {
         index += 1;
         next = group.end();
     }
-    store.close(Duration::from_secs(60))?;
+    store.close(Duration::from_mins(1))?;
     Ok(())
 }
 
@@ -268,7 +267,7 @@ fn verify(dir: &Path, acked: u64) -> Result<u64, Failure> {
     if there < acked {
         return Err(Failure::Wrong(format!("{acked} events were acknowledged, {there} are there")));
     }
-    store.close(Duration::from_secs(60))?;
+    store.close(Duration::from_mins(1))?;
     Ok(there)
 }
 

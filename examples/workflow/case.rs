@@ -221,8 +221,9 @@ fn judge(stage: Stage, activity: Activity, value: Option<f32>) -> Result<(), Ref
         A::ErTriage => once_from(Stage::Registered),
         A::ErSepsisTriage => once_from(Stage::Triaged),
         A::Leucocytes | A::Crp | A::LacticAcid => value.map(drop).ok_or(Refusal::NoValue),
-        A::IvLiquid | A::IvAntibiotics => from(Stage::SepsisTriaged),
-        A::AdmissionNc | A::AdmissionIc => from(Stage::SepsisTriaged),
+        A::IvLiquid | A::IvAntibiotics | A::AdmissionNc | A::AdmissionIc => {
+            from(Stage::SepsisTriaged)
+        }
         A::ReleaseA | A::ReleaseB | A::ReleaseC | A::ReleaseD | A::ReleaseE => {
             from(Stage::Admitted)
         }

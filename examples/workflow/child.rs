@@ -169,7 +169,7 @@ pub(crate) fn live(plan: &Plan) -> Result<(), Failure> {
         Ok::<_, Failure>(())
     })?;
     say(&stats(&store))?;
-    store.close(Duration::from_secs(60))?;
+    store.close(Duration::from_mins(1))?;
     say(&Line::Done)?;
     Ok(())
 }

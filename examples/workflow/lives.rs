@@ -126,11 +126,11 @@ fn one(plan: &mut Plan, end: End, bar: &ProgressBar) -> Result<Life, Failure> {
     let mut since = Instant::now();
     let mut finished = false;
     loop {
-        let line = match deadline {
+        let heard = match deadline {
             Some(deadline) => lines.recv_deadline(deadline),
             None => lines.recv().map_err(|_ended| RecvTimeoutError::Disconnected),
         };
-        match line {
+        match heard {
             Ok(Line::Opened { micros, rescued, how }) => {
                 life.opened = Some((how, Duration::from_micros(micros)));
                 life.rescued = rescued;

@@ -84,7 +84,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
 
     report::table(&lives, &proof, rows);
     report::history(&store, &pathways)?;
-    store.close(Duration::from_secs(60))?;
+    store.close(Duration::from_mins(1))?;
     keep_or_remove(arguments, temporary, &plan)
 }
 

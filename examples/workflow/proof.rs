@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use annals::{Actor as _, Store};
 use indicatif::ProgressBar;
 
-use crate::case::{ACTIVITIES, Case, REFUSALS};
+use crate::case::{ACTIVITIES, Activity, Case, REFUSALS};
 use crate::child::{self, Failure, Plan};
 use crate::csv::{self, Pathway};
 use crate::reference::{self, Outcome};
@@ -128,7 +128,7 @@ fn compare(pathway: &Pathway, state: &Case, expected: &Outcome) -> Result<(), St
     if refused != expected.refused {
         return differs("refusals", &expected.refused, &refused);
     }
-    let last = state.last.map(|activity| activity.name());
+    let last = state.last.map(Activity::name);
     if last != expected.accepted.last().map(|(name, _)| name.as_str()) {
         return differs("last activity", &expected.accepted.last(), &last);
     }
