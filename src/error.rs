@@ -167,7 +167,10 @@ pub enum OpenError {
         known: u32,
     },
     /// Written where archives are laid out differently (endianness, pointer width, alignment).
-    #[error("{} was written with archive layout {found:#x}; this build has {here:#x}", path.display())]
+    #[error(
+        "{} was written with archive layout {found:#x}; this build has {here:#x}",
+        path.display()
+    )]
     Layout {
         /// Which file.
         path: PathBuf,
