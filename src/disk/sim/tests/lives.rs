@@ -85,9 +85,15 @@ fn an_open_file_without_a_name_is_gone_with_the_life_and_takes_room_until_then()
     let file = durable(&disk, "/f", &[1; 100]);
     disk.remove(path("/f")).unwrap();
     assert_eq!((disk.used(), file.len().unwrap()), (100, 100));
+    assert_eq!(disk.fork().kill().used(), 0);
+    let next = disk.kill();
+    assert_eq!(next.used(), 0, "nobody has it open any more");
+    let disk = next;
+    let file = durable(&disk, "/g", &[1; 10]);
+    disk.remove(path("/g")).unwrap();
     drop(file);
     assert_eq!(disk.used(), 0);
-    assert_eq!(disk.power_cut_losing_all().used(), 100, "the removal was not synced");
+    assert_eq!(disk.power_cut_losing_all().used(), 10, "the second removal was not synced");
 }
 
 #[test]
