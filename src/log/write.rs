@@ -14,6 +14,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::checkpoint::Totals;
 use super::frame::{Batch, FrameKind, HEADER, Place};
 use super::segment::{FIRST_FRAME, Segment};
 use super::{Closing, Shared};
@@ -23,6 +24,12 @@ use crate::types::{FRAME_ALIGN, HybridTime, Life, Lsn, Seq, StreamId, to_usize};
 
 /// What is pending in the ring when the drain thread is woken.
 pub(super) const DRAIN_BYTES: u64 = 1 << 20;
+
+/// The number of a stream's first event.
+pub(super) const FIRST_SEQ: Seq = match Seq::new(1) {
+    Some(seq) => seq,
+    None => Seq::ZERO,
+};
 
 /// Where a frame went.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -59,6 +66,14 @@ pub(super) struct AppendCounts {
     pub bytes: u64,
     pub ring_full: u64,
     pub seals: u64,
+    /// Streams that began.
+    pub streams: u64,
+}
+
+impl AppendCounts {
+    pub(super) fn totals(&self) -> Totals {
+        Totals { frames: self.frames, events: self.events, streams: self.streams }
+    }
 }
 
 impl Shared {
@@ -95,6 +110,7 @@ impl Shared {
         appender.time = place.time;
         appender.counts.frames += 1;
         appender.counts.events += events;
+        appender.counts.streams += u64::from(events > 0 && first == FIRST_SEQ);
         appender.counts.bytes += bytes as u64;
         self.recent.insert(stream);
         let end = position + bytes as u64;
@@ -171,6 +187,10 @@ impl Shared {
         let next = self.preparer.take(|| self.keeper_bell.ring())?;
         if let Some(segment) = appender.segment.clone() {
             self.seal(appender, &segment)?;
+            if self.options.checkpoints.is_some() {
+                let position = next.header.first_frame();
+                *self.due.lock() = Some((position, appender.counts.totals()));
+            }
         }
         self.chain.write().push(Arc::clone(&next));
         appender.offset = FIRST_FRAME;

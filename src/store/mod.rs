@@ -7,6 +7,7 @@
 //!        ring        what was appended last; never synced
 //!        log/        segments of events and their indexes
 //!        snapshots/  segments of archived states
+//!        ckpt-<pos>  what was counted, and the segments' headers; the last two
 //!        catalogue/  derived: names; delete it at will
 //! ```
 //!
@@ -22,7 +23,7 @@ use crate::actor::{Actor, Addr, CloseReport, Runtime};
 use crate::catalogue::{Catalogue, CatalogueState, names_from};
 use crate::disk::{Disk, LockGuard};
 use crate::error::{DiskError, Error, OpenError};
-use crate::log::{Log, LogOptions, LogStats, Opening, RecoveryReport};
+use crate::log::{Log, LogOptions, LogStats, Opening, RecoveryReport, Totals};
 use crate::options::StoreOptions;
 use crate::snapshot::{SnapshotStats, Snapshots};
 use crate::types::{Life, Seq};
@@ -235,6 +236,15 @@ impl Store {
         Ok(())
     }
 
+    /// What was appended over the store's whole past. The first call reads what no checkpoint
+    /// covers.
+    ///
+    /// # Errors
+    /// See [`crate::error::ReadError`].
+    pub fn totals(&self) -> Result<Totals, Error> {
+        Ok(self.events.totals()?)
+    }
+
     /// What the open found and did.
     pub fn report(&self) -> &OpenReport {
         &self.report
@@ -329,6 +339,7 @@ fn log_options(path: &Path, options: &StoreOptions) -> (LogOptions, LogOptions) 
         dir: path.join("log"),
         ring: Some(path.join("ring")),
         mark: Some(path.join("mark")),
+        checkpoints: Some(path.to_owned()),
         ring_bytes: options.ring_bytes,
         segment_bytes_first: options.segment_bytes_first,
         segment_bytes_max: options.segment_bytes_max,
@@ -345,6 +356,7 @@ fn log_options(path: &Path, options: &StoreOptions) -> (LogOptions, LogOptions) 
         dir: path.join("snapshots"),
         ring: None,
         mark: None,
+        checkpoints: None,
         ring_bytes: frame * 2 + (8 << 10),
         segment_bytes_max: options.segment_bytes_max.max(frame as u64 * 4),
         frame_bytes_max: frame,
