@@ -60,6 +60,8 @@ pub(crate) struct Live<A: Actor> {
     pub(crate) saved: Seq,
     /// A worker has been asked to take a snapshot.
     pub(crate) save_asked: bool,
+    /// A worker has been asked to take the state out of memory.
+    pub(crate) leave_asked: bool,
 }
 
 /// What came of a caller's attempt to take the turn itself.
@@ -131,20 +133,22 @@ impl<A: Actor> Cell<A> {
     }
 
     /// Runs up to `commands_max` queued commands; called by a worker for an entry of the ready
-    /// queue. `letters` is scratch.
-    pub(crate) fn visit(self: &Arc<Self>, commands_max: usize, letters: &mut Vec<Letter<A>>) {
+    /// queue.
+    pub(crate) fn visit(self: &Arc<Self>, commands_max: usize) {
         let mut lane = self.lane.lock();
         lane.listed = false;
         if lane.running || lane.queue.is_empty() {
             return; // Who runs will list it again when leaving.
         }
         lane.running = true;
+        // The buffer goes with its contents: an idle actor has none.
         let count = lane.queue.len().min(commands_max);
-        letters.extend(lane.queue.drain(..count));
+        let rest = lane.queue.split_off(count);
+        let letters = std::mem::replace(&mut lane.queue, rest);
         self.unlock_with_room(lane, true);
         let _visit = Visit { cell: self };
         let mut body = self.body();
-        for letter in letters.drain(..) {
+        for letter in letters {
             self.run(&mut body, letter);
             MutexGuard::bump(&mut body);
         }
@@ -247,17 +251,16 @@ impl<A: Actor> Cell<A> {
                 break;
             }
             lane.waiting += 1;
-            let timed_out = match deadline {
-                Some(deadline) => self.room.wait_for(&mut lane, deadline.left()).timed_out(),
-                None => {
-                    self.room.wait(&mut lane);
-                    false
-                }
-            };
-            lane.waiting -= 1;
-            if timed_out && self.room(&lane).is_err() {
+            if deadline.is_some_and(Deadline::is_over) {
                 return Err(ActorError::Timeout);
             }
+            lane.waiting += 1;
+            if let Some(deadline) = deadline {
+                self.room.wait_for(&mut lane, deadline.left());
+            } else {
+                self.room.wait(&mut lane);
+            }
+            lane.waiting -= 1;
         }
         lane.queue.push_back(letter);
         self.unlock_listed(lane);
@@ -370,10 +373,6 @@ impl<A: Actor> Cell<A> {
             // One that is not taken costs a longer replay, nothing else.
             let _taken: bool = self.shared().snapshots.save(snapshot);
         }
-        let mut lane = self.lane.lock();
-        if lane.queue.is_empty() {
-            lane.queue.shrink_to_fit();
-        }
     }
 
     /// [`Self::retire`], once the turn that is under way has ended.
@@ -407,6 +406,18 @@ impl<A: Actor> Cell<A> {
             let _depth = Depth::enter();
             self.forget(&mut body);
         }
+    }
+
+    /// Threads that wait for room.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> u32 {
+        self.lane.lock().waiting
+    }
+
+    /// What the queued commands depend on.
+    #[cfg(test)]
+    pub(crate) fn queued_marks(&self) -> Vec<Mark> {
+        self.lane.lock().queue.iter().map(|letter| letter.mark).collect()
     }
 
     pub(crate) fn dead_letter(&self, command: &'static str, why: ActorError) {

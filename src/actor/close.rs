@@ -89,7 +89,9 @@ impl Threads {
         shared.shut(Gate::Closing);
         // From here on nobody outside is let in: who had a lane's lock before this is in its
         // queue, who has it after sees the gate.
-        shared.each_kind().iter().for_each(|kind| kind.wake());
+        for kind in shared.each_kind() {
+            kind.wake();
+        }
         drain(shared, &deadline);
         let before = shared.dead_letters();
         shared.shut(Gate::Closed);
@@ -101,11 +103,15 @@ impl Threads {
         if !inside {
             self.await_end(shared, &deadline);
         }
-        shared.each_kind().iter().for_each(|kind| kind.close());
+        for kind in shared.each_kind() {
+            kind.close();
+        }
         shared.forget_kinds();
+        let all = self.handles.len();
+        let all_ended = !inside && *shared.ended.lock() == all;
         let mut threads_left = 0;
         for handle in self.handles {
-            if handle.is_finished() || (!inside && *shared.ended.lock() == self.workers + 1) {
+            if all_ended || handle.is_finished() {
                 if let Err(payload) = handle.join() {
                     resume_unwind(payload);
                 }

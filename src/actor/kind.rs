@@ -16,8 +16,11 @@ const SHARDS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 pub(crate) struct Kind<A: Actor> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) options: ActorOptions<A>,
-    shards: Box<[Mutex<StreamMap<Arc<Cell<A>>>>]>,
+    shards: Box<[Shard<A>]>,
 }
+
+/// Cells by stream. The lock guards which names have a cell.
+type Shard<A> = Mutex<StreamMap<Arc<Cell<A>>>>;
 
 /// A kind, whatever its type.
 pub(crate) trait AnyKind: Send + Sync {
@@ -126,7 +129,9 @@ impl<A: Actor> AnyKind for Kind<A> {
     fn close(&self) {
         for shard in &self.shards {
             let cells = std::mem::take(&mut *shard.lock());
-            cells.values().for_each(|cell| cell.close());
+            for cell in cells.values() {
+                cell.close();
+            }
         }
     }
 

@@ -109,8 +109,8 @@ pub(crate) struct Sent<A: Actor, C> {
 
 impl<A: Handle<C>, C: Send + 'static> Sent<A, C> {
     /// Room in the mailbox has been reserved.
-    pub(crate) fn new(to: Arc<Cell<A>>, command: C) -> Box<Self> {
-        Box::new(Self { to: Some(to), command: Some(command) })
+    pub(crate) fn new(to: Arc<Cell<A>>, command: C) -> Self {
+        Self { to: Some(to), command: Some(command) }
     }
 }
 

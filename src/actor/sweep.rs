@@ -62,7 +62,9 @@ fn relieve(shared: &Arc<Shared>) {
     let target = max - max / 16;
     let kinds = shared.each_kind();
     let mut used = Vec::new();
-    kinds.iter().for_each(|kind| kind.used(&mut used));
+    for kind in &kinds {
+        kind.used(&mut used);
+    }
     used.retain(|tick| *tick != 0);
     let surplus = used.len().saturating_sub(target);
     let Some(last) = surplus.checked_sub(1) else { return };

@@ -7,7 +7,6 @@ use crossbeam_channel::Receiver;
 
 use super::Actor;
 use super::cell::Cell;
-use super::mailbox::Letter;
 use super::runtime::Shared;
 
 /// An entry of the ready queue. Each actor has at most one `Visit` in it.
@@ -37,8 +36,7 @@ impl<A: Actor> Resident for Cell<A> {
 
     fn visit(self: Arc<Self>, commands_max: NonZeroU32) {
         let max = usize::try_from(commands_max.get()).unwrap_or(usize::MAX);
-        let mut letters: Vec<Letter<A>> = Vec::new();
-        Self::visit(&self, max, &mut letters);
+        Self::visit(&self, max);
     }
 
     fn save(&self) {
