@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
 use rkyv::util::AlignedVec;
 
 use super::error::Why;
@@ -32,8 +32,6 @@ pub(crate) struct Cell<A: Actor> {
     pub(crate) name: Arc<str>,
     pub(crate) stream: StreamId,
     lane: Mutex<Lane<A>>,
-    /// Waited on for room in the lane.
-    room: Condvar,
     body: Mutex<Body<A>>,
     /// The runtime's tick at the last turn; 0 while there is no state.
     used: AtomicU32,
@@ -79,7 +77,6 @@ impl<A: Actor> Cell<A> {
             name,
             stream,
             lane: Mutex::new(Lane::new()),
-            room: Condvar::new(),
             body: Mutex::new(Body::Absent),
             used: AtomicU32::new(0),
         })
@@ -98,9 +95,9 @@ impl<A: Actor> Cell<A> {
         self.lane.lock().is_idle()
     }
 
-    /// Nothing would be lost with the cell. Asked by its only owner.
-    pub(crate) fn is_vacant(&mut self) -> bool {
-        self.lane.get_mut().is_idle() && !matches!(self.body.get_mut(), Body::Live(_))
+    /// Nothing would be lost with the cell, if nobody else holds it.
+    pub(crate) fn is_vacant(&self) -> bool {
+        self.is_idle() && self.body.try_lock().is_some_and(|body| !matches!(*body, Body::Live(_)))
     }
 
     /// Takes the turn on this thread if the actor is idle and little is queued.
@@ -141,10 +138,12 @@ impl<A: Actor> Cell<A> {
             return; // Who runs will list it again when leaving.
         }
         lane.running = true;
-        // The buffer goes with its contents: an idle actor has none.
-        let count = lane.queue.len().min(commands_max);
-        let rest = lane.queue.split_off(count);
-        let letters = std::mem::replace(&mut lane.queue, rest);
+        let letters = if lane.queue.len() <= commands_max {
+            // The buffer goes with its contents: an idle actor has none.
+            std::mem::take(&mut lane.queue)
+        } else {
+            lane.queue.drain(..commands_max).collect()
+        };
         self.unlock_with_room(lane, true);
         let _visit = Visit { cell: self };
         let mut body = self.body();
@@ -254,13 +253,10 @@ impl<A: Actor> Cell<A> {
             if deadline.is_some_and(Deadline::is_over) {
                 return Err(ActorError::Timeout);
             }
-            lane.waiting += 1;
-            if let Some(deadline) = deadline {
-                self.room.wait_for(&mut lane, deadline.left());
-            } else {
-                self.room.wait(&mut lane);
-            }
-            lane.waiting -= 1;
+            lane.waiting = lane.waiting.saturating_add(1);
+            self.kind.room.wait_unlocking(lane, deadline);
+            lane = self.lane.lock();
+            lane.waiting = lane.waiting.saturating_sub(1);
         }
         lane.queue.push_back(letter);
         self.unlock_listed(lane);
@@ -309,8 +305,7 @@ impl<A: Actor> Cell<A> {
         let waiting = lane.waiting;
         drop(lane);
         if has_room && waiting > 0 {
-            // All: several rooms may have come free at once, and a close wakes everybody.
-            self.room.notify_all();
+            self.kind.room.notify();
         }
     }
 
@@ -410,7 +405,7 @@ impl<A: Actor> Cell<A> {
 
     /// Threads that wait for room.
     #[cfg(test)]
-    pub(crate) fn waiting(&self) -> u32 {
+    pub(crate) fn waiting(&self) -> u16 {
         self.lane.lock().waiting
     }
 

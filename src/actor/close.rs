@@ -17,6 +17,9 @@ use super::worker::{self, Job};
 /// How often a close looks again, if nobody tells it that something has changed.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// What threads that are in no turn get to end, even when the deadline is over.
+const GRACE: Duration = Duration::from_millis(200);
+
 /// How a close went.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
@@ -101,7 +104,7 @@ impl Threads {
         shared.call_keeper(Call::Stop);
         let inside = in_turn();
         if !inside {
-            self.await_end(shared, &deadline);
+            self.await_end(shared, deadline);
         }
         for kind in shared.each_kind() {
             kind.close();
@@ -122,15 +125,12 @@ impl Threads {
         CloseReport { dead_letters: shared.dead_letters() - before, threads_left }
     }
 
-    fn await_end(&self, shared: &Shared, deadline: &Deadline) {
+    fn await_end(&self, shared: &Shared, deadline: Deadline) {
+        // Also past the deadline threads that are in no turn need a moment to end.
+        let deadline = deadline.max(Deadline::after(GRACE));
         let mut ended = shared.ended.lock();
-        while *ended < self.handles.len() {
-            // Past the deadline a moment is given to threads that are between two commands.
-            let left = deadline.left().max(LOOK_AGAIN);
-            let timed_out = shared.changed.wait_for(&mut ended, left).timed_out();
-            if timed_out && deadline.is_over() {
-                return;
-            }
+        while *ended < self.handles.len() && !deadline.is_over() {
+            shared.changed.wait_for(&mut ended, deadline.left());
         }
     }
 }

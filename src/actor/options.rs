@@ -172,7 +172,7 @@ impl Default for RuntimeOptions {
             durability: Durability::default(),
             residents_max: 1_000_000,
             idle: Duration::from_mins(10),
-            visit_commands: NonZeroU32::new(64).unwrap_or(NonZeroU32::MIN),
+            visit_commands: NonZeroU32::new(256).unwrap_or(NonZeroU32::MIN),
             close_deadline: Duration::from_secs(10),
             on_dead_letter: None,
         }

@@ -282,7 +282,7 @@ impl<R> Drop for Replier<R> {
 
 /// When a wait is over. Threads sleep in real time, so it is the machine's clock that counts
 /// here, whatever clock the actors see.
-#[derive(Copy, Clone, Debug)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Deadline {
     at: Duration,
 }

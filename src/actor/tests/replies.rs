@@ -8,7 +8,7 @@ use std::thread;
 
 use super::*;
 use crate::actor::mailbox::{Ask, Letter};
-use crate::actor::provider::EventStore;
+use crate::actor::provider::EventStore as _;
 use crate::actor::ticket::{Slot, Ticket};
 
 #[test]

@@ -121,9 +121,8 @@ fn actors_in_a_circle_do_not_block_each_other() {
                         .ask(Do(move |turn: &mut Turn<'_, List>| {
                             let next = turn.actor::<List>(&target).unwrap();
                             turn.emit(round);
-                            while turn.tell(&next, Add(round)).is_err() {
+                            if turn.tell(&next, Add(round)).is_err() {
                                 turn.emit(0);
-                                break;
                             }
                         }))
                         .unwrap();
