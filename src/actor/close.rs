@@ -1,6 +1,5 @@
 //! The end of a runtime: its threads, and what becomes of what was accepted.
 
-use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 
 use super::ActorError;
+use super::cell::drop_quietly;
 use super::runtime::{Gate, Shared};
 use super::sweep::{self, Call};
 use super::ticket::Deadline;
@@ -116,7 +116,7 @@ impl Threads {
         for handle in self.handles {
             if all_ended || handle.is_finished() {
                 if let Err(payload) = handle.join() {
-                    resume_unwind(payload);
+                    drop_quietly(payload);
                 }
             } else {
                 threads_left += 1;

@@ -382,14 +382,15 @@ impl Drop for KeptDesk {
         }
         if desk.batch.frame_bytes() <= KEPT_BATCH_BYTES_MAX {
             desk.batch.clear();
-            DESK.set(Some(desk));
+            // A thread that is ending has no place for it any more.
+            let _kept: Result<(), _> = DESK.try_with(|place| place.set(Some(desk)));
         }
     }
 }
 
 #[expect(clippy::unnecessary_box_returns, reason = "it stays where it is from turn to turn")]
 fn take_desk() -> Box<Desk> {
-    DESK.take().unwrap_or_default()
+    DESK.try_with(ThreadCell::take).ok().flatten().unwrap_or_default()
 }
 
 /// `kind len u16 LE | kind | name`: the first record of a stream.

@@ -8,6 +8,7 @@ mod passivation;
 mod replies;
 mod snapshots;
 mod stress;
+mod values;
 
 use std::sync::Arc;
 use std::time::Duration;
