@@ -115,7 +115,7 @@ impl Runtime {
     /// Accepts no more commands, and returns when those accepted have been handled, or at the
     /// deadline. Messages that they send to other actors are handled too.
     ///
-    /// At the deadline whoever still waits gets [`ActorError::Closed`], and commands that were
+    /// At the deadline (and a fifth of a second more, where a turn does not end) whoever still waits gets [`ActorError::Closed`], and commands that were
     /// told are counted as dead letters. What was appended is appended; nothing is synced here.
     /// Inside a turn it waits for nobody. A second call does nothing.
     pub fn close(&self, deadline: Duration) -> CloseReport {

@@ -21,6 +21,35 @@ use crate::time::Clock;
 /// and the first who waits sees to the commit. A dropped ticket changes nothing: the command is
 /// handled all the same. As a [`Future`] it needs no runtime of any kind; polled inside a turn
 /// it is ready with [`ActorError::InTurn`], and can be polled again outside.
+///
+/// ```
+/// # use annals::actor::memory::Memory;
+/// # use annals::actor::{Actor, Handle, Runtime, RuntimeOptions, Turn};
+/// # #[derive(Default)]
+/// # struct Counter(u64);
+/// # impl Actor for Counter {
+/// #     type Event = u64;
+/// #     const KIND: &'static str = "counter";
+/// #     fn apply(&mut self, event: &u64) { self.0 += event; }
+/// # }
+/// # struct Add(u64);
+/// # impl Handle<Add> for Counter {
+/// #     type Reply = u64;
+/// #     fn handle(Add(number): Add, turn: &mut Turn<'_, Self>) -> u64 {
+/// #         turn.emit(number);
+/// #         turn.0
+/// #     }
+/// # }
+/// # let memory = Memory::new();
+/// # let runtime = Runtime::start(memory.clone(), memory, Default::default(),
+/// #     RuntimeOptions::default())?;
+/// let counter = runtime.actor::<Counter>("a")?;
+/// let tickets: Vec<_> = (0..100).map(|_| counter.post(Add(1))).collect::<Result<_, _>>()?;
+/// for (before, ticket) in (0..).zip(tickets) {
+///     assert_eq!(ticket.wait()?, before + 1);
+/// }
+/// # Ok::<(), annals::actor::ActorError>(())
+/// ```
 #[must_use = "the reply is in it; `drop` it if none is wanted"]
 pub struct Ticket<R> {
     home: Arc<dyn Resident>,
@@ -282,7 +311,7 @@ impl<R> Drop for Replier<R> {
 
 /// When a wait is over. Threads sleep in real time, so it is the machine's clock that counts
 /// here, whatever clock the actors see.
-#[derive(Copy, Clone, Debug)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Deadline {
     at: Duration,
 }
