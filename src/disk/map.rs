@@ -24,13 +24,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
-use super::PAGE;
+use super::{PAGE, best_effort};
 
 /// Memory of a fixed size that lives until it is dropped and is never moved.
 pub(super) struct Region {
     start: *mut u8,
     bytes: usize,
     hold: Hold,
+    /// Up to where some map of it has published: what the simulated disk must not change.
+    #[cfg(any(test, feature = "internals"))]
+    still: AtomicUsize,
 }
 
 enum Hold {
@@ -62,18 +65,28 @@ impl Region {
         if start.is_null() {
             handle_alloc_error(layout);
         }
-        Ok(Self { start, bytes, hold: Hold::Heap(layout) })
+        Ok(Self::new(start, bytes, Hold::Heap(layout)))
+    }
+
+    fn new(start: *mut u8, bytes: usize, hold: Hold) -> Self {
+        Self {
+            start,
+            bytes,
+            hold,
+            #[cfg(any(test, feature = "internals"))]
+            still: AtomicUsize::new(0),
+        }
     }
 
     fn map(map: MmapRaw) -> io::Result<Self> {
         map.advise(Advice::DontFork)?;
-        Ok(Self { start: map.as_mut_ptr(), bytes: map.len(), hold: Hold::Map(map) })
+        Ok(Self::new(map.as_mut_ptr(), map.len(), Hold::Map(map)))
     }
 
     fn advise(&self, advice: Advice) {
         if let Hold::Map(map) = &self.hold {
             // Advice only: a kernel that does not take it is slower, and right all the same.
-            map.advise(advice).ok();
+            best_effort(map.advise(advice));
         }
     }
 
@@ -96,6 +109,7 @@ impl Region {
     ///
     /// # Safety
     /// Nobody in this process writes any of `at..at + buffer.len()` at the same time.
+    #[cfg(any(test, feature = "internals"))]
     pub(super) unsafe fn copy_out(&self, at: usize, buffer: &mut [u8]) {
         let end = at.checked_add(buffer.len());
         assert!(end.is_some_and(|end| end <= self.bytes), "copy past the end of a region");
@@ -139,7 +153,7 @@ pub(super) fn file_ring(
     // Without these the first lap meets a page fault per page, inside the append lock.
     map.advise(Advice::PopulateWrite)?;
     // Not allowed to everybody (RLIMIT_MEMLOCK); the ring works without.
-    map.lock().ok();
+    best_effort(map.lock());
     Region::map(map).map(ring)
 }
 
@@ -203,6 +217,30 @@ impl RingSource {
         usize::try_from(written).map_err(|_negative| io::Error::last_os_error())
     }
 
+    /// Size in bytes.
+    #[cfg(any(test, feature = "internals"))]
+    pub(super) fn len(&self) -> usize {
+        self.region.bytes
+    }
+
+    /// How much of `bytes` bytes at `position` comes before the ring's wrap.
+    #[cfg(any(test, feature = "internals"))]
+    pub(super) fn contiguous(&self, position: u64, bytes: usize) -> usize {
+        wrapped(position, bytes, self.region.bytes).next().map_or(0, |(_, part)| part.len())
+    }
+
+    /// Is `other` an end of the same ring?
+    #[cfg(any(test, feature = "internals"))]
+    pub(super) fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.region, &other.region)
+    }
+
+    /// Is this the last handle, the writing end gone with the others?
+    #[cfg(any(test, feature = "internals"))]
+    pub(super) fn is_last(&self) -> bool {
+        Arc::strong_count(&self.region) == 1
+    }
+
     /// Copies `buffer.len()` bytes out, for a disk that has no kernel.
     #[cfg(any(test, feature = "internals"))]
     pub(super) fn copy_out(&self, position: u64, buffer: &mut [u8]) {
@@ -228,10 +266,90 @@ fn wrapped(
     [(start, 0..first), (0, first..bytes)].into_iter().filter(|(_, part)| !part.is_empty())
 }
 
+/// The bytes of a file of the simulated disk: written here, seen by its maps.
+///
+/// One exists per region, and to write is to have it by `&mut`.
+#[cfg(any(test, feature = "internals"))]
+#[derive(Debug)]
+pub(super) struct FilePages {
+    region: Arc<Region>,
+}
+
+#[cfg(any(test, feature = "internals"))]
+impl FilePages {
+    /// A file of that content.
+    pub(super) fn new(content: &[u8]) -> io::Result<Self> {
+        let mut pages = Self { region: Arc::new(Region::heap(content.len())?) };
+        pages.copy_in(0, content).map_err(|_changed| io::ErrorKind::Other)?;
+        Ok(pages)
+    }
+
+    /// Size in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.region.bytes
+    }
+
+    /// Are there no maps (any more)?
+    pub(super) fn is_unmapped(&self) -> bool {
+        Arc::strong_count(&self.region) == 1
+    }
+
+    /// Writes `bytes` at `at`.
+    ///
+    /// # Errors
+    /// A byte that a living map has published would change. Nothing was written.
+    pub(super) fn copy_in(&mut self, at: usize, bytes: &[u8]) -> Result<(), PublishedChanges> {
+        // Acquire: pairs with the Release in `publish`. A mark that is published later covers
+        // bytes that were written before, and so nothing of what is written here.
+        let still = self.region.still.load(Ordering::Acquire);
+        let still = if self.is_unmapped() { 0 } else { still.saturating_sub(at) };
+        let (same, new) = bytes.split_at(still.min(bytes.len()));
+        let mut before = vec![0; same.len()];
+        self.copy_out(at, &mut before);
+        if before != same {
+            return Err(PublishedChanges);
+        }
+        // SAFETY: The region is heap memory, so writable. This is its only writer (`&mut self`,
+        // not `Clone`, one per region: `into_ring` consumes it), and what maps hand out
+        // references to lies below `still`, which the copy begins above.
+        unsafe { self.region.copy_in(at + same.len(), new) };
+        Ok(())
+    }
+
+    /// Reads from `at`.
+    pub(super) fn copy_out(&self, at: usize, buffer: &mut [u8]) {
+        // SAFETY: Nobody writes: the only writer is `self` by `&mut`, which is borrowed here.
+        unsafe { self.region.copy_out(at, buffer) };
+    }
+
+    /// Another map of the first `bytes` bytes.
+    pub(super) fn map(&mut self, bytes: usize) -> SegmentMap {
+        if self.is_unmapped() {
+            // Relaxed: nobody else has the region; whoever gets a map, gets it from here.
+            self.region.still.store(0, Ordering::Relaxed);
+        }
+        assert!(bytes <= self.region.bytes, "a map larger than its file");
+        let region = Arc::clone(&self.region);
+        SegmentMap { region, bytes, published: AtomicUsize::new(0) }
+    }
+
+    /// The same bytes as a ring, that from now on only the ring's writer writes.
+    pub(super) fn into_ring(self) -> (RingWriter, RingSource) {
+        assert!(self.is_unmapped(), "a ring that is mapped as a segment too");
+        (RingWriter { region: Arc::clone(&self.region) }, RingSource { region: self.region })
+    }
+}
+
+/// A write would change bytes that a map has published.
+#[cfg(any(test, feature = "internals"))]
+#[derive(Copy, Clone, Debug)]
+pub(super) struct PublishedChanges;
+
 /// A segment, mapped read-only.
 #[derive(Debug)]
 pub struct SegmentMap {
     region: Arc<Region>,
+    bytes: usize,
     published: AtomicUsize,
 }
 
@@ -240,16 +358,12 @@ impl SegmentMap {
         let region = Region::map(MmapOptions::new().len(bytes).map_raw_read_only(file)?)?;
         // No read-ahead: it would make large folios, and a folio is written back whole.
         region.advise(Advice::Random);
-        Ok(Self::of_region(Arc::new(region)))
-    }
-
-    pub(super) fn of_region(region: Arc<Region>) -> Self {
-        Self { region, published: AtomicUsize::new(0) }
+        Ok(Self { region: Arc::new(region), bytes, published: AtomicUsize::new(0) })
     }
 
     /// Size in bytes, published or not.
     pub fn len(&self) -> usize {
-        self.region.bytes
+        self.bytes
     }
 
     /// No segment is empty; here because clippy asks for it.
@@ -260,7 +374,10 @@ impl SegmentMap {
     /// From now on everything below `end` may be read, and **will not change any more**: the
     /// caller has written those bytes and writes nothing else there ever again.
     pub(crate) fn publish(&self, end: usize) {
-        assert!(end <= self.region.bytes, "published past the end of a segment");
+        assert!(end <= self.bytes, "published past the end of a segment");
+        // Release: pairs with the Acquire in `FilePages::copy_in`.
+        #[cfg(any(test, feature = "internals"))]
+        self.region.still.fetch_max(end, Ordering::Release);
         // Release: pairs with the Acquire in `bytes`, so that who sees the mark sees the bytes.
         self.published.fetch_max(end, Ordering::Release);
     }
@@ -300,11 +417,25 @@ mod tests {
 
     #[test]
     fn nothing_of_a_segment_is_readable_before_it_is_published() {
-        let map = SegmentMap::of_region(Arc::new(Region::heap(PAGE).unwrap()));
+        let map = FilePages::new(&[0; PAGE]).unwrap().map(PAGE);
         assert!(map.bytes().is_empty());
         map.publish(64);
         map.publish(16);
         assert_eq!(map.bytes().len(), 64, "a mark never goes back");
+    }
+
+    #[test]
+    fn a_map_sees_what_is_written_and_what_it_published_cannot_change() {
+        let mut pages = FilePages::new(&[1; PAGE]).unwrap();
+        let map = pages.map(PAGE);
+        pages.copy_in(10, b"later").unwrap();
+        map.publish(20);
+        assert_eq!(map.bytes().get(9..16), Some(&b"\x01later\x01"[..]));
+        pages.copy_in(10, b"later").unwrap();
+        assert!(pages.copy_in(14, b"R12345").is_err());
+        pages.copy_in(14, b"r\x01\x01\x01\x01\x0123").unwrap();
+        drop(map);
+        pages.copy_in(0, b"nobody looks").unwrap();
     }
 
     #[test]

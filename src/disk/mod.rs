@@ -108,6 +108,7 @@ pub trait Disk: Debug + Send + Sync + 'static {
 pub trait LockGuard: Debug + Send + Sync {}
 
 /// An open file. Offsets are bytes from its beginning.
+#[expect(clippy::len_without_is_empty, reason = "nobody asks, and it would be another call")]
 pub trait File: Debug + Send + Sync + 'static {
     /// Its size in bytes.
     ///
@@ -209,6 +210,9 @@ pub fn write_ring_full(
     }
     Ok(())
 }
+
+/// For advice: a kernel that does not take it is slower, and right all the same.
+fn best_effort<T, E>(_advice: Result<T, E>) {}
 
 /// An interruption is no progress and no error; no progress without one is an error.
 fn progress(result: io::Result<usize>) -> io::Result<usize> {

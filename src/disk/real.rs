@@ -3,17 +3,23 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::fd::AsFd as _;
+use std::ops::Range;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
+use rustix::io::Errno;
 
 use super::{
-    Access, Disk, Entry, File, Fill, LockGuard, PAGE, RingSource, RingWriter, SegmentMap, map,
+    Access, Disk, Entry, File, Fill, LockGuard, PAGE, RingSource, RingWriter, SegmentMap,
+    best_effort, map,
 };
 use crate::types::to_usize;
+
+#[cfg(test)]
+mod tests;
 
 /// The file systems of this machine.
 #[derive(Copy, Clone, Debug, Default)]
@@ -62,8 +68,7 @@ impl Disk for RealDisk {
                 options.write(true).create(true).truncate(true);
             }
         }
-        let file = options.open(path)?;
-        Ok(Arc::new(RealFile { file, path: path.to_owned() }))
+        Ok(Arc::new(RealFile(options.open(path)?)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -85,9 +90,13 @@ impl Disk for RealDisk {
             .create(true)
             .truncate(false)
             .open(path)?;
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let owner = fs::read_to_string(path).unwrap_or_default();
-            return Err(io::Error::new(io::ErrorKind::WouldBlock, owner.trim().to_owned()));
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let owner = fs::read_to_string(path).unwrap_or_default();
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, owner.trim().to_owned()));
+            }
+            Err(error) => return Err(error.into()),
         }
         file.set_len(0)?;
         writeln!(file, "{}", std::process::id())?;
@@ -102,44 +111,49 @@ struct RealLock(#[expect(dead_code, reason = "held, not read")] fs::File);
 impl LockGuard for RealLock {}
 
 #[derive(Debug)]
-struct RealFile {
-    file: fs::File,
-    path: PathBuf,
-}
+struct RealFile(fs::File);
 
 impl File for RealFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+        Ok(self.0.metadata()?.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, at)
+        self.0.read_at(buffer, at)
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
-        self.file.write_at(bytes, at)
+        self.0.write_at(bytes, at)
     }
 
     fn write_ring(&self, ring: &RingSource, from: u64, bytes: usize, at: u64) -> io::Result<usize> {
-        ring.pwrite(self.file.as_fd(), from, bytes, at)
+        ring.pwrite(self.0.as_fd(), from, bytes, at)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.0.sync_data()
     }
 
     fn allocate(&self, bytes: u64, fill: Fill) -> io::Result<()> {
-        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, bytes) {
-            Ok(()) => {}
-            // tmpfs and some others reserve by writing only.
-            Err(rustix::io::Errno::OPNOTSUPP) => return self.fill_buffered(bytes),
+        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, bytes) {
+            // Some file systems reserve by writing only; what is there stays.
+            Err(Errno::OPNOTSUPP) if fill == Fill::Reserve => {
+                return self.fill_buffered(self.len()?..bytes);
+            }
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
             Err(error) => return Err(error.into()),
         }
         match fill {
             Fill::Reserve => Ok(()),
             Fill::Zero => match self.fill_direct(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                    self.fill_buffered(bytes)
+                // Not every file system, or not for this size; or there is no /proc.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::InvalidInput | io::ErrorKind::NotFound
+                    ) =>
+                {
+                    self.fill_buffered(0..bytes)
                 }
                 result => result,
             },
@@ -147,11 +161,11 @@ impl File for RealFile {
     }
 
     fn map_segment(&self, bytes: usize) -> io::Result<SegmentMap> {
-        SegmentMap::of_file(&self.file, bytes)
+        SegmentMap::of_file(&self.0, bytes)
     }
 
     fn map_ring(&self, bytes: usize) -> io::Result<(RingWriter, RingSource)> {
-        map::file_ring(&self.file, bytes)
+        map::file_ring(&self.0, bytes)
     }
 }
 
@@ -159,26 +173,27 @@ impl RealFile {
     /// Past the page cache: no large folios are left behind, and no memory is used.
     fn fill_direct(&self, bytes: u64) -> io::Result<()> {
         let flags = i32::try_from(OFlags::DIRECT.bits()).map_err(io::Error::other)?;
-        let direct = fs::OpenOptions::new().write(true).custom_flags(flags).open(&self.path)?;
-        write_zeros(&direct, bytes, FILL_BYTES)?;
+        // The same file by its descriptor: by now its name may be another's.
+        let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        let direct = fs::OpenOptions::new().write(true).custom_flags(flags).open(path)?;
+        write_zeros(&direct, 0..bytes, FILL_BYTES)?;
         direct.sync_data()
     }
 
     /// In pages, because the size of a write is the size of the folio, and a folio is written
     /// back whole; then out of the cache.
-    fn fill_buffered(&self, bytes: u64) -> io::Result<()> {
-        write_zeros(&self.file, bytes, PAGE)?;
-        self.file.sync_data()?;
-        // Advice only.
-        rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed).ok();
+    fn fill_buffered(&self, range: Range<u64>) -> io::Result<()> {
+        write_zeros(&self.0, range, PAGE)?;
+        self.0.sync_data()?;
+        best_effort(rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed));
         Ok(())
     }
 }
 
-fn write_zeros(file: &fs::File, bytes: u64, step: usize) -> io::Result<()> {
-    let mut at = 0;
-    while at < bytes {
-        let left = to_usize(bytes - at).min(step);
+fn write_zeros(file: &fs::File, range: Range<u64>, step: usize) -> io::Result<()> {
+    let mut at = range.start;
+    while at < range.end {
+        let left = to_usize(range.end - at).min(step);
         let zeros = ZEROS.0.get(..left).unwrap_or(&ZEROS.0);
         match file.write_at(zeros, at) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -155,9 +155,6 @@ pub(crate) struct Place {
     pub seq: Seq,
 }
 
-/// Payload of the first record in a batch's buffer: after the header and a record header.
-const FIRST_PAYLOAD: usize = HEADER + RECORD_HEADER;
-
 /// A frame in the making: records are pushed, then the log gives it a place.
 ///
 /// The payload of a lone event is where it must be in both forms of a frame: as `Single` the
@@ -270,13 +267,21 @@ impl Batch {
         Ok(())
     }
 
+    /// A system frame's body, of which there is nothing else.
+    pub(super) fn of_body(body: &[u8]) -> Self {
+        let mut batch = Self::new();
+        batch.buffer.extend_from_slice(body);
+        batch
+    }
+
     /// Pads, and sums what will not change any more. Done outside the log's lock.
-    pub(crate) fn seal(&mut self, time_kind: Option<FrameKind>) -> Sealed<'_> {
+    /// `system` makes it a system frame.
+    pub(crate) fn seal(&mut self, system: Option<FrameKind>) -> Sealed<'_> {
         let single = self.records == 1
             && self.first == Some(RecordKind::Event)
             && self.gap == 0
-            && time_kind.is_none();
-        let kind = time_kind.unwrap_or(if single { FrameKind::Single } else { FrameKind::Records });
+            && system.is_none();
+        let kind = system.unwrap_or(if single { FrameKind::Single } else { FrameKind::Records });
         let start = if single { RECORD_HEADER } else { 0 };
         let n = if single { self.version } else { self.records };
         let used = self.buffer.len() - start;
@@ -285,8 +290,7 @@ impl Batch {
         let frame = self.buffer.get_mut(start..).unwrap_or_default();
         let mut body = Hasher::new();
         body.update(frame.get(HEADER..).unwrap_or_default());
-        #[expect(clippy::cast_possible_truncation, reason = "less than 16")]
-        let padding = (length - used) as u8;
+        let padding = u8::try_from(length - used).unwrap_or(0);
         Sealed { frame, body, kind, padding, n }
     }
 }
@@ -456,6 +460,11 @@ impl<'a> Frame<'a> {
             return Err(Reject::Checksum);
         }
         Ok(Self { header, base: salt.base, bytes })
+    }
+
+    /// A frame that was checked where it stands, again.
+    pub(super) fn checked_before(header: Header, base: u64, bytes: &'a [u8]) -> Self {
+        Self { header, base, bytes }
     }
 
     /// A `Life` frame names the life whose checksum it carries, so it is read before that life

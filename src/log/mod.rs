@@ -1,2 +1,406 @@
-//! The log.
+//! The log: frames in segments, appended through a ring, committed in groups.
+//!
+//! A [`Log`] is one total order of frames. Three marks run through it, each at or below the one
+//! before, and each half-open:
+//!
+//! - **written**: in the ring, so it survives whatever leaves the kernel running;
+//! - **stored**: in its segment, so it can be read;
+//! - **durable**: on disk, so it survives power loss. A prefix of the log, always.
+//!
+//! See `docs/format.md` for the bytes and `docs/recovery.md` for what happens at open.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::disk::{Disk, RingSource};
+use crate::error::{AppendError, DiskError, ReadError, SyncError};
+use crate::time::Clock;
+use crate::types::{Life, Lsn, Seq, StreamId};
+
+mod bell;
+mod chain;
+mod commit;
 pub mod frame;
+mod index;
+pub mod mark;
+mod open;
+mod prepare;
+mod read;
+mod recent;
+pub mod recover;
+mod scan;
+pub mod segment;
+pub mod slots;
+mod sync;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use bell::Bell;
+use chain::Chain;
+use commit::{CommitQueue, Turn};
+use frame::{Batch, Frame};
+use prepare::Preparer;
+use recent::Recent;
+use sync::Syncing;
+use tail::Tails;
+use write::Appender;
+
+pub use open::Opening;
+pub use read::{Frames, Limit, StreamEnd};
+pub use recover::{RecoveryReport, Start};
+pub use tail::Tail;
+pub use write::Appended;
+
+/// How a log is kept.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// Where its segments are.
+    pub dir: PathBuf,
+    /// The ring's file; `None` keeps the ring in plain memory: then a frame survives the process
+    /// once it is stored, and who appends sees to that.
+    pub ring: Option<PathBuf>,
+    /// The mark file, if there is one.
+    pub mark: Option<PathBuf>,
+    /// Size of the ring in bytes; a multiple of 4 KiB.
+    pub ring_bytes: usize,
+    /// Size of a life's first segment; they double from there.
+    pub segment_bytes_first: u64,
+    /// Size of the largest segments.
+    pub segment_bytes_max: u64,
+    /// The largest frame; at most a quarter of the ring and of the largest segment.
+    pub frame_bytes_max: usize,
+    /// What is written becomes durable within this time, whether anybody waits or not.
+    pub flush_interval: Duration,
+    /// And before more than this many bytes are not.
+    pub flush_bytes: u64,
+    /// Background threads: a committer, a drain, a keeper. Without them everything happens in
+    /// the calls, which is slower and can be replayed.
+    pub threads: bool,
+    /// Damage is answered by going on behind it in a new life, rather than by refusing to open:
+    /// for logs whose loss costs time only.
+    pub rebuildable: bool,
+    /// Time of frames.
+    pub clock: Clock,
+}
+
+impl LogOptions {
+    /// The defaults for a log in `dir`: 8 MiB ring in memory, segments of 1 to 64 MiB, frames of
+    /// at most 2 MiB.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            ring: None,
+            mark: None,
+            ring_bytes: 8 << 20,
+            segment_bytes_first: 1 << 20,
+            segment_bytes_max: 64 << 20,
+            frame_bytes_max: 2 << 20,
+            flush_interval: Duration::from_secs(1),
+            flush_bytes: 8 << 20,
+            threads: true,
+            rebuildable: false,
+            clock: Clock::System,
+        }
+    }
+
+    /// What contradicts itself in these options.
+    pub(crate) fn contradiction(&self) -> Option<&'static str> {
+        let page = crate::disk::PAGE;
+        let frame = self.frame_bytes_max as u64;
+        if !self.ring_bytes.is_multiple_of(page) || self.ring_bytes < 4 * page {
+            Some("ring_bytes must be a multiple of 4096, at least 16384")
+        } else if self.frame_bytes_max > frame::FRAME_BYTES_LIMIT
+            || frame * 4 > self.ring_bytes as u64
+        {
+            Some("frame_bytes_max must be at most a quarter of ring_bytes")
+        } else if frame * 4 > self.segment_bytes_max || self.segment_bytes_max > 1 << 35 {
+            Some("segment_bytes_max must be at least four times frame_bytes_max, at most 32 GiB")
+        } else if self.segment_bytes_first < 2 * page as u64
+            || self.segment_bytes_first > self.segment_bytes_max
+            || !self.segment_bytes_first.is_multiple_of(page as u64)
+            || !self.segment_bytes_max.is_multiple_of(page as u64)
+        {
+            Some("segment sizes must be multiples of 4096, first at most max, at least 8192")
+        } else {
+            None
+        }
+    }
+}
+
+/// Does the log take frames?
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Closing {
+    Open,
+    /// Nothing but the `Close` frame.
+    Closing,
+    Closed,
+}
+
+/// Counted outside the append lock.
+#[derive(Debug, Default)]
+struct Counts {
+    drains: AtomicU64,
+    drained_bytes: AtomicU64,
+    mark_failures: AtomicU64,
+    index_failures: AtomicU64,
+}
+
+/// Numbers since the log was opened.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogStats {
+    /// Frames appended, system frames included.
+    pub frames: u64,
+    /// Events in them.
+    pub events: u64,
+    /// Bytes that they take in the log.
+    pub bytes: u64,
+    /// Syncs that raised the durable mark.
+    pub commits: u64,
+    /// Writes from the ring into segments.
+    pub drains: u64,
+    /// Bytes of those, whole pages.
+    pub drained_bytes: u64,
+    /// Appends that found the ring full and stored it themselves.
+    pub ring_full: u64,
+    /// Appends that waited for a segment to be prepared.
+    pub segment_waits: u64,
+    /// Segments sealed.
+    pub seals: u64,
+    /// Segments that hold frames.
+    pub segments: u64,
+    /// Mark files that could not be written: less evidence for the next recovery.
+    pub mark_failures: u64,
+    /// Index files that could not be written: they are built again when needed.
+    pub index_failures: u64,
+}
+
+/// What all threads of a log share.
+#[derive(Debug)]
+struct Shared {
+    options: LogOptions,
+    disk: Arc<dyn Disk>,
+    id: u64,
+    append: Mutex<Appender>,
+    written: AtomicU64,
+    stored: AtomicU64,
+    durable: AtomicU64,
+    ring: RingSource,
+    /// The stored mark as its owner knows it.
+    drain: Mutex<u64>,
+    chain: RwLock<Chain>,
+    preparer: Preparer,
+    commits: CommitQueue,
+    /// One sync at a time.
+    syncing: Mutex<Syncing>,
+    poison: OnceLock<DiskError>,
+    recent: Recent,
+    tails: Tails,
+    drain_bell: Bell,
+    keeper_bell: Bell,
+    counts: Counts,
+}
+
+impl Shared {
+    /// From now on nothing is accepted, and everybody who waits is told.
+    pub(super) fn poison(&self, error: DiskError) -> DiskError {
+        let error = self.poison.get_or_init(|| error).clone();
+        self.commits.wake_futures(u64::MAX);
+        self.tails.ring();
+        error
+    }
+}
+
+/// An open log. Dropping it closes it.
+#[derive(Debug)]
+pub struct Log {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Log {
+    /// Appends `batch` as one frame; when this returns it survives the process (given a ring
+    /// file). `first` is the number of its first event, and the caller answers for it.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; the log is as it was.
+    pub fn append(
+        &self,
+        batch: &mut Batch,
+        stream: StreamId,
+        first: Seq,
+    ) -> Result<Appended, AppendError> {
+        self.shared.append(batch, None, stream, first)
+    }
+
+    /// Appends `batch` if `stream` is at `expected`, its last event's number.
+    ///
+    /// # Errors
+    /// [`AppendError::Conflict`] with the actual number; else as for [`append`](Self::append).
+    /// Two callers that race for one stream must not use this beside `append`.
+    pub fn append_expecting(
+        &self,
+        batch: &mut Batch,
+        stream: StreamId,
+        expected: Seq,
+    ) -> Result<Appended, AppendError> {
+        let _checked = self.shared.recent.checking();
+        let actual = self.last_seq(stream)?;
+        let first = expected.checked_add(1);
+        match first {
+            Some(first) if actual == expected => self.append(batch, stream, first),
+            _ => Err(AppendError::Conflict { stream, expected, actual }),
+        }
+    }
+
+    /// Everything below is in the ring.
+    pub fn written(&self) -> u64 {
+        // Acquire: pairs with the Release in `append`.
+        self.shared.written.load(Ordering::Acquire)
+    }
+
+    /// Everything below is in its segment.
+    pub fn stored(&self) -> u64 {
+        self.shared.stored.load(Ordering::Acquire)
+    }
+
+    /// Everything below is on disk.
+    pub fn durable(&self) -> u64 {
+        // Acquire: pairs with the Release in `sync_written`.
+        self.shared.durable.load(Ordering::Acquire)
+    }
+
+    /// Makes everything that is written durable.
+    ///
+    /// # Errors
+    /// [`SyncError::InDoubt`]; the log is poisoned.
+    pub fn sync(&self) -> Result<(), SyncError> {
+        match Lsn::new(self.written()) {
+            Some(mark) => self.wait_durable(mark, None),
+            None => Ok(()),
+        }
+    }
+
+    /// Blocks until `mark` is durable, committing on this thread if nobody else is.
+    ///
+    /// # Errors
+    /// [`SyncError::InDoubt`] where the log is poisoned, [`SyncError::Timeout`] after `limit`.
+    pub fn wait_durable(&self, mark: Lsn, limit: Option<Duration>) -> Result<(), SyncError> {
+        let shared = &*self.shared;
+        let position = mark.get();
+        if self.durable() >= position {
+            return Ok(());
+        }
+        shared.preparer.expect_commits();
+        let clock = &shared.options.clock;
+        let deadline = limit.map(|limit| clock.monotonic().saturating_add(limit));
+        loop {
+            if self.durable() >= position {
+                return Ok(());
+            }
+            if let Some(cause) = shared.poison.get() {
+                return Err(SyncError::InDoubt { lsn: mark, cause: cause.clone() });
+            }
+            let left = deadline.map(|deadline| deadline.saturating_sub(clock.monotonic()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(SyncError::Timeout);
+            }
+            let settled = || self.durable() >= position || shared.poison.get().is_some();
+            match shared.commits.turn(position, settled, || self.written()) {
+                None => {}
+                Some(Turn::Commit(begun)) => shared.commit(&begun),
+                Some(Turn::Sleep(generation)) => shared.commits.sleep(generation, left),
+            }
+        }
+    }
+
+    /// Sees to it that `mark` becomes durable soon; wakes `waker` then, or when the log is
+    /// poisoned, or at once if either is so already.
+    pub fn wake_when_durable(&self, mark: Lsn, waker: &Waker) {
+        let shared = &*self.shared;
+        shared.preparer.expect_commits();
+        shared.commits.register(mark.get(), waker);
+        if self.durable() >= mark.get() || shared.poison.get().is_some() {
+            waker.wake_by_ref();
+        } else {
+            shared.commits.request();
+            if !shared.options.threads {
+                // Nobody else would.
+                self.sync().unwrap_or_default();
+            }
+        }
+    }
+
+    /// The failure since which nothing is accepted.
+    pub fn poisoned(&self) -> Option<DiskError> {
+        self.shared.poison.get().cloned()
+    }
+
+    /// Stores what is written, so that it can be read.
+    ///
+    /// # Errors
+    /// The file system's; the log is poisoned.
+    pub fn store(&self) -> Result<(), ReadError> {
+        self.shared.drain(self.written())?;
+        Ok(())
+    }
+
+    /// The log's random id.
+    pub fn id(&self) -> u64 {
+        self.shared.id
+    }
+
+    /// The life that this is.
+    pub fn life(&self) -> Life {
+        self.shared.append.lock().life
+    }
+
+    /// What crashes took back, oldest first: no frame is or will ever be there.
+    pub fn lost(&self) -> Vec<std::ops::Range<u64>> {
+        self.shared.chain.read().lost()
+    }
+
+    /// Numbers since it was opened.
+    pub fn stats(&self) -> LogStats {
+        let shared = &*self.shared;
+        let counts = shared.append.lock().counts;
+        // Relaxed: counters.
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        LogStats {
+            frames: counts.frames,
+            events: counts.events,
+            bytes: counts.bytes,
+            commits: of(&shared.commits.commits),
+            drains: of(&shared.counts.drains),
+            drained_bytes: of(&shared.counts.drained_bytes),
+            ring_full: counts.ring_full,
+            segment_waits: of(&shared.preparer.waits),
+            seals: counts.seals,
+            segments: shared.chain.read().segments().len() as u64,
+            mark_failures: of(&shared.counts.mark_failures),
+            index_failures: of(&shared.counts.index_failures),
+        }
+    }
+
+    /// Visits nothing: the last event's number of `stream`, [`Seq::ZERO`] if it has none.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn last_seq(&self, stream: StreamId) -> Result<Seq, ReadError> {
+        let mut last = Seq::ZERO;
+        self.stream(stream, Seq::ZERO, &mut |frame: Frame<'_>| {
+            last = read::last_event(&frame);
+            std::ops::ControlFlow::Continue(())
+        })?;
+        Ok(last)
+    }
+}

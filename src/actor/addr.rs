@@ -1,0 +1,198 @@
+//! Addresses of actors.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cell::{Cell, Served};
+use super::error::{Refused, Why};
+use super::mailbox::{Ask, Letter, Tell};
+use super::ticket::{Deadline, Slot, Ticket};
+use super::turn::in_turn;
+use super::{Actor, ActorError, Handle};
+use crate::types::StreamId;
+
+/// The address of an actor: its name, whether it is in memory or not.
+///
+/// Cheap to clone. Commands that one thread sends through any addresses of one actor are
+/// handled in the order in which they were sent.
+pub struct Addr<A: Actor> {
+    cell: Arc<Cell<A>>,
+}
+
+/// What [`Addr::peek`] saw.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Peek<T> {
+    /// What was made of the state.
+    pub value: T,
+    /// Whether power loss can no longer take back the state that was seen.
+    pub durable: bool,
+}
+
+impl<A: Actor> Addr<A> {
+    pub(crate) const fn new(cell: Arc<Cell<A>>) -> Self {
+        Self { cell }
+    }
+
+    pub(crate) const fn cell(&self) -> &Arc<Cell<A>> {
+        &self.cell
+    }
+
+    /// The actor's name.
+    pub fn name(&self) -> &str {
+        &self.cell.name
+    }
+
+    /// The stream that holds the actor's events.
+    pub fn id(&self) -> StreamId {
+        self.cell.stream
+    }
+
+    /// Sends a command and waits for the reply, and for what the reply depends on to be durable.
+    ///
+    /// An idle actor's turn is taken on this very thread, after what little may be queued before
+    /// it. Where the mailbox is full this waits for room.
+    ///
+    /// # Errors
+    /// See [`ActorError`]: each variant says what became of the command.
+    pub fn ask<C>(&self, command: C) -> Result<A::Reply, ActorError>
+    where
+        A: Handle<C>,
+        C: Send + 'static,
+    {
+        self.ask_until(command, None)
+    }
+
+    /// [`ask`](Self::ask), for at most that long. A turn that has begun on this thread is not
+    /// cut short by it.
+    ///
+    /// # Errors
+    /// As `ask`, and [`ActorError::Timeout`]: **then the outcome is unknown**. The command may
+    /// not have been accepted for want of room; or it is queued, and will be handled; or it has
+    /// been, and the reply is not durable yet. To retry, a command needs an identity that the
+    /// actor knows.
+    pub fn ask_for<C>(&self, command: C, limit: Duration) -> Result<A::Reply, ActorError>
+    where
+        A: Handle<C>,
+        C: Send + 'static,
+    {
+        self.ask_until(command, Some(Deadline::after(limit)))
+    }
+
+    fn ask_until<C>(&self, command: C, deadline: Option<Deadline>) -> Result<A::Reply, ActorError>
+    where
+        A: Handle<C>,
+        C: Send + 'static,
+    {
+        if in_turn() {
+            return Err(ActorError::InTurn);
+        }
+        let deadline = deadline.as_ref();
+        match self.cell.serve(command) {
+            Served::Done(parked) => {
+                let events = self.cell.shared().events.as_ref();
+                parked.settle(events, deadline.map(Deadline::left))
+            }
+            Served::Refused(_, why) => Err(why.into()),
+            Served::Later(command) => {
+                let (slot, replier) = Slot::new();
+                let envelope = Box::new(Ask { command, replier });
+                self.cell.push_waiting(Letter { mark: None, envelope }, deadline)?;
+                Ticket::waiting(self.cell.resident(), slot).wait_until(deadline)
+            }
+        }
+    }
+
+    /// Sends a command and waits for nothing.
+    ///
+    /// It is handled later, by a worker. Its reply is dropped; if it fails, it is a dead letter
+    /// ([`RuntimeOptions::on_dead_letter`](super::RuntimeOptions::on_dead_letter)).
+    ///
+    /// # Errors
+    /// [`Refused`] gives the command back: the mailbox is full, the runtime is closing, or this
+    /// is inside a turn.
+    pub fn tell<C>(&self, command: C) -> Result<(), Refused<C>>
+    where
+        A: Handle<C>,
+        C: Send + 'static,
+    {
+        if in_turn() {
+            return Err(Refused { command, why: Why::InTurn });
+        }
+        self.cell
+            .push(Box::new(Tell { command }), |envelope| Letter { mark: None, envelope })
+            .map_err(|(envelope, why)| Refused { command: envelope.command, why })
+    }
+
+    /// Sends a command and takes a ticket for the reply: an `ask` that does not wait.
+    ///
+    /// An idle actor's turn is taken on this thread, as by [`ask`](Self::ask).
+    ///
+    /// # Errors
+    /// As [`tell`](Self::tell). What goes wrong later is in the ticket.
+    pub fn post<C>(&self, command: C) -> Result<Ticket<A::Reply>, Refused<C>>
+    where
+        A: Handle<C>,
+        C: Send + 'static,
+    {
+        if in_turn() {
+            return Err(Refused { command, why: Why::InTurn });
+        }
+        match self.cell.serve(command) {
+            Served::Done(parked) => Ok(Ticket::parked(self.cell.resident(), parked)),
+            Served::Refused(command, why) => Err(Refused { command, why }),
+            Served::Later(command) => {
+                let (slot, replier) = Slot::new();
+                match self.cell.push(Box::new(Ask { command, replier }), |envelope| Letter {
+                    mark: None,
+                    envelope,
+                }) {
+                    Ok(()) => Ok(Ticket::waiting(self.cell.resident(), slot)),
+                    Err((envelope, why)) => Err(Refused { command: envelope.command, why }),
+                }
+            }
+        }
+    }
+
+    /// Looks at the state as the last turn left it, without a turn and without a commit.
+    ///
+    /// **What it sees may be taken back by a crash**; it is the one way to see such. `look` runs
+    /// between two turns, so it should be short.
+    ///
+    /// # Errors
+    /// Those of loading the actor, [`ActorError::InTurn`], [`ActorError::Closed`].
+    pub fn peek<T>(&self, look: impl FnOnce(&A) -> T) -> Result<Peek<T>, ActorError> {
+        if in_turn() {
+            return Err(ActorError::InTurn);
+        }
+        let (value, end) = self.cell.look(|live| (look(&live.state), live.end))?;
+        let durable = end.is_none_or(|end| end.get() <= self.cell.shared().events.durable());
+        Ok(Peek { value, durable })
+    }
+
+    /// Lets the state leave memory, once a turn that is under way has ended. The next command
+    /// finds it again: what was appended stays, and nothing is waited for.
+    ///
+    /// # Errors
+    /// [`ActorError::InTurn`]: there it is [`Turn::passivate`](super::Turn::passivate).
+    pub fn passivate(&self) -> Result<(), ActorError> {
+        if in_turn() {
+            return Err(ActorError::InTurn);
+        }
+        self.cell.passivate();
+        Ok(())
+    }
+}
+
+impl<A: Actor> Clone for Addr<A> {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.cell))
+    }
+}
+
+impl<A: Actor> fmt::Debug for Addr<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Addr({}/{})", A::KIND, self.name())
+    }
+}

@@ -1,0 +1,441 @@
+//! The cell: all that is in memory of one actor.
+//!
+//! Three things, each under a lock or atomic of its own: the *lane* (mailbox, and whether
+//! somebody takes turns), the *body* (state, locked during turns), and when it was last used.
+//! There is one cell per name, and a state lives nowhere but in its cell's body: so there is
+//! never a second live incarnation.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use rkyv::util::AlignedVec;
+
+use super::error::Why;
+use super::kind::Kind;
+use super::mailbox::{Lane, Letter, Mark};
+use super::options::DeadLetter;
+use super::provider::NewSnapshot;
+use super::runtime::{Gate, Shared};
+use super::ticket::{Deadline, Parked};
+use super::turn::{Depth, take_turn};
+use super::worker::{Job, Resident};
+use super::{Actor, ActorError, Handle, load};
+use crate::types::{Lsn, Seq, StreamId};
+
+/// Commands queued before it that a caller runs on its own thread to get at its own.
+const QUEUED_BEFORE_CALLER_MAX: usize = 32;
+
+pub(crate) struct Cell<A: Actor> {
+    pub(crate) kind: Arc<Kind<A>>,
+    pub(crate) name: Arc<str>,
+    pub(crate) stream: StreamId,
+    lane: Mutex<Lane<A>>,
+    /// Waited on for room in the lane.
+    room: Condvar,
+    body: Mutex<Body<A>>,
+    /// The runtime's tick at the last turn; 0 while there is no state.
+    used: AtomicU32,
+}
+
+/// The state, if it is in memory.
+pub(crate) enum Body<A: Actor> {
+    Absent,
+    Live(Live<A>),
+    /// Its events do not make a state.
+    Stopped(ActorError),
+}
+
+/// A state in memory.
+pub(crate) struct Live<A: Actor> {
+    pub(crate) state: A,
+    /// The last event in it.
+    pub(crate) seq: Seq,
+    /// The frame that holds that event.
+    pub(crate) lsn: Option<Lsn>,
+    /// The mark that covers that frame.
+    pub(crate) end: Mark,
+    /// The last event that is in a snapshot, as far as is known.
+    pub(crate) saved: Seq,
+    /// A worker has been asked to take a snapshot.
+    pub(crate) save_asked: bool,
+}
+
+/// What came of a caller's attempt to take the turn itself.
+pub(crate) enum Served<R, C> {
+    Done(Parked<R>),
+    /// Others are before it: to be queued.
+    Later(C),
+    Refused(C, Why),
+}
+
+impl<A: Actor> Cell<A> {
+    pub(crate) fn new(kind: &Arc<Kind<A>>, name: Arc<str>, stream: StreamId) -> Arc<Self> {
+        Arc::new(Self {
+            kind: Arc::clone(kind),
+            name,
+            stream,
+            lane: Mutex::new(Lane::new()),
+            room: Condvar::new(),
+            body: Mutex::new(Body::Absent),
+            used: AtomicU32::new(0),
+        })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.kind.shared
+    }
+
+    pub(crate) fn used(&self) -> u32 {
+        // Relaxed: a hint of age; what depends on it is decided under the body's lock.
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.lane.lock().is_idle()
+    }
+
+    /// Nothing would be lost with the cell. Asked by its only owner.
+    pub(crate) fn is_vacant(&mut self) -> bool {
+        self.lane.get_mut().is_idle() && !matches!(self.body.get_mut(), Body::Live(_))
+    }
+
+    /// Takes the turn on this thread if the actor is idle and little is queued.
+    pub(crate) fn serve<C: Send + 'static>(self: &Arc<Self>, command: C) -> Served<A::Reply, C>
+    where
+        A: Handle<C>,
+    {
+        let mut lane = self.lane.lock();
+        if let Err(why) = self.shared().gate().outside() {
+            return Served::Refused(command, why);
+        }
+        if lane.running || lane.queue.len() > QUEUED_BEFORE_CALLER_MAX {
+            return Served::Later(command);
+        }
+        lane.running = true;
+        // What arrives from now on comes after this command.
+        let before = std::mem::take(&mut lane.queue);
+        self.unlock_with_room(lane, !before.is_empty());
+        let _visit = Visit { cell: self };
+        let mut body = self.body();
+        for letter in before {
+            self.run(&mut body, letter);
+        }
+        let parked = self.guarded(&mut body, |body| take_turn(self, body, None, command));
+        MutexGuard::unlock_fair(body);
+        match parked {
+            Ok(parked) => Served::Done(parked),
+            Err(payload) => std::panic::resume_unwind(payload),
+        }
+    }
+
+    /// Runs up to `commands_max` queued commands; called by a worker for an entry of the ready
+    /// queue. `letters` is scratch.
+    pub(crate) fn visit(self: &Arc<Self>, commands_max: usize, letters: &mut Vec<Letter<A>>) {
+        let mut lane = self.lane.lock();
+        lane.listed = false;
+        if lane.running || lane.queue.is_empty() {
+            return; // Who runs will list it again when leaving.
+        }
+        lane.running = true;
+        let count = lane.queue.len().min(commands_max);
+        letters.extend(lane.queue.drain(..count));
+        self.unlock_with_room(lane, true);
+        let _visit = Visit { cell: self };
+        let mut body = self.body();
+        for letter in letters.drain(..) {
+            self.run(&mut body, letter);
+            MutexGuard::bump(&mut body);
+        }
+    }
+
+    /// One queued command. A panic that got past the turn (a `Drop` of user code, a storage
+    /// provider) leaves a state that nobody can vouch for.
+    fn run(self: &Arc<Self>, body: &mut Body<A>, letter: Letter<A>) {
+        let Letter { mark, envelope } = letter;
+        if let Err(payload) = self.guarded(body, |body| envelope.run(self, body, mark)) {
+            drop_quietly(payload);
+        }
+    }
+
+    fn guarded<T>(
+        &self,
+        body: &mut Body<A>,
+        run: impl FnOnce(&mut Body<A>) -> T,
+    ) -> std::thread::Result<T> {
+        catch_unwind(AssertUnwindSafe(|| run(body))).inspect_err(|_| self.forget(body))
+    }
+
+    /// The body, for turns.
+    fn body(&self) -> MutexGuard<'_, Body<A>> {
+        self.body.lock()
+    }
+
+    /// The state, read from storage if it is not in memory.
+    pub(crate) fn live<'a>(&self, body: &'a mut Body<A>) -> Result<&'a mut Live<A>, ActorError> {
+        if let Body::Absent = body {
+            match load::load(self) {
+                Ok(live) => {
+                    *body = Body::Live(live);
+                    self.shared().resident_added();
+                }
+                Err(error @ (ActorError::Stopped(_) | ActorError::Collision(_))) => {
+                    *body = Body::Stopped(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match body {
+            Body::Live(live) => {
+                self.used.store(self.shared().tick(), Ordering::Relaxed);
+                Ok(live)
+            }
+            Body::Stopped(error) => Err(error.clone()),
+            Body::Absent => Err(ActorError::Lost),
+        }
+    }
+
+    /// Throws the state away: the next command reads it from storage.
+    pub(crate) fn forget(&self, body: &mut Body<A>) {
+        if let Body::Live(_) = body {
+            let old = std::mem::replace(body, Body::Absent);
+            self.used.store(0, Ordering::Relaxed);
+            self.shared().resident_removed();
+            drop_quietly(old);
+        }
+    }
+
+    /// Looks at the state between two turns.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Live<A>) -> T) -> Result<T, ActorError> {
+        self.shared().gate().outside()?;
+        let _depth = Depth::enter();
+        let mut body = self.body();
+        Ok(look(self.live(&mut body)?))
+    }
+
+    /// Room in the mailbox, as of now.
+    fn room(&self, lane: &Lane<A>) -> Result<(), Why> {
+        if lane.has_room(self.kind.options.mailbox) { Ok(()) } else { Err(Why::Full) }
+    }
+
+    /// Queues a letter that `seal` makes if there is room.
+    pub(crate) fn push<E>(
+        self: &Arc<Self>,
+        envelope: Box<E>,
+        seal: impl FnOnce(Box<E>) -> Letter<A>,
+    ) -> Result<(), (Box<E>, Why)> {
+        let mut lane = self.lane.lock();
+        if let Err(why) = self.shared().gate().outside().and_then(|()| self.room(&lane)) {
+            return Err((envelope, why));
+        }
+        lane.queue.push_back(seal(envelope));
+        self.unlock_listed(lane);
+        Ok(())
+    }
+
+    /// Queues a letter as soon as there is room.
+    pub(crate) fn push_waiting(
+        self: &Arc<Self>,
+        letter: Letter<A>,
+        deadline: Option<&Deadline>,
+    ) -> Result<(), ActorError> {
+        let mut lane = self.lane.lock();
+        loop {
+            self.shared().gate().outside()?;
+            if self.room(&lane).is_ok() {
+                break;
+            }
+            lane.waiting += 1;
+            let timed_out = match deadline {
+                Some(deadline) => self.room.wait_for(&mut lane, deadline.left()).timed_out(),
+                None => {
+                    self.room.wait(&mut lane);
+                    false
+                }
+            };
+            lane.waiting -= 1;
+            if timed_out && self.room(&lane).is_err() {
+                return Err(ActorError::Timeout);
+            }
+        }
+        lane.queue.push_back(letter);
+        self.unlock_listed(lane);
+        Ok(())
+    }
+
+    /// Promises room to a turn of another actor.
+    pub(crate) fn reserve(&self) -> Result<(), Why> {
+        let mut lane = self.lane.lock();
+        self.shared().gate().inside()?;
+        self.room(&lane)?;
+        lane.reserved += 1;
+        Ok(())
+    }
+
+    pub(crate) fn unreserve(&self) {
+        let mut lane = self.lane.lock();
+        lane.reserved = lane.reserved.saturating_sub(1);
+        self.unlock_with_room(lane, true);
+    }
+
+    /// Queues a letter for which room was reserved.
+    pub(crate) fn deliver(self: &Arc<Self>, letter: Letter<A>) {
+        let mut lane = self.lane.lock();
+        lane.reserved = lane.reserved.saturating_sub(1);
+        if self.shared().gate().inside().is_err() {
+            drop(lane);
+            letter.envelope.refuse(self, ActorError::Closed);
+            return;
+        }
+        lane.queue.push_back(letter);
+        self.unlock_listed(lane);
+    }
+
+    /// Puts the cell into the ready queue if it must be there and is not.
+    fn unlock_listed(self: &Arc<Self>, mut lane: MutexGuard<'_, Lane<A>>) {
+        let list = !lane.running && !lane.listed && !lane.queue.is_empty();
+        lane.listed |= list;
+        drop(lane);
+        if list {
+            self.shared().send(Job::Visit(self.resident()));
+        }
+    }
+
+    fn unlock_with_room(&self, lane: MutexGuard<'_, Lane<A>>, has_room: bool) {
+        let waiting = lane.waiting;
+        drop(lane);
+        if has_room && waiting > 0 {
+            // All: several rooms may have come free at once, and a close wakes everybody.
+            self.room.notify_all();
+        }
+    }
+
+    pub(crate) fn resident(self: &Arc<Self>) -> Arc<dyn Resident> {
+        Arc::<Self>::clone(self)
+    }
+
+    /// Stores the state, if that was asked for.
+    pub(crate) fn save_asked(&self) {
+        let mut body = self.body();
+        let Body::Live(live) = &mut *body else { return };
+        if !std::mem::take(&mut live.save_asked) {
+            return;
+        }
+        let Some(snapshot) = self.snapshot(live) else { return };
+        // Not under the lock: the next turn need not wait for the snapshot store.
+        MutexGuard::unlock_fair(body);
+        let seq = snapshot.seq;
+        if self.shared().snapshots.save(snapshot)
+            && let Body::Live(live) = &mut *self.body()
+        {
+            live.saved = live.saved.max(seq);
+        }
+    }
+
+    /// The state as a snapshot; `None` if there is nothing to store, or no way.
+    fn snapshot(&self, live: &Live<A>) -> Option<NewSnapshot> {
+        let options = self.kind.options.snapshots.as_ref()?;
+        let covers = live.lsn.filter(|_| live.seq > live.saved)?;
+        let _depth = Depth::enter();
+        let mut state = AlignedVec::new();
+        let encoded = catch_unwind(AssertUnwindSafe(|| (options.encode)(&live.state, &mut state)));
+        if !matches!(encoded, Ok(Ok(()))) {
+            return None;
+        }
+        Some(NewSnapshot {
+            stream: self.stream,
+            kind: A::KIND,
+            name: Arc::clone(&self.name),
+            seq: live.seq,
+            covers,
+            version: options.version,
+            state,
+        })
+    }
+
+    /// Takes the state out of memory, after storing it if the options say so.
+    pub(crate) fn retire(&self, mut body: MutexGuard<'_, Body<A>>) {
+        let Body::Live(live) = &*body else { return };
+        let on_passivate =
+            self.kind.options.snapshots.as_ref().is_some_and(|it| it.policy.on_passivate);
+        let snapshot = if on_passivate { self.snapshot(live) } else { None };
+        let old = std::mem::replace(&mut *body, Body::Absent);
+        self.used.store(0, Ordering::Relaxed);
+        self.shared().resident_removed();
+        drop(body);
+        let _depth = Depth::enter();
+        drop_quietly(old);
+        if let Some(snapshot) = snapshot {
+            // One that is not taken costs a longer replay, nothing else.
+            let _taken: bool = self.shared().snapshots.save(snapshot);
+        }
+        let mut lane = self.lane.lock();
+        if lane.queue.is_empty() {
+            lane.queue.shrink_to_fit();
+        }
+    }
+
+    /// [`Self::retire`], once the turn that is under way has ended.
+    pub(crate) fn passivate(&self) {
+        self.retire(self.body());
+    }
+
+    /// [`Self::retire`], unless there was a turn after `tick`, or is one now.
+    pub(crate) fn passivate_unused_since(&self, tick: u32) {
+        if let Some(body) = self.body.try_lock()
+            && (1..=tick).contains(&self.used())
+        {
+            self.retire(body);
+        }
+    }
+
+    /// Wakes those who wait for room, so that they see the gate closed.
+    pub(crate) fn wake(&self) {
+        let lane = self.lane.lock();
+        self.unlock_with_room(lane, true);
+    }
+
+    /// The runtime is closed: settles what is queued and lets the state go.
+    pub(crate) fn close(&self) {
+        let letters = std::mem::take(&mut self.lane.lock().queue);
+        for letter in letters {
+            letter.envelope.refuse(self, ActorError::Closed);
+        }
+        self.wake();
+        if let Some(mut body) = self.body.try_lock() {
+            let _depth = Depth::enter();
+            self.forget(&mut body);
+        }
+    }
+
+    pub(crate) fn dead_letter(&self, command: &'static str, why: ActorError) {
+        let name = Arc::clone(&self.name);
+        self.shared().dead_letter(&DeadLetter { kind: A::KIND, name, command, why });
+    }
+}
+
+/// A stay at an actor, during which nobody else takes turns.
+struct Visit<'a, A: Actor> {
+    cell: &'a Arc<Cell<A>>,
+}
+
+impl<A: Actor> Drop for Visit<'_, A> {
+    fn drop(&mut self) {
+        let mut lane = self.cell.lane.lock();
+        lane.running = false;
+        if self.cell.shared().gate() != Gate::Open {
+            self.cell.shared().note_activity();
+        }
+        self.cell.unlock_listed(lane);
+    }
+}
+
+/// Drops a value of a user's type. A panic in its `Drop` is ignored: there is nobody to tell,
+/// and nothing depends on the value any more.
+pub(crate) fn drop_quietly<T>(value: T) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        // A payload that panics while dropped would be the third panic in a row.
+        let _dropped = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+    }
+}

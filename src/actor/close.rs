@@ -1,0 +1,158 @@
+//! The end of a runtime: its threads, and what becomes of what was accepted.
+
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+
+use super::ActorError;
+use super::runtime::{Gate, Shared};
+use super::sweep::{self, Call};
+use super::ticket::Deadline;
+use super::turn::in_turn;
+use super::worker::{self, Job};
+
+/// How often a close looks again, if nobody tells it that something has changed.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// How a close went.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+#[non_exhaustive]
+pub struct CloseReport {
+    /// Commands that were told and accepted, and not handled before the deadline.
+    pub dead_letters: u64,
+    /// Threads whose turn had not ended at the deadline. They end when it does.
+    pub threads_left: usize,
+}
+
+/// The runtime's threads.
+pub(crate) struct Threads {
+    workers: usize,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    pub(crate) fn start(
+        shared: &Arc<Shared>,
+        jobs: &Receiver<Job>,
+        calls: Receiver<Call>,
+    ) -> Result<Self, ActorError> {
+        let mut threads = Self { workers: 0, handles: Vec::new() };
+        let workers = shared.options.workers.get();
+        let mut result = Ok(());
+        for number in 0..workers {
+            let jobs = jobs.clone();
+            let commands_max = shared.options.visit_commands;
+            result = threads.spawn(shared, format!("annals-worker-{number}"), move |_| {
+                worker::work(&jobs, commands_max);
+            });
+            if result.is_err() {
+                break;
+            }
+            threads.workers += 1;
+        }
+        let result = result.and_then(|()| {
+            threads.spawn(shared, "annals-keeper".to_owned(), move |shared| {
+                sweep::keep(shared, &calls);
+            })
+        });
+        match result {
+            Ok(()) => Ok(threads),
+            Err(error) => {
+                let _report: CloseReport = threads.close(shared, Duration::from_secs(1));
+                Err(error)
+            }
+        }
+    }
+
+    fn spawn(
+        &mut self,
+        shared: &Arc<Shared>,
+        name: String,
+        run: impl FnOnce(&Arc<Shared>) + Send + 'static,
+    ) -> Result<(), ActorError> {
+        let shared = Arc::clone(shared);
+        let thread = Builder::new().name(name).spawn(move || {
+            let _ended = Ended(&shared);
+            run(&shared);
+        });
+        self.handles.push(thread.map_err(|error| ActorError::Thread(Arc::new(error)))?);
+        Ok(())
+    }
+
+    /// Shuts the gate, drains, settles, joins.
+    pub(crate) fn close(self, shared: &Arc<Shared>, limit: Duration) -> CloseReport {
+        let deadline = Deadline::after(limit);
+        shared.shut(Gate::Closing);
+        // From here on nobody outside is let in: who had a lane's lock before this is in its
+        // queue, who has it after sees the gate.
+        shared.each_kind().iter().for_each(|kind| kind.wake());
+        drain(shared, &deadline);
+        let before = shared.dead_letters();
+        shared.shut(Gate::Closed);
+        for _ in 0..self.workers {
+            shared.send(Job::Stop);
+        }
+        shared.call_keeper(Call::Stop);
+        let inside = in_turn();
+        if !inside {
+            self.await_end(shared, &deadline);
+        }
+        shared.each_kind().iter().for_each(|kind| kind.close());
+        shared.forget_kinds();
+        let mut threads_left = 0;
+        for handle in self.handles {
+            if handle.is_finished() || (!inside && *shared.ended.lock() == self.workers + 1) {
+                if let Err(payload) = handle.join() {
+                    resume_unwind(payload);
+                }
+            } else {
+                threads_left += 1;
+            }
+        }
+        CloseReport { dead_letters: shared.dead_letters() - before, threads_left }
+    }
+
+    fn await_end(&self, shared: &Shared, deadline: &Deadline) {
+        let mut ended = shared.ended.lock();
+        while *ended < self.handles.len() {
+            // Past the deadline a moment is given to threads that are between two commands.
+            let left = deadline.left().max(LOOK_AGAIN);
+            let timed_out = shared.changed.wait_for(&mut ended, left).timed_out();
+            if timed_out && deadline.is_over() {
+                return;
+            }
+        }
+    }
+}
+
+/// Waits until nobody runs and nothing is queued, or for the deadline.
+fn drain(shared: &Shared, deadline: &Deadline) {
+    loop {
+        // An actor that was seen idle may be sent something by one that is looked at later; but
+        // then that one's visit ends in between, and the count has changed.
+        let before = shared.activity();
+        let idle = shared.each_kind().iter().all(|kind| kind.is_idle());
+        if idle && shared.activity() == before {
+            return;
+        }
+        if deadline.is_over() {
+            return;
+        }
+        let mut ended = shared.ended.lock();
+        shared.changed.wait_for(&mut ended, LOOK_AGAIN.min(deadline.left()));
+    }
+}
+
+/// Counts a thread's end, also if by a panic.
+struct Ended<'a>(&'a Shared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        *self.0.ended.lock() += 1;
+        self.0.changed.notify_all();
+    }
+}

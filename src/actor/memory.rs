@@ -1,0 +1,394 @@
+//! Events and snapshots in memory: for tests, and for actors that need not outlive the process.
+//!
+//! Frames are those of the log, checksums and all. A test can hold the durable mark back, cut
+//! the power, let appends fail or a sync.
+
+use std::fmt;
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use rkyv::util::AlignedVec;
+
+use super::provider::{Appended, EventStore, NewSnapshot, Replayed, SnapshotRef, SnapshotStore};
+use super::ticket::Deadline;
+use crate::error::{AppendError, Damage, DamageReason, DiskError, ReadError, SyncError};
+use crate::log::frame::{Batch, Frame, Place, Salt};
+use crate::time::Clock;
+use crate::types::{HybridTime, Life, Lsn, Seq, StreamId, StreamMap};
+
+/// Where the first frame stands.
+const FIRST: u64 = 4096;
+
+/// Frames have their positions from this: there is one segment.
+const SALT: Salt = Salt { log: 1, life: Life { number: 1, bits: 1 }, base: 0 };
+
+/// A store of events and of snapshots that lives as long as its `Arc`.
+///
+/// ```
+/// use annals::actor::memory::Memory;
+/// use annals::actor::provider::EventStore;
+/// use annals::log::frame::{Batch, RecordKind};
+/// use annals::types::{Seq, StreamId};
+///
+/// let memory = Memory::new();
+/// memory.hold(); // nothing becomes durable until the test says so
+/// let mut batch = Batch::new();
+/// batch.push(RecordKind::Event, 1, b"something happened").expect("small");
+/// let first = Seq::new(1).expect("small");
+/// let at = memory.append(&mut batch, StreamId::of("kind", "name"), first)?;
+/// assert!(memory.durable() < at.end.get());
+/// memory.release();
+/// assert!(memory.durable() >= at.end.get());
+/// # Ok::<(), annals::error::AppendError>(())
+/// ```
+pub struct Memory {
+    clock: Clock,
+    /// Kept in step with `inner`, for reading without its lock.
+    durable: AtomicU64,
+    inner: Mutex<Inner>,
+    /// The durable mark has moved, or never will.
+    changed: Condvar,
+}
+
+struct Inner {
+    frames: Vec<Stored>,
+    streams: StreamMap<Stream>,
+    snapshots: StreamMap<Vec<NewSnapshot>>,
+    end: u64,
+    durable: u64,
+    time: HybridTime,
+    /// The durable mark moves only when told.
+    held: bool,
+    append_failure: Option<AppendError>,
+    read_failure: Option<ReadError>,
+    poisoned: Option<DiskError>,
+    refuses_snapshots: bool,
+    wakers: Vec<(Lsn, Waker)>,
+}
+
+#[derive(Default)]
+struct Stream {
+    frames: Vec<Arc<AlignedVec<16>>>,
+    last: Seq,
+}
+
+struct Stored {
+    stream: StreamId,
+    end: u64,
+}
+
+impl Memory {
+    /// An empty store, with the machine's clock.
+    pub fn new() -> Arc<Self> {
+        Self::with_clock(Clock::System)
+    }
+
+    /// An empty store whose frames get their times from `clock`.
+    pub fn with_clock(clock: Clock) -> Arc<Self> {
+        let inner = Inner {
+            frames: Vec::new(),
+            streams: StreamMap::default(),
+            snapshots: StreamMap::default(),
+            end: FIRST,
+            durable: FIRST,
+            time: HybridTime::default(),
+            held: false,
+            append_failure: None,
+            read_failure: None,
+            poisoned: None,
+            refuses_snapshots: false,
+            wakers: Vec::new(),
+        };
+        Arc::new(Self {
+            clock,
+            durable: AtomicU64::new(FIRST),
+            inner: Mutex::new(inner),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// From now on the durable mark stands, and who waits for it waits.
+    pub fn hold(&self) {
+        self.inner.lock().held = true;
+    }
+
+    /// Moves a held durable mark to `mark`, if that is further.
+    pub fn advance(&self, mark: Lsn) {
+        self.commit(self.inner.lock(), mark.get());
+    }
+
+    /// All that was appended is durable, and what will be is as soon as somebody waits.
+    pub fn release(&self) {
+        let mut inner = self.inner.lock();
+        inner.held = false;
+        self.commit(inner, u64::MAX);
+    }
+
+    /// The first position behind all frames.
+    pub fn end(&self) -> Lsn {
+        Lsn::new(self.inner.lock().end)
+            .unwrap_or_else(|| unreachable!("frames are multiples of 16 bytes"))
+    }
+
+    /// Frames that were appended.
+    pub fn frames(&self) -> usize {
+        self.inner.lock().frames.len()
+    }
+
+    /// Appends fail with this, until called with `None`.
+    pub fn fail_appends(&self, failure: Option<AppendError>) {
+        self.inner.lock().append_failure = failure;
+    }
+
+    /// Replays fail with this, until called with `None`.
+    pub fn fail_reads(&self, failure: Option<ReadError>) {
+        self.inner.lock().read_failure = failure;
+    }
+
+    /// A sync has failed: what is not durable is in doubt, and nothing is appended any more.
+    pub fn poison(&self) {
+        let source = Arc::new(io::Error::other("a failure that a test asked for"));
+        let mut inner = self.inner.lock();
+        inner.poisoned = Some(DiskError { doing: "syncing", path: "memory".into(), source });
+        let wakers = std::mem::take(&mut inner.wakers);
+        drop(inner);
+        self.changed.notify_all();
+        wakers.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    /// What power loss leaves: frames below the durable mark, and snapshots of them. The store
+    /// is not poisoned any more. Only for when no runtime uses it.
+    pub fn cut_power(&self) {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        inner.poisoned = None;
+        inner.held = false;
+        while inner.frames.last().is_some_and(|frame| frame.end > inner.durable) {
+            if let Some(stored) = inner.frames.pop()
+                && let Some(stream) = inner.streams.get_mut(&stored.stream)
+            {
+                stream.frames.pop();
+                stream.last = stream.frames.last().map_or(Seq::ZERO, |bytes| last_of(bytes));
+            }
+        }
+        let durable = inner.durable;
+        for snapshots in inner.snapshots.values_mut() {
+            snapshots.retain(|snapshot| snapshot.covers.get() < durable);
+        }
+        // Positions are not issued again: the end stays, and is durable, as after a recovery.
+        inner.durable = inner.end;
+        self.durable.store(inner.durable, Ordering::Release);
+    }
+
+    /// Whether snapshots are refused.
+    pub fn refuse_snapshots(&self, refuse: bool) {
+        self.inner.lock().refuses_snapshots = refuse;
+    }
+
+    /// The last events in the snapshots of a stream, oldest first.
+    pub fn snapshots(&self, stream: StreamId) -> Vec<Seq> {
+        let inner = self.inner.lock();
+        let seqs = |snapshots: &Vec<NewSnapshot>| snapshots.iter().map(|it| it.seq).collect();
+        inner.snapshots.get(&stream).map(seqs).unwrap_or_default()
+    }
+
+    fn commit(&self, mut inner: MutexGuard<'_, Inner>, mark: u64) {
+        if inner.poisoned.is_some() {
+            return;
+        }
+        inner.durable = inner.durable.max(mark.min(inner.end));
+        let durable = inner.durable;
+        // Release: pairs with the Acquire in `durable`.
+        self.durable.store(durable, Ordering::Release);
+        let (due, rest) = std::mem::take(&mut inner.wakers)
+            .into_iter()
+            .partition(|(mark, _): &(Lsn, Waker)| mark.get() <= durable);
+        inner.wakers = rest;
+        drop(inner);
+        self.changed.notify_all();
+        for (_, waker) in Vec::from(due) {
+            waker.wake();
+        }
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = self.inner.lock();
+        f.debug_struct("Memory")
+            .field("frames", &inner.frames.len())
+            .field("end", &inner.end)
+            .field("durable", &inner.durable)
+            .finish_non_exhaustive()
+    }
+}
+
+impl EventStore for Memory {
+    fn append(
+        &self,
+        batch: &mut Batch,
+        stream: StreamId,
+        first: Seq,
+    ) -> Result<Appended, AppendError> {
+        let events = u64::from(batch.events());
+        let mut sealed = batch.seal(None);
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        if let Some(cause) = &inner.poisoned {
+            return Err(AppendError::Poisoned(cause.clone()));
+        }
+        if let Some(failure) = &inner.append_failure {
+            return Err(failure.clone());
+        }
+        let in_stream = inner.streams.entry(stream).or_default();
+        let expected = Seq::new(first.get().saturating_sub(1)).unwrap_or(Seq::MAX);
+        if events > 0 && in_stream.last != expected {
+            let actual = in_stream.last;
+            return Err(AppendError::Conflict { stream, expected, actual });
+        }
+        inner.time = self.clock.hybrid_after(inner.time);
+        let offset = inner.end;
+        let placed = sealed.place(&Place {
+            salt: SALT,
+            offset,
+            durable: inner.durable,
+            time: inner.time,
+            stream,
+            seq: first,
+        });
+        let mut bytes = AlignedVec::with_capacity(placed.len());
+        bytes.extend_from_slice(placed);
+        in_stream.frames.push(Arc::new(bytes));
+        in_stream.last = expected.checked_add(events).unwrap_or(Seq::MAX);
+        inner.end += placed.len() as u64;
+        inner.frames.push(Stored { stream, end: inner.end });
+        let (Some(lsn), Some(end)) = (Lsn::new(offset), Lsn::new(inner.end)) else {
+            unreachable!("frames are multiples of 16 bytes")
+        };
+        Ok(Appended { lsn, end, time: inner.time })
+    }
+
+    fn replay(
+        &self,
+        stream: StreamId,
+        after: Seq,
+        visit: &mut dyn FnMut(Frame<'_>) -> ControlFlow<()>,
+    ) -> Result<Replayed, ReadError> {
+        let frames = {
+            let inner = self.inner.lock();
+            if let Some(failure) = &inner.read_failure {
+                return Err(failure.clone());
+            }
+            inner.streams.get(&stream).map(|it| it.frames.clone()).unwrap_or_default()
+        };
+        let mut replayed = Replayed::default();
+        for bytes in &frames {
+            let frame = read(bytes)?;
+            replayed.last = last_of(bytes);
+            replayed.end = Lsn::new(frame.end());
+            if replayed.last > after && visit(frame).is_break() {
+                break;
+            }
+        }
+        Ok(replayed)
+    }
+
+    fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    fn wait_durable(&self, mark: Lsn, limit: Option<Duration>) -> Result<(), SyncError> {
+        let deadline = limit.map(Deadline::after);
+        let mut inner = self.inner.lock();
+        loop {
+            if inner.durable >= mark.get() {
+                return Ok(());
+            }
+            if let Some(cause) = &inner.poisoned {
+                return Err(SyncError::InDoubt { lsn: mark, cause: cause.clone() });
+            }
+            if !inner.held {
+                self.commit(inner, u64::MAX);
+                return Ok(());
+            }
+            match deadline {
+                None => self.changed.wait(&mut inner),
+                Some(deadline) if deadline.is_over() => return Err(SyncError::Timeout),
+                Some(deadline) => {
+                    self.changed.wait_for(&mut inner, deadline.left());
+                }
+            }
+        }
+    }
+
+    fn wake_when_durable(&self, mark: Lsn, waker: &Waker) {
+        let mut inner = self.inner.lock();
+        if inner.durable >= mark.get() || inner.poisoned.is_some() {
+            drop(inner);
+            waker.wake_by_ref();
+            return;
+        }
+        inner.wakers.push((mark, waker.clone()));
+        if !inner.held {
+            self.commit(inner, u64::MAX);
+        }
+    }
+
+    fn poisoned(&self) -> Option<DiskError> {
+        self.inner.lock().poisoned.clone()
+    }
+}
+
+impl SnapshotStore for Memory {
+    fn save(&self, snapshot: NewSnapshot) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.refuses_snapshots {
+            return false;
+        }
+        inner.snapshots.entry(snapshot.stream).or_default().push(snapshot);
+        true
+    }
+
+    fn load(
+        &self,
+        stream: StreamId,
+        visit: &mut dyn FnMut(SnapshotRef<'_>) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let inner = self.inner.lock();
+        for snapshot in inner.snapshots.get(&stream).into_iter().flatten().rev() {
+            let NewSnapshot { kind, name, seq, covers, version, state, .. } = snapshot;
+            let (seq, covers, version) = (*seq, *covers, *version);
+            if visit(SnapshotRef { kind, name, seq, covers, version, state }).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read(bytes: &AlignedVec<16>) -> Result<Frame<'_>, ReadError> {
+    let offset = crate::log::frame::Header::read(bytes).map_or(0, |header| header.offset);
+    Frame::read(bytes, offset, SALT).map_err(|reject| {
+        ReadError::Damage(Damage {
+            file: "memory".into(),
+            offset,
+            lsns: offset..offset + bytes.len() as u64,
+            reason: DamageReason::Frame(reject),
+        })
+    })
+}
+
+/// The last event in a frame.
+fn last_of(bytes: &AlignedVec<16>) -> Seq {
+    let Ok(frame) = read(bytes) else { return Seq::ZERO };
+    let is_event = |record: &Result<crate::log::frame::Record<'_>, _>| {
+        record.as_ref().is_ok_and(|it| it.kind == crate::log::frame::RecordKind::Event)
+    };
+    let events = frame.records().filter(is_event).count() as u64;
+    Seq::new((frame.header().seq.get() + events).saturating_sub(1)).unwrap_or(Seq::MAX)
+}

@@ -1,0 +1,206 @@
+//! What can be set for a kind of actor, and for the runtime.
+
+use std::fmt;
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rkyv::util::AlignedVec;
+
+use super::value::NotArchive;
+use super::{Actor, ActorError, Value};
+use crate::types::Durability;
+
+/// Commands that a mailbox holds by default.
+pub const MAILBOX_COMMANDS: u32 = 1024;
+
+/// What [`Actor::options`] answers: how actors of a kind are kept.
+///
+/// ```
+/// use annals::actor::{ActorOptions, SnapshotPolicy};
+/// # use annals::actor::Actor;
+/// # #[derive(Default, annals::rkyv::Archive, annals::rkyv::Serialize, annals::rkyv::Deserialize)]
+/// # #[rkyv(crate = annals::rkyv)]
+/// # struct Account;
+/// # impl Actor for Account {
+/// #     type Event = u8;
+/// #     const KIND: &'static str = "account";
+/// #     fn apply(&mut self, _: &u8) {}
+/// # }
+/// use annals::types::Durability;
+///
+/// let options: ActorOptions<Account> = ActorOptions::new()
+///     .durability(Durability::Process)
+///     .snapshots(1, SnapshotPolicy::every(1_000).on_passivate());
+/// ```
+pub struct ActorOptions<A> {
+    pub(crate) durability: Option<Durability>,
+    pub(crate) mailbox: u32,
+    pub(crate) idle: Option<Duration>,
+    pub(crate) snapshots: Option<Snapshots<A>>,
+}
+
+impl<A: Actor> ActorOptions<A> {
+    /// The runtime's durability and idle time, a mailbox of [`MAILBOX_COMMANDS`], no snapshots.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { durability: None, mailbox: MAILBOX_COMMANDS, idle: None, snapshots: None }
+    }
+
+    /// How hard a turn must be stored before its reply leaves, instead of the runtime's default.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+
+    /// How many commands may wait for one actor. At least 1; default [`MAILBOX_COMMANDS`].
+    #[must_use]
+    pub fn mailbox(mut self, commands: u32) -> Self {
+        self.mailbox = commands.max(1);
+        self
+    }
+
+    /// After how long without a command the state leaves memory, instead of the runtime's
+    /// default. Invisible but for the time that the next command takes.
+    #[must_use]
+    pub fn idle(mut self, idle: Duration) -> Self {
+        self.idle = Some(idle);
+        self
+    }
+
+    /// Stores the state now and then, so that a replay does not begin at the first event.
+    ///
+    /// `version` is that of the state's type: raise it with every change of its fields. A
+    /// snapshot of another version is not used, the events are replayed instead.
+    #[must_use]
+    pub fn snapshots(mut self, version: u16, policy: SnapshotPolicy) -> Self
+    where
+        A: Value,
+    {
+        self.snapshots = Some(Snapshots { version, policy, encode: A::encode, decode: A::decode });
+        self
+    }
+}
+
+impl<A: Actor> Default for ActorOptions<A> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<A> fmt::Debug for ActorOptions<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ActorOptions")
+            .field("durability", &self.durability)
+            .field("mailbox", &self.mailbox)
+            .field("idle", &self.idle)
+            .field("snapshots", &self.snapshots.as_ref().map(|it| (it.version, it.policy)))
+            .finish()
+    }
+}
+
+/// When a state is stored. A snapshot is taken by a worker after the reply was handed over; one
+/// that could not be stored costs a longer replay and is tried again when the next is due.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotPolicy {
+    pub(crate) every: Option<NonZeroU64>,
+    pub(crate) on_passivate: bool,
+}
+
+impl SnapshotPolicy {
+    /// Only when a turn asks for it with [`Turn::snapshot`](super::Turn::snapshot).
+    #[must_use]
+    pub const fn manual() -> Self {
+        Self { every: None, on_passivate: false }
+    }
+
+    /// Each time that the number of events passes a multiple of `events`; 0 is `manual`.
+    #[must_use]
+    pub const fn every(events: u64) -> Self {
+        Self { every: NonZeroU64::new(events), on_passivate: false }
+    }
+
+    /// Also when the state leaves memory, if there was an event since the last one.
+    #[must_use]
+    pub const fn on_passivate(mut self) -> Self {
+        self.on_passivate = true;
+        self
+    }
+}
+
+/// How the states of a kind are stored.
+pub(crate) struct Snapshots<A> {
+    pub(crate) version: u16,
+    pub(crate) policy: SnapshotPolicy,
+    pub(crate) encode: fn(&A, &mut AlignedVec<16>) -> Result<(), NotArchive>,
+    pub(crate) decode: fn(&[u8]) -> Result<A, NotArchive>,
+}
+
+/// How a [`Runtime`](super::Runtime) works.
+///
+/// ```
+/// use annals::actor::RuntimeOptions;
+///
+/// let options = RuntimeOptions { residents_max: 10_000, ..RuntimeOptions::default() };
+/// ```
+#[derive(Clone)]
+pub struct RuntimeOptions {
+    /// Threads that run what was told; default one per processor.
+    pub workers: NonZeroUsize,
+    /// How hard a turn must be stored before its reply leaves.
+    pub durability: Durability,
+    /// How many states may be in memory, about; those unused for longest leave first.
+    pub residents_max: usize,
+    /// After how long without a command a state leaves memory. Looked at now and then only, so
+    /// it may be an eighth longer.
+    pub idle: Duration,
+    /// Commands that one actor handles before others have their turn.
+    pub visit_commands: NonZeroU32,
+    /// How long a drop of the runtime waits for accepted commands.
+    pub close_deadline: Duration,
+    /// Told about each accepted command that got nobody an error and had no effect, on the
+    /// thread that found out. It must not block; panics are ignored.
+    pub on_dead_letter: Option<Arc<dyn Fn(&DeadLetter) + Send + Sync>>,
+}
+
+impl Default for RuntimeOptions {
+    fn default() -> Self {
+        let workers = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Self {
+            workers,
+            durability: Durability::default(),
+            residents_max: 1_000_000,
+            idle: Duration::from_mins(10),
+            visit_commands: NonZeroU32::new(64).unwrap_or(NonZeroU32::MIN),
+            close_deadline: Duration::from_secs(10),
+            on_dead_letter: None,
+        }
+    }
+}
+
+impl fmt::Debug for RuntimeOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RuntimeOptions")
+            .field("workers", &self.workers)
+            .field("durability", &self.durability)
+            .field("residents_max", &self.residents_max)
+            .field("idle", &self.idle)
+            .field("visit_commands", &self.visit_commands)
+            .field("close_deadline", &self.close_deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A command that was told, accepted, and had no effect.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// The kind of the actor that it was for.
+    pub kind: &'static str,
+    /// The name of the actor that it was for.
+    pub name: Arc<str>,
+    /// The Rust name of the command's type.
+    pub command: &'static str,
+    /// What happened.
+    pub why: ActorError,
+}

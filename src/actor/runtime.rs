@@ -1,0 +1,343 @@
+//! The runtime: what all actors of a store share.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::cell::drop_quietly;
+use super::close::{CloseReport, Threads};
+use super::error::Why;
+use super::kind::{AnyKind, Kind};
+use super::options::{DeadLetter, RuntimeOptions};
+use super::provider::{EventStore, SnapshotStore};
+use super::turn::in_turn;
+use super::worker::Job;
+use super::{Actor, ActorError, Addr, sweep};
+use crate::time::Clock;
+
+/// Runs actors over a store of events and a store of snapshots.
+///
+/// ```
+/// use annals::actor::memory::Memory;
+/// use annals::actor::{Runtime, RuntimeOptions};
+/// use annals::time::Clock;
+///
+/// let memory = Memory::new();
+/// let runtime =
+///     Runtime::start(memory.clone(), memory, Clock::System, RuntimeOptions::default())?;
+/// assert_eq!(runtime.residents(), 0);
+/// # Ok::<(), annals::actor::ActorError>(())
+/// ```
+///
+/// Dropping it closes it with [`RuntimeOptions::close_deadline`].
+pub struct Runtime {
+    shared: Arc<Shared>,
+    threads: Mutex<Option<Threads>>,
+}
+
+impl Runtime {
+    /// Starts the threads: `annals-worker-0` and on, and `annals-keeper` which looks for idle
+    /// actors. No actor is loaded before its first command.
+    ///
+    /// The runtime must be the only one that appends to streams of actors in `events`.
+    ///
+    /// # Errors
+    /// [`ActorError::Thread`]; nothing is left running.
+    pub fn start(
+        events: Arc<dyn EventStore>,
+        snapshots: Arc<dyn SnapshotStore>,
+        clock: Clock,
+        options: RuntimeOptions,
+    ) -> Result<Self, ActorError> {
+        let (jobs, to_do) = crossbeam_channel::unbounded();
+        let (keeper, calls) = crossbeam_channel::bounded(1);
+        let shared = Arc::new(Shared {
+            events,
+            snapshots,
+            started: clock.monotonic_coarse(),
+            clock,
+            options,
+            jobs,
+            keeper,
+            gate: AtomicU8::new(Gate::Open.code()),
+            tick: AtomicU32::new(1),
+            residents: AtomicUsize::new(0),
+            dead_letters: AtomicU64::new(0),
+            activity: AtomicU64::new(0),
+            ended: Mutex::new(0),
+            changed: Condvar::new(),
+            kinds: RwLock::default(),
+        });
+        let threads = Threads::start(&shared, &to_do, calls)?;
+        Ok(Self { shared, threads: Mutex::new(Some(threads)) })
+    }
+
+    /// The address of the actor of that name, whether it exists yet or not. Nothing is loaded.
+    ///
+    /// The first call for a type registers it.
+    ///
+    /// # Errors
+    /// [`ActorError::BadName`], [`ActorError::KindTaken`], [`ActorError::Collision`],
+    /// [`ActorError::Closed`].
+    pub fn actor<A: Actor>(&self, name: &str) -> Result<Addr<A>, ActorError> {
+        self.shared.gate().outside()?;
+        self.shared.actor(name)
+    }
+
+    /// States in memory.
+    pub fn residents(&self) -> usize {
+        self.shared.residents()
+    }
+
+    /// Names that are known to somebody, or whose state is in memory.
+    pub fn names(&self) -> usize {
+        self.shared.each_kind().iter().map(|kind| kind.names()).sum()
+    }
+
+    /// Accepted commands so far that had no effect, and got nobody an error.
+    pub fn dead_letters(&self) -> u64 {
+        self.shared.dead_letters.load(Ordering::Relaxed)
+    }
+
+    /// Looks for idle actors now, instead of when it is time. For tests with a clock of their
+    /// own.
+    pub fn sweep(&self) {
+        sweep::sweep(&self.shared);
+    }
+
+    /// Accepts no more commands, and returns when those accepted have been handled, or at the
+    /// deadline. Messages that they send to other actors are handled too.
+    ///
+    /// At the deadline whoever still waits gets [`ActorError::Closed`], and commands that were
+    /// told are counted as dead letters. What was appended is appended; nothing is synced here.
+    /// Inside a turn it waits for nobody. A second call does nothing.
+    pub fn close(&self, deadline: Duration) -> CloseReport {
+        let Some(threads) = self.threads.lock().take() else { return CloseReport::default() };
+        let deadline = if in_turn() { Duration::ZERO } else { deadline };
+        threads.close(&self.shared, deadline)
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        let deadline = self.shared.options.close_deadline;
+        let _report: CloseReport = self.close(deadline);
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime")
+            .field("options", &self.shared.options)
+            .field("residents", &self.residents())
+            .field("dead_letters", &self.dead_letters())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who may still send commands.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Open,
+    /// What was accepted is handled; only turns may send on.
+    Closing,
+    Closed,
+}
+
+impl Gate {
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Open => 0,
+            Self::Closing => 1,
+            Self::Closed => 2,
+        }
+    }
+
+    /// May a caller come in?
+    pub(crate) const fn outside(self) -> Result<(), Why> {
+        match self {
+            Self::Open => Ok(()),
+            Self::Closing | Self::Closed => Err(Why::Closed),
+        }
+    }
+
+    /// May a turn send?
+    pub(crate) const fn inside(self) -> Result<(), Why> {
+        match self {
+            Self::Open | Self::Closing => Ok(()),
+            Self::Closed => Err(Why::Closed),
+        }
+    }
+
+    /// May this thread?
+    pub(crate) fn here(self) -> Result<(), Why> {
+        if in_turn() { self.inside() } else { self.outside() }
+    }
+}
+
+/// What cells, workers and tickets share.
+pub(crate) struct Shared {
+    pub(crate) events: Arc<dyn EventStore>,
+    pub(crate) snapshots: Arc<dyn SnapshotStore>,
+    pub(crate) clock: Clock,
+    pub(crate) options: RuntimeOptions,
+    /// What ticks count from.
+    started: Duration,
+    /// Unbounded, but with at most one visit per actor in it.
+    jobs: Sender<Job>,
+    /// A call wakes the keeper, a second one before that is not needed; `Stop` ends it.
+    keeper: Sender<sweep::Call>,
+    gate: AtomicU8,
+    tick: AtomicU32,
+    residents: AtomicUsize,
+    dead_letters: AtomicU64,
+    /// Visits ended since the gate began to close.
+    activity: AtomicU64,
+    /// Threads that have ended.
+    pub(crate) ended: Mutex<usize>,
+    /// Of `ended` or `activity`.
+    pub(crate) changed: Condvar,
+    kinds: RwLock<Kinds>,
+}
+
+#[derive(Default)]
+struct Kinds {
+    by_type: HashMap<TypeId, KindEntry>,
+    by_name: HashMap<&'static str, TypeId>,
+}
+
+struct KindEntry {
+    /// An `Arc<Kind<A>>`.
+    typed: Box<dyn Any + Send + Sync>,
+    any: Arc<dyn AnyKind>,
+}
+
+impl Shared {
+    pub(crate) fn actor<A: Actor>(self: &Arc<Self>, name: &str) -> Result<Addr<A>, ActorError> {
+        if let Some(kind) = self.kinds.read().get::<A>() {
+            return kind.addr(name);
+        }
+        let kind = self.register::<A>()?;
+        kind.addr(name)
+    }
+
+    fn register<A: Actor>(self: &Arc<Self>) -> Result<Arc<Kind<A>>, ActorError> {
+        // Before the lock, since `options` is a user's code.
+        let kind = Arc::new(Kind::<A>::new(Arc::clone(self)));
+        let mut kinds = self.kinds.write();
+        self.gate().here()?;
+        if let Some(known) = kinds.get::<A>() {
+            return Ok(Arc::clone(known));
+        }
+        let good = !A::KIND.is_empty() && u16::try_from(A::KIND.len()).is_ok();
+        if !good || kinds.by_name.contains_key(A::KIND) {
+            return Err(ActorError::KindTaken { kind: A::KIND });
+        }
+        let any: Arc<dyn AnyKind> = Arc::<Kind<A>>::clone(&kind);
+        let entry = KindEntry { typed: Box::new(Arc::clone(&kind)), any };
+        kinds.by_name.insert(A::KIND, TypeId::of::<A>());
+        kinds.by_type.insert(TypeId::of::<A>(), entry);
+        Ok(kind)
+    }
+
+    pub(crate) fn each_kind(&self) -> Vec<Arc<dyn AnyKind>> {
+        self.kinds.read().by_type.values().map(|entry| Arc::clone(&entry.any)).collect()
+    }
+
+    pub(crate) fn forget_kinds(&self) {
+        let kinds = std::mem::take(&mut *self.kinds.write());
+        drop(kinds);
+    }
+
+    pub(crate) fn gate(&self) -> Gate {
+        // Acquire: pairs with the Release in `shut`.
+        match self.gate.load(Ordering::Acquire) {
+            0 => Gate::Open,
+            1 => Gate::Closing,
+            _ => Gate::Closed,
+        }
+    }
+
+    pub(crate) fn shut(&self, gate: Gate) {
+        // Release: pairs with the Acquire in `gate`. That every sender sees it is the doing of
+        // the lane locks, each of which a close takes once after this.
+        self.gate.store(gate.code(), Ordering::Release);
+    }
+
+    pub(crate) fn send(&self, job: Job) {
+        // The receivers live as long as the workers. After them nobody must run anything: what
+        // is in mailboxes is settled by the close that ended them.
+        if let Err(unsent) = self.jobs.send(job) {
+            drop(unsent);
+        }
+    }
+
+    pub(crate) fn call_keeper(&self, call: sweep::Call) {
+        // A call that finds no room is not needed: the keeper has been called already. It looks
+        // at the gate before it waits again.
+        let _called: Result<(), _> = self.keeper.try_send(call);
+    }
+
+    /// Coarse time in units of [`sweep::TICK_MS`], from 1; good for comparing ages.
+    pub(crate) fn tick(&self) -> u32 {
+        self.tick.load(Ordering::Relaxed)
+    }
+
+    /// Brings the tick up to date.
+    pub(crate) fn advance_tick(&self) -> u32 {
+        let elapsed = self.clock.monotonic_coarse().saturating_sub(self.started).as_millis();
+        let ticks = u32::try_from(elapsed / u128::from(sweep::TICK_MS)).unwrap_or(u32::MAX - 1);
+        self.tick.store(ticks + 1, Ordering::Relaxed);
+        ticks + 1
+    }
+
+    pub(crate) fn residents(&self) -> usize {
+        self.residents.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn resident_added(&self) {
+        let before = self.residents.fetch_add(1, Ordering::Relaxed);
+        if before >= self.options.residents_max {
+            self.call_keeper(sweep::Call::Crowded);
+        }
+    }
+
+    pub(crate) fn resident_removed(&self) {
+        self.residents.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_activity(&self) {
+        self.activity.fetch_add(1, Ordering::SeqCst);
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn activity(&self) -> u64 {
+        self.activity.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn dead_letters(&self) -> u64 {
+        self.dead_letters.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn dead_letter(&self, letter: &DeadLetter) {
+        self.dead_letters.fetch_add(1, Ordering::Relaxed);
+        if let Some(observer) = &self.options.on_dead_letter
+            && let Err(payload) = catch_unwind(AssertUnwindSafe(|| observer(letter)))
+        {
+            drop_quietly(payload);
+        }
+    }
+}
+
+impl Kinds {
+    fn get<A: Actor>(&self) -> Option<&Arc<Kind<A>>> {
+        self.by_type.get(&TypeId::of::<A>())?.typed.downcast_ref()
+    }
+}

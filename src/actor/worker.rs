@@ -1,0 +1,63 @@
+//! Workers: the threads that run what was told, and what is left to do after a turn.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+
+use super::Actor;
+use super::cell::Cell;
+use super::mailbox::Letter;
+use super::runtime::Shared;
+
+/// An entry of the ready queue. Each actor has at most one `Visit` in it.
+pub(crate) enum Job {
+    /// Commands are queued.
+    Visit(Arc<dyn Resident>),
+    /// A snapshot is due.
+    Save(Arc<dyn Resident>),
+    /// The state wants to leave memory.
+    Passivate(Arc<dyn Resident>),
+    /// One worker ends.
+    Stop,
+}
+
+/// An actor of any type, as workers and tickets see it.
+pub(crate) trait Resident: Send + Sync {
+    fn shared(&self) -> &Arc<Shared>;
+    fn visit(self: Arc<Self>, commands_max: NonZeroU32);
+    fn save(&self);
+    fn passivate(&self);
+}
+
+impl<A: Actor> Resident for Cell<A> {
+    fn shared(&self) -> &Arc<Shared> {
+        Self::shared(self)
+    }
+
+    fn visit(self: Arc<Self>, commands_max: NonZeroU32) {
+        let max = usize::try_from(commands_max.get()).unwrap_or(usize::MAX);
+        let mut letters: Vec<Letter<A>> = Vec::new();
+        Self::visit(&self, max, &mut letters);
+    }
+
+    fn save(&self) {
+        self.save_asked();
+    }
+
+    fn passivate(&self) {
+        Self::passivate(self);
+    }
+}
+
+/// Until it is told to stop.
+pub(crate) fn work(jobs: &Receiver<Job>, commands_max: NonZeroU32) {
+    while let Ok(job) = jobs.recv() {
+        match job {
+            Job::Visit(resident) => resident.visit(commands_max),
+            Job::Save(resident) => resident.save(),
+            Job::Passivate(resident) => resident.passivate(),
+            Job::Stop => return,
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! What a simulated disk is made of, without the life that uses it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use super::Part;
+use super::choice::{Choose, Random};
+use super::content::Content;
+use super::names::{Change, Dir, FileId, Node};
+use crate::disk::{Access, Entry, Fill, RingSource};
+
+/// Files, directories, and what the life that uses them holds open.
+#[derive(Debug)]
+pub(super) struct State {
+    files: BTreeMap<FileId, Inode>,
+    /// By their paths: directories are neither renamed nor removed.
+    dirs: BTreeMap<PathBuf, Dir>,
+    locked: BTreeSet<FileId>,
+    files_made: u64,
+    /// Number of the life, which is what stands in a lock file.
+    life: u64,
+    random: Random,
+    pub(super) capacity: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Inode {
+    content: Content,
+    /// The name it has, or had last.
+    path: PathBuf,
+    handles: usize,
+}
+
+/// What a life does.
+impl State {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            files: BTreeMap::new(),
+            dirs: BTreeMap::from([(PathBuf::from("/"), Dir::default())]),
+            locked: BTreeSet::new(),
+            files_made: 0,
+            life: 1,
+            random: Random::new(seed),
+            capacity: None,
+        }
+    }
+
+    pub(super) fn create_dir(&mut self, dir: &Path) -> io::Result<()> {
+        let path = clean(dir)?;
+        let mut parent = PathBuf::from("/");
+        for part in path.components().skip(1) {
+            let name = text(part.as_os_str())?;
+            let child = parent.join(name);
+            match self.dir(&parent)?.get(name) {
+                Some(Node::Dir) => {}
+                Some(Node::File(_)) => return Err(not_free(&child, dir)),
+                None => {
+                    let change = Change::Add { name: name.to_owned(), node: Node::Dir };
+                    self.dir(&parent)?.change(change);
+                    self.dirs.insert(child.clone(), Dir::default());
+                }
+            }
+            parent = child;
+        }
+        Ok(())
+    }
+
+    pub(super) fn list(&mut self, dir: &Path) -> io::Result<Vec<Entry>> {
+        let path = clean(dir)?;
+        self.dir(&path)?;
+        let (files, dirs) = (&self.files, &self.dirs);
+        let names = dirs.get(&path).into_iter().flat_map(Dir::names);
+        let entry = |(name, node): (&str, Node)| {
+            let Node::File(file) = node else { return None };
+            let bytes = files.get(&file)?.content.len() as u64;
+            Some(Entry { name: name.to_owned(), bytes })
+        };
+        Ok(names.filter_map(entry).collect())
+    }
+
+    pub(super) fn open(&mut self, path: &Path, access: Access) -> io::Result<FileId> {
+        let (dir, name) = split(path)?;
+        let file = match (self.dir(&dir)?.get(&name), access) {
+            (Some(Node::Dir), _) => return Err(io::ErrorKind::IsADirectory.into()),
+            (Some(Node::File(file)), Access::Read | Access::Write) => file,
+            (Some(Node::File(file)), Access::Create) => {
+                self.file(file)?.resize(0)?;
+                file
+            }
+            (None, Access::Create) => self.make(&dir, name, Content::of(Vec::new()))?,
+            (None, Access::Read | Access::Write) => return Err(io::ErrorKind::NotFound.into()),
+        };
+        self.inode(file)?.handles += 1;
+        Ok(file)
+    }
+
+    pub(super) fn close(&mut self, file: FileId) {
+        if let Some(inode) = self.files.get_mut(&file) {
+            inode.handles = inode.handles.saturating_sub(1);
+        }
+        self.forget(file);
+    }
+
+    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let (dir, from) = split(from)?;
+        let (to_dir, to) = split(to)?;
+        if dir != to_dir {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        }
+        let names = self.dir(&dir)?;
+        let replaced = names.get(&to);
+        match (names.get(&from), replaced) {
+            (None, _) => Err(io::ErrorKind::NotFound.into()),
+            (Some(Node::Dir), _) | (_, Some(Node::Dir)) => Err(io::ErrorKind::IsADirectory.into()),
+            (Some(Node::File(file)), _) => {
+                if from != to {
+                    let path = dir.join(&to);
+                    names.change(Change::Move { from, to, node: Node::File(file) });
+                    self.inode(file)?.path = path;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
+        let (dir, name) = split(path)?;
+        let names = self.dir(&dir)?;
+        match names.get(&name) {
+            None => Err(io::ErrorKind::NotFound.into()),
+            Some(Node::Dir) => Err(io::ErrorKind::IsADirectory.into()),
+            Some(Node::File(_)) => {
+                names.change(Change::Remove { name });
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn sync_dir(&mut self, dir: &Path) -> io::Result<()> {
+        let path = clean(dir)?;
+        self.dir(&path)?.sync();
+        self.forget_all();
+        Ok(())
+    }
+
+    pub(super) fn sync_dir_failed(&mut self, dir: &Path) -> io::Result<()> {
+        let path = clean(dir)?;
+        self.dir(&path)?;
+        if let Some(dir) = self.dirs.get_mut(&path) {
+            dir.sync_failed(&mut self.random);
+        }
+        Ok(())
+    }
+
+    pub(super) fn lock(&mut self, path: &Path) -> io::Result<FileId> {
+        let (dir, name) = split(path)?;
+        let file = match self.dir(&dir)?.get(&name) {
+            Some(Node::Dir) => return Err(io::ErrorKind::IsADirectory.into()),
+            Some(Node::File(file)) => file,
+            None => self.make(&dir, name, Content::of(Vec::new()))?,
+        };
+        if self.locked.contains(&file) {
+            let owner = String::from_utf8_lossy(&self.file(file)?.live()).trim().to_owned();
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, owner));
+        }
+        let owner = format!("{}\n", self.life);
+        let content = self.file(file)?;
+        content.resize(0)?;
+        content.write(0, owner.as_bytes())?;
+        self.locked.insert(file);
+        Ok(file)
+    }
+
+    pub(super) fn unlock(&mut self, file: FileId) {
+        self.locked.remove(&file);
+        self.forget(file);
+    }
+
+    /// How much of `bytes` bytes is done.
+    pub(super) fn part_of(&mut self, bytes: usize, part: Part) -> usize {
+        match part {
+            Part::Whole => bytes,
+            Part::Short => bytes.min(1 + self.random.below(bytes.saturating_sub(1))),
+            Part::Failing | Part::Crashing => self.random.below(bytes + 1),
+        }
+    }
+
+    /// Writes as much as there is room for.
+    pub(super) fn write(&mut self, file: FileId, at: usize, bytes: &[u8]) -> io::Result<usize> {
+        let room = self.room();
+        let content = self.file(file)?;
+        let fitting = content.len().saturating_add(room).saturating_sub(at);
+        if fitting == 0 && !bytes.is_empty() {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        let bytes = bytes.get(..fitting).unwrap_or(bytes);
+        content.write(at, bytes)?;
+        Ok(bytes.len())
+    }
+
+    pub(super) fn sync_data(&mut self, file: FileId) -> io::Result<()> {
+        self.file(file)?.sync();
+        Ok(())
+    }
+
+    pub(super) fn sync_data_failed(&mut self, file: FileId) -> io::Result<()> {
+        let inode = self.files.get_mut(&file).ok_or(io::ErrorKind::NotFound)?;
+        inode.content.sync_failed(&mut self.random);
+        Ok(())
+    }
+
+    pub(super) fn allocate(&mut self, file: FileId, bytes: usize, fill: Fill) -> io::Result<()> {
+        if bytes == 0 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let room = self.room();
+        let content = self.file(file)?;
+        if bytes.saturating_sub(content.len()) > room {
+            // As if all that was left had gone to this file.
+            content.resize(content.len() + room)?;
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        content.resize(bytes.max(content.len()))?;
+        if fill == Fill::Zero {
+            content.write(0, &vec![0; bytes])?;
+            content.sync();
+        }
+        Ok(())
+    }
+
+    /// The kernel has looked at this much of a ring: see [`Content::note_ring`].
+    pub(super) fn note_ring(&mut self, ring: &RingSource, position: u64, bytes: usize) {
+        for inode in self.files.values_mut() {
+            inode.content.note_ring(ring, position, bytes);
+        }
+    }
+
+    pub(super) fn file(&mut self, file: FileId) -> io::Result<&mut Content> {
+        Ok(&mut self.inode(file)?.content)
+    }
+
+    /// The name that a file has, or had last.
+    pub(super) fn path(&self, file: FileId) -> PathBuf {
+        self.files.get(&file).map(|inode| inode.path.clone()).unwrap_or_default()
+    }
+
+    /// Bytes that are taken: a removed file takes none once it is closed.
+    pub(super) fn used(&self) -> usize {
+        let named: BTreeSet<_> =
+            self.dirs.values().flat_map(Dir::names).map(|(_, node)| node).collect();
+        let takes = |(file, inode): &(&FileId, &Inode)| {
+            inode.handles > 0 || named.contains(&Node::File(**file))
+        };
+        self.files.iter().filter(takes).map(|(_, inode)| inode.content.len()).sum()
+    }
+
+    fn room(&self) -> usize {
+        self.capacity.map_or(usize::MAX, |capacity| capacity.saturating_sub(self.used()))
+    }
+
+    fn inode(&mut self, file: FileId) -> io::Result<&mut Inode> {
+        self.files.get_mut(&file).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn dir(&mut self, path: &Path) -> io::Result<&mut Dir> {
+        if self.dirs.contains_key(path) {
+            return self.dirs.get_mut(path).ok_or_else(|| io::ErrorKind::NotFound.into());
+        }
+        let file = path.ancestors().skip(1).zip(path.ancestors()).any(|(parent, child)| {
+            let name = child.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            let node = self.dirs.get(parent).and_then(|dir| dir.get(name));
+            matches!(node, Some(Node::File(_)))
+        });
+        Err((if file { io::ErrorKind::NotADirectory } else { io::ErrorKind::NotFound }).into())
+    }
+
+    fn make(&mut self, dir: &Path, name: String, content: Content) -> io::Result<FileId> {
+        self.files_made += 1;
+        let file = FileId(self.files_made);
+        let path = dir.join(&name);
+        self.dir(dir)?.change(Change::Add { name, node: Node::File(file) });
+        self.files.insert(file, Inode { content, path, handles: 0 });
+        Ok(file)
+    }
+
+    /// Drops a file that nobody can come back to.
+    fn forget(&mut self, file: FileId) {
+        let open = self.files.get(&file).is_some_and(|inode| inode.handles > 0);
+        if !open && !self.dirs.values().any(|dir| dir.mentions(file)) {
+            self.files.remove(&file);
+        }
+    }
+
+    fn forget_all(&mut self) {
+        for file in self.files.keys().copied().collect::<Vec<_>>() {
+            self.forget(file);
+        }
+    }
+}
+
+/// How lives end and begin.
+impl State {
+    pub(super) fn after_kill(&mut self) {
+        for inode in self.files.values_mut() {
+            inode.content.after_kill();
+            inode.handles = 0;
+        }
+        self.locked.clear();
+        self.forget_all();
+        self.life += 1;
+    }
+
+    /// Without the handles and locks of this one.
+    pub(super) fn fork(&mut self) -> Self {
+        let copy = |(file, inode): (&FileId, &mut Inode)| {
+            let content = inode.content.fork();
+            (*file, Inode { content, path: inode.path.clone(), handles: 0 })
+        };
+        let mut fork = Self {
+            files: self.files.iter_mut().map(copy).collect(),
+            dirs: self.dirs.clone(),
+            locked: BTreeSet::new(),
+            random: self.random.clone(),
+            ..*self
+        };
+        fork.forget_all();
+        fork
+    }
+
+    /// Of a state without mapped files: one after a kill, or a fork.
+    pub(super) fn after_power_cut(&self, choose: &mut dyn Choose) -> Self {
+        let mut dirs: BTreeMap<PathBuf, Dir> = BTreeMap::new();
+        // Parents come before their children.
+        for (path, dir) in &self.dirs {
+            let name = path.file_name().and_then(OsStr::to_str);
+            let exists = match (path.parent().and_then(|parent| dirs.get(parent)), name) {
+                (Some(parent), Some(name)) => parent.get(name) == Some(Node::Dir),
+                (None, Some(_)) => false,
+                (_, None) => true,
+            };
+            if exists {
+                dirs.insert(path.clone(), dir.after_power_cut(choose));
+            }
+        }
+        let mut files = BTreeMap::new();
+        for (path, dir) in &dirs {
+            for (name, node) in dir.names() {
+                let Node::File(file) = node else { continue };
+                if let Some(inode) = self.files.get(&file) {
+                    let content = inode.content.after_power_cut(choose);
+                    files.insert(file, Inode { content, path: path.join(name), handles: 0 });
+                }
+            }
+        }
+        Self { files, dirs, locked: BTreeSet::new(), random: self.random.clone(), ..*self }
+    }
+
+    pub(super) fn drop_caches(&mut self) {
+        for inode in self.files.values_mut() {
+            inode.content.drop_cache();
+        }
+    }
+}
+
+/// Behind the back of the process.
+impl State {
+    pub(super) fn content(&mut self, path: &Path) -> io::Result<&mut Content> {
+        let (dir, name) = split(path)?;
+        match self.dir(&dir)?.get(&name) {
+            Some(Node::File(file)) => self.file(file),
+            Some(Node::Dir) => Err(io::ErrorKind::IsADirectory.into()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    pub(super) fn durable_bytes(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        let Some(Node::File(file)) = self.durable_node(&clean(path)?) else { return Ok(None) };
+        Ok(self.files.get(&file).map(|inode| inode.content.durable().to_vec()))
+    }
+
+    /// What is there if everything unsynced is lost.
+    fn durable_node(&self, path: &Path) -> Option<Node> {
+        let Some(parent) = path.parent() else { return Some(Node::Dir) };
+        let name = path.file_name().and_then(OsStr::to_str)?;
+        match self.durable_node(parent)? {
+            Node::Dir => self.dirs.get(parent)?.get_durable(name),
+            Node::File(_) => None,
+        }
+    }
+
+    pub(super) fn is_durable(&mut self, path: &Path) -> io::Result<bool> {
+        let path = clean(path)?;
+        let same = self.content(&path)?.is_durable();
+        let (dir, name) = split(&path)?;
+        let live = self.dir(&dir)?.get(&name);
+        // No later change of the name may be waiting either, even one that changes nothing.
+        Ok(same && self.durable_node(&path) == live && !self.dir(&dir)?.is_changing(&name))
+    }
+
+    pub(super) fn list_all(&self) -> Vec<(PathBuf, u64)> {
+        let mut all = Vec::new();
+        for (path, dir) in &self.dirs {
+            for (name, node) in dir.names() {
+                let Node::File(file) = node else { continue };
+                if let Some(inode) = self.files.get(&file) {
+                    all.push((path.join(name), inode.content.len() as u64));
+                }
+            }
+        }
+        all.sort();
+        all
+    }
+
+    pub(super) fn delete(&mut self, path: &Path) -> io::Result<()> {
+        self.content(path)?;
+        let (dir, name) = split(path)?;
+        self.dir(&dir)?.delete(&name);
+        self.forget_all();
+        Ok(())
+    }
+
+    pub(super) fn put(&mut self, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+        let (dir, name) = split(path)?;
+        self.dir(&dir)?.delete(&name);
+        self.make(&dir, name.clone(), Content::of(bytes))?;
+        self.dir(&dir)?.settle(&name);
+        self.forget_all();
+        Ok(())
+    }
+}
+
+/// An absolute path without dots: what is relative begins at the root.
+fn clean(path: &Path) -> io::Result<PathBuf> {
+    let mut clean = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::RootDir | Component::CurDir => {}
+            Component::Normal(name) => clean.push(text(name)?),
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+        }
+    }
+    Ok(clean)
+}
+
+/// Directory and name.
+fn split(path: &Path) -> io::Result<(PathBuf, String)> {
+    let path = clean(path)?;
+    match (path.parent(), path.file_name()) {
+        (Some(dir), Some(name)) => Ok((dir.to_owned(), text(name)?.to_owned())),
+        _ => Err(io::ErrorKind::IsADirectory.into()),
+    }
+}
+
+fn text(name: &OsStr) -> io::Result<&str> {
+    name.to_str().ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
+/// A file stands where a directory is to be, or is on the way to it.
+fn not_free(there: &Path, wanted: &Path) -> io::Error {
+    let last = clean(wanted).is_ok_and(|wanted| wanted == there);
+    (if last { io::ErrorKind::AlreadyExists } else { io::ErrorKind::NotADirectory }).into()
+}

@@ -1,0 +1,260 @@
+//! Group commit: many waiters, one `fdatasync` at a time.
+//!
+//! A *commit* takes everything that is written when it begins, stores it, syncs it, and raises
+//! the durable mark. At any time at most one is under way. Who needs a mark durable either finds
+//! it so, or begins a commit on its own thread when none is under way (a lone waiter never waits
+//! for another thread), or sleeps until the commit that covers it has ended: the running one, or
+//! the next. Where somebody waits for the next, the committer thread runs it, and goes straight
+//! from one to the next as long as that is so.
+//!
+//! Sleepers wait on one futex word per generation, of eight in turn: the end of a commit wakes
+//! those it concerns and nobody else, with one system call.
+//!
+//! Locks: `state` guards the bookkeeping and is never held over I/O; `wakers` guards the futures'
+//! heap. Neither is taken while the other is held.
+
+use std::collections::BinaryHeap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::task::Waker;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use rustix::thread::futex;
+use rustix::time::Timespec;
+
+const WORDS: usize = 8;
+
+/// The bookkeeping; what a commit does is the log's.
+#[derive(Debug)]
+pub(super) struct CommitQueue {
+    state: Mutex<State>,
+    words: [Word; WORDS],
+    /// Wakes the committer thread.
+    work: Condvar,
+    wakers: Mutex<BinaryHeap<Waiting>>,
+    /// Entries of `wakers`, so that its lock is left alone where there are none.
+    waiting: AtomicU32,
+    /// Commits that have ended well.
+    pub commits: AtomicU64,
+}
+
+/// On a cache line of its own: each generation's sleepers look at theirs alone.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Word(AtomicU32);
+
+#[derive(Debug, Default)]
+struct State {
+    running: bool,
+    /// What the running commit covers.
+    cap: u64,
+    /// Number of the running commit, or of the last one.
+    generation: u32,
+    /// Somebody waits for the commit after the running one.
+    wanted: bool,
+    stop: bool,
+    /// The committer thread exists and takes over.
+    served: bool,
+}
+
+/// The right to commit, and the duty to [end](CommitQueue::end) it.
+#[derive(Debug)]
+#[must_use = "a commit that is begun must be ended"]
+pub(super) struct Begun {
+    generation: u32,
+}
+
+/// What a waiter is to do.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// Commit, then look again.
+    Commit(Begun),
+    /// Sleep until this generation has ended, then look again.
+    Sleep(u32),
+}
+
+/// What the committer thread is to do.
+#[derive(Debug)]
+pub(super) enum Work {
+    Commit(Begun),
+    /// Nobody wanted anything for the time given.
+    Idle,
+    Stop,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    mark: u64,
+    waker: Waker,
+}
+
+impl PartialEq for Waiting {
+    fn eq(&self, other: &Self) -> bool {
+        self.mark == other.mark
+    }
+}
+impl Eq for Waiting {}
+impl PartialOrd for Waiting {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Waiting {
+    /// The lowest mark is the greatest entry, because the heap gives the greatest first.
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        other.mark.cmp(&self.mark)
+    }
+}
+
+impl CommitQueue {
+    pub(super) fn new() -> Self {
+        Self {
+            state: Mutex::new(State::default()),
+            words: Default::default(),
+            work: Condvar::new(),
+            wakers: Mutex::new(BinaryHeap::new()),
+            waiting: AtomicU32::new(0),
+            commits: AtomicU64::new(0),
+        }
+    }
+
+    /// For one who needs `mark` durable and has seen that it is not. `settled` says, under the
+    /// lock, whether that has changed meanwhile; `written` is everything there is to commit.
+    pub(super) fn turn(
+        &self,
+        mark: u64,
+        settled: impl Fn() -> bool,
+        written: impl Fn() -> u64,
+    ) -> Option<Turn> {
+        let mut state = self.state.lock();
+        if settled() {
+            return None;
+        }
+        if !state.running {
+            return Some(Turn::Commit(state.begin(written())));
+        }
+        Some(Turn::Sleep(if mark <= state.cap {
+            state.generation
+        } else {
+            state.wanted = true;
+            state.generation.wrapping_add(1)
+        }))
+    }
+
+    /// Sees to it that what is written becomes durable soon, without waiting.
+    pub(super) fn request(&self) {
+        let mut state = self.state.lock();
+        state.wanted = true;
+        if !state.running {
+            self.work.notify_one();
+        }
+    }
+
+    /// Sleeps until commit `generation` has ended or `limit` is over; may wake early.
+    pub(super) fn sleep(&self, generation: u32, limit: Option<Duration>) {
+        let word = self.word(generation);
+        // Acquire: pairs with the Release in `end`: who sees the generation sees its outcome.
+        let seen = word.load(Ordering::Acquire);
+        if reached(seen, generation) {
+            return;
+        }
+        let limit = limit.map(|limit| Timespec {
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(limit.subsec_nanos()),
+        });
+        // Interrupted, timed out or changed in between: the caller looks again in any case.
+        futex::wait(word, futex::Flags::PRIVATE, seen, limit.as_ref()).unwrap_or_default();
+    }
+
+    /// Ends a commit: wakes those it concerns; lets the committer go on if more is wanted.
+    pub(super) fn end(&self, begun: &Begun, committed: bool) {
+        let mut state = self.state.lock();
+        state.running = false;
+        let hand_over = state.wanted && state.served;
+        drop(state);
+        if committed {
+            // Relaxed: a counter.
+            self.commits.fetch_add(1, Ordering::Relaxed);
+        }
+        let word = self.word(begun.generation);
+        word.store(begun.generation, Ordering::Release);
+        // Nobody may sleep there, and then nothing is woken: that is no error.
+        futex::wake(word, futex::Flags::PRIVATE, u32::MAX >> 1).unwrap_or_default();
+        if hand_over {
+            self.work.notify_one();
+        }
+    }
+
+    /// Wakes the futures whose marks are at or below `durable`; all of them if it is poisoned.
+    pub(super) fn wake_futures(&self, durable: u64) {
+        // Between the mark's store and this load; pairs with the fence in `register`.
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut woken = Vec::new();
+        {
+            let mut wakers = self.wakers.lock();
+            while wakers.peek().is_some_and(|waiting| waiting.mark <= durable) {
+                woken.extend(wakers.pop().map(|waiting| waiting.waker));
+            }
+            let left = u32::try_from(wakers.len()).unwrap_or(u32::MAX);
+            self.waiting.store(left, Ordering::Relaxed);
+        }
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Notes a future. The caller looks at the mark once more afterwards.
+    pub(super) fn register(&self, mark: u64, waker: &Waker) {
+        let mut wakers = self.wakers.lock();
+        wakers.push(Waiting { mark, waker: waker.clone() });
+        let waiting = u32::try_from(wakers.len()).unwrap_or(u32::MAX);
+        self.waiting.store(waiting, Ordering::Relaxed);
+        // The caller looks at the mark after this; pairs with the fence in `wake_futures`.
+        fence(Ordering::SeqCst);
+    }
+
+    /// The committer thread's next task; waits for it for `idle` at most.
+    pub(super) fn work(&self, idle: Duration, written: impl Fn() -> u64) -> Work {
+        let mut state = self.state.lock();
+        state.served = true;
+        loop {
+            if state.stop {
+                state.served = false;
+                return Work::Stop;
+            }
+            if state.wanted && !state.running {
+                return Work::Commit(state.begin(written()));
+            }
+            if self.work.wait_for(&mut state, idle).timed_out() && !state.wanted && !state.stop {
+                return Work::Idle;
+            }
+        }
+    }
+
+    /// Ends the committer thread.
+    pub(super) fn stop(&self) {
+        self.state.lock().stop = true;
+        self.work.notify_all();
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "modulo the array's length")]
+    fn word(&self, generation: u32) -> &AtomicU32 {
+        &self.words[generation as usize % WORDS].0
+    }
+}
+
+impl State {
+    fn begin(&mut self, written: u64) -> Begun {
+        self.running = true;
+        self.wanted = false;
+        self.cap = written;
+        self.generation = self.generation.wrapping_add(1);
+        Begun { generation: self.generation }
+    }
+}
+
+/// Has a word that shows `seen` passed `generation`? Words show every eighth, and wrap.
+fn reached(seen: u32, generation: u32) -> bool {
+    seen.wrapping_sub(generation) < u32::MAX / 2
+}

@@ -1,0 +1,426 @@
+//! The index of a segment: stream -> offsets of its frames, and which life each frame is of.
+//!
+//! Derived: a missing, torn or damaged index file is built again from the frames. While a segment
+//! is written its index grows in memory, when somebody asks; once it is sealed the index goes to
+//! `<base>.idx` beside it and is mapped from there.
+//!
+//! ```text
+//!  0  magic    8 bytes  "ANNALIDX"
+//!  8  version  u32      1
+//! 12  lives    u32      number of lives
+//! 16  log      u64      the log's id
+//! 24  base     u64      the segment's
+//! 32  end      u64      where the segment ends, as a position
+//! 40  rows     u32      number of streams
+//! 44  entries  u32      number of frames
+//! 48  words    u32      number of filter words
+//! 52  0        u32
+//! 56  crc      u32      over the whole file, this field zero
+//! 60  0        u32
+//! 64  lives    { offset u64, number u64, bits u64 }: from this offset on
+//!     filter   u64 words: bits of the streams that are here
+//!     rows     { stream u128, first seq u64, start u32, count u32 }, by stream
+//!     entries  u32: offset / 16, grouped by row, in order
+//! ```
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::frame::{Frame, FrameKind, Salt};
+use super::segment::{FIRST_FRAME, Segment, file_path};
+use crate::disk::{Access, Disk, PAGE_U64, SegmentMap, write_full};
+use crate::error::{Damage, DamageReason, DiskError, ReadError, Reject};
+use crate::types::{FRAME_ALIGN, Life, Seq, StreamId, StreamMap, to_usize};
+
+const MAGIC: [u8; 8] = *b"ANNALIDX";
+const VERSION: u32 = 1;
+const HEADER: usize = 64;
+const CRC_AT: usize = 56;
+const LIFE: usize = 24;
+const ROW: usize = 32;
+const END_OF_LIST: u32 = u32::MAX;
+
+/// A segment's index, in whatever state it is.
+#[derive(Debug, Default)]
+pub(crate) enum Index {
+    /// Nobody has asked yet.
+    #[default]
+    Unbuilt,
+    /// Built in memory up to some offset.
+    Growing(Growing),
+    /// On disk, checked.
+    Mapped(Mapped),
+}
+
+/// Where frames of one stream are in one segment.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    /// Number of the first event there.
+    pub first: Seq,
+    /// (offset / 16) of each frame, in order.
+    pub offsets: Vec<u32>,
+    /// The life of all of them, where the segment knows only one.
+    pub life: Option<Life>,
+}
+
+impl Index {
+    /// Where `stream` is. Knows of what was indexed so far.
+    pub(crate) fn places(&self, stream: StreamId) -> Option<Places> {
+        let (places, lives) = match self {
+            Self::Unbuilt => return None,
+            Self::Growing(growing) => (growing.places(stream)?, &growing.lives),
+            Self::Mapped(mapped) => (mapped.places(stream)?, &mapped.lives),
+        };
+        let only = match lives.as_slice() {
+            [(_, life)] => Some(*life),
+            _ => None,
+        };
+        Some(Places { life: only, ..places })
+    }
+
+    /// The life of the frame at `offset`.
+    pub(crate) fn life_at(&self, offset: u64) -> Option<Life> {
+        let lives = match self {
+            Self::Unbuilt => return None,
+            Self::Growing(growing) => &growing.lives,
+            Self::Mapped(mapped) => &mapped.lives,
+        };
+        lives.iter().rev().find(|(from, _)| *from <= offset).map(|(_, life)| *life)
+    }
+}
+
+/// An index in memory.
+#[derive(Debug)]
+pub(crate) struct Growing {
+    /// Frames below this offset are in it.
+    upto: u64,
+    /// The `Seal` frame has been seen: there are no more.
+    sealed: bool,
+    lives: Vec<(u64, Life)>,
+    rows: StreamMap<Row>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Row {
+    first: Seq,
+    head: u32,
+    tail: u32,
+    count: u32,
+}
+
+#[derive(Copy, Clone, Debug)]
+struct Entry {
+    offset: u32,
+    next: u32,
+}
+
+impl Growing {
+    fn new(life: Life) -> Self {
+        Self {
+            upto: FIRST_FRAME,
+            sealed: false,
+            lives: vec![(FIRST_FRAME, life)],
+            rows: StreamMap::default(),
+            entries: Vec::new(),
+        }
+    }
+
+    fn life(&self) -> Life {
+        self.lives.last().map_or(Life { number: 0, bits: 0 }, |(_, life)| *life)
+    }
+
+    /// Goes on over `bytes`, which are the segment's from its beginning, up to its seal or to
+    /// their end.
+    fn grow(&mut self, bytes: &[u8], salt: impl Fn(Life) -> Salt) -> Result<(), Reject> {
+        while !self.sealed && self.upto < bytes.len() as u64 {
+            let rest = bytes.get(to_usize(self.upto)..).unwrap_or_default();
+            let salt = salt(self.life());
+            let frame = match Frame::read_life(rest, self.upto, salt.log, salt.base) {
+                Ok((frame, life)) => {
+                    if life != self.life() {
+                        self.lives.push((self.upto, life));
+                    }
+                    frame
+                }
+                Err(_no_life_frame) => Frame::read(rest, self.upto, salt)?,
+            };
+            self.add(&frame);
+            self.sealed = frame.header().kind == FrameKind::Seal;
+            self.upto = after(&frame, self.upto);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, frame: &Frame<'_>) {
+        let header = frame.header();
+        if header.stream == StreamId::SYSTEM {
+            return;
+        }
+        let (Ok(offset), Ok(number)) =
+            (u32::try_from(header.offset / FRAME_ALIGN as u64), u32::try_from(self.entries.len()))
+        else {
+            return;
+        };
+        self.entries.push(Entry { offset, next: END_OF_LIST });
+        let row = self.rows.entry(header.stream).or_insert(Row {
+            first: header.seq,
+            head: number,
+            tail: number,
+            count: 0,
+        });
+        if row.count > 0 {
+            if let Some(tail) = self.entries.get_mut(row.tail as usize) {
+                tail.next = number;
+            }
+            row.tail = number;
+        }
+        row.count += 1;
+    }
+
+    fn places(&self, stream: StreamId) -> Option<Places> {
+        let row = self.rows.get(&stream)?;
+        Some(Places { first: row.first, offsets: self.offsets(row).collect(), life: None })
+    }
+
+    fn offsets(&self, row: &Row) -> impl Iterator<Item = u32> {
+        let first = self.entries.get(row.head as usize);
+        std::iter::successors(first, |entry| self.entries.get(entry.next as usize))
+            .map(|entry| entry.offset)
+    }
+
+    /// The index file's content.
+    fn encode(&self, segment: &Segment, end: u64) -> Vec<u8> {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes();
+        let mut rows: Vec<_> = self.rows.iter().collect();
+        rows.sort_unstable_by_key(|(stream, _)| **stream);
+        let mut filter = vec![0_u64; (self.rows.len() / 6 + 1).next_power_of_two()];
+        for (stream, _) in &rows {
+            for bit in filter_bits(**stream, filter.len()) {
+                if let Some(word) = filter.get_mut(bit / 64) {
+                    *word |= 1 << (bit % 64);
+                }
+            }
+        }
+        let mut file = Vec::with_capacity(
+            HEADER
+                + self.lives.len() * LIFE
+                + filter.len() * 8
+                + rows.len() * ROW
+                + self.entries.len() * 4,
+        );
+        file.extend_from_slice(&MAGIC);
+        file.extend_from_slice(&VERSION.to_le_bytes());
+        file.extend_from_slice(&count(self.lives.len()));
+        for number in [segment.header.log, segment.header.base, end] {
+            file.extend_from_slice(&number.to_le_bytes());
+        }
+        for number in [rows.len(), self.entries.len(), filter.len()] {
+            file.extend_from_slice(&count(number));
+        }
+        file.resize(HEADER, 0);
+        for (offset, life) in &self.lives {
+            for number in [*offset, life.number, life.bits] {
+                file.extend_from_slice(&number.to_le_bytes());
+            }
+        }
+        for word in &filter {
+            file.extend_from_slice(&word.to_le_bytes());
+        }
+        let mut start = 0_u32;
+        for (stream, row) in &rows {
+            file.extend_from_slice(&stream.get().to_le_bytes());
+            file.extend_from_slice(&row.first.get().to_le_bytes());
+            file.extend_from_slice(&start.to_le_bytes());
+            file.extend_from_slice(&row.count.to_le_bytes());
+            start += row.count;
+        }
+        for (_, row) in &rows {
+            for offset in self.offsets(row) {
+                file.extend_from_slice(&offset.to_le_bytes());
+            }
+        }
+        let crc = crc32fast::hash(&file).to_le_bytes();
+        if let Some(field) = file.get_mut(CRC_AT..CRC_AT + 4) {
+            field.copy_from_slice(&crc);
+        }
+        file
+    }
+}
+
+/// Where the frame after `frame` begins, in the same file.
+pub(super) fn after(frame: &Frame<'_>, offset: u64) -> u64 {
+    let end = offset + frame.header().length as u64;
+    match frame.header().kind {
+        FrameKind::Close => end.next_multiple_of(PAGE_U64),
+        FrameKind::Single | FrameKind::Records | FrameKind::Seal | FrameKind::Life => end,
+    }
+}
+
+/// The two bits of `stream` in a filter of `words` words.
+fn filter_bits(stream: StreamId, words: usize) -> [usize; 2] {
+    let bits = (words * 64) as u128;
+    let of = |hash: u128| usize::try_from(hash % bits).unwrap_or(0);
+    [of(stream.get() & u128::from(u64::MAX)), of(stream.get() >> 64)]
+}
+
+/// An index file, mapped and checked.
+#[derive(Debug)]
+pub(crate) struct Mapped {
+    map: SegmentMap,
+    lives: Vec<(u64, Life)>,
+    words: usize,
+    rows: usize,
+}
+
+impl Mapped {
+    /// `None` where the file is absent, damaged, or of another segment or end.
+    fn open(disk: &dyn Disk, path: &Path, segment: &Segment, end: u64) -> Option<Self> {
+        let file = disk.open(path, Access::Read).ok()?;
+        let bytes = to_usize(file.len().ok()?);
+        if bytes < HEADER {
+            return None;
+        }
+        let map = file.map_segment(bytes).ok()?;
+        map.publish(bytes);
+        Self::check(map, segment, end)
+    }
+
+    fn check(map: SegmentMap, segment: &Segment, end: u64) -> Option<Self> {
+        let bytes = map.bytes();
+        let (before, rest) = bytes.split_at_checked(CRC_AT)?;
+        let (crc, rest) = rest.split_first_chunk::<4>()?;
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(before);
+        hasher.update(&[0; 4]);
+        hasher.update(rest);
+        let [log, base, stored_end] =
+            [16, 24, 32].map(|at| number::<8>(bytes, at).map(u64::from_le_bytes));
+        let [version, lives, rows, entries, words] =
+            [8, 12, 40, 44, 48].map(|at| number::<4>(bytes, at).map(u32::from_le_bytes));
+        let [lives, rows, entries, words] =
+            [lives?, rows?, entries?, words?].map(|number| number as usize);
+        let fits = HEADER + lives * LIFE + words * 8 + rows * ROW + entries * 4 == bytes.len();
+        let ours = hasher.finalize() == u32::from_le_bytes(*crc)
+            && before.starts_with(&MAGIC)
+            && version == Some(VERSION)
+            && (log, base, stored_end)
+                == (Some(segment.header.log), Some(segment.header.base), Some(end))
+            && words.is_power_of_two();
+        if !(fits && ours) {
+            return None;
+        }
+        let lives = (0..lives)
+            .map(|life| {
+                let at = HEADER + life * LIFE;
+                let [offset, number, bits] =
+                    [at, at + 8, at + 16].map(|at| number::<8>(bytes, at).map(u64::from_le_bytes));
+                Some((offset?, Life { number: number?, bits: bits? }))
+            })
+            .collect::<Option<_>>()?;
+        Some(Self { lives, words, rows, map })
+    }
+
+    fn places(&self, stream: StreamId) -> Option<Places> {
+        let bytes = self.map.bytes();
+        let filter = HEADER + self.lives.len() * LIFE;
+        let here = filter_bits(stream, self.words).into_iter().all(|bit| {
+            let word = number::<8>(bytes, filter + bit / 64 * 8).map_or(0, u64::from_le_bytes);
+            word >> (bit % 64) & 1 == 1
+        });
+        if !here {
+            return None;
+        }
+        let rows = filter + self.words * 8;
+        let stream_of = |row: usize| number::<16>(bytes, rows + row * ROW).map(u128::from_le_bytes);
+        let (mut low, mut high) = (0, self.rows);
+        while low < high {
+            let middle = low.midpoint(high);
+            if stream_of(middle)? < stream.get() { low = middle + 1 } else { high = middle }
+        }
+        if low == self.rows || stream_of(low)? != stream.get() {
+            return None;
+        }
+        let row = rows + low * ROW;
+        let first = Seq::new(u64::from_le_bytes(number::<8>(bytes, row + 16)?))?;
+        let [start, count] =
+            [row + 24, row + 28].map(|at| number::<4>(bytes, at).map_or(0, u32::from_le_bytes));
+        let entries = rows + self.rows * ROW + start as usize * 4;
+        let entries = bytes.get(entries..entries + count as usize * 4)?;
+        let offsets = entries.as_chunks::<4>().0.iter().map(|entry| u32::from_le_bytes(*entry));
+        Some(Places { first, offsets: offsets.collect(), life: None })
+    }
+}
+
+/// `N` bytes at `at`.
+fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk::<N>().copied()
+}
+
+impl Segment {
+    /// Brings the index up to what is published, building or loading it first.
+    ///
+    /// # Errors
+    /// Damage, where a frame below the published end does not validate.
+    pub(crate) fn catch_up(&self, disk: &dyn Disk, index: &mut Index) -> Result<(), ReadError> {
+        if matches!(index, Index::Mapped(_)) {
+            return Ok(());
+        }
+        let opened = self.opened()?;
+        if matches!(index, Index::Unbuilt) {
+            let dir = self.path.parent().unwrap_or(Path::new(""));
+            let mapped = self.end().and_then(|end| {
+                Mapped::open(disk, &file_path(dir, self.header.base, "idx"), self, end)
+            });
+            *index = match mapped {
+                Some(mapped) => Index::Mapped(mapped),
+                None => Index::Growing(Growing::new(self.header.life)),
+            };
+        }
+        if let Index::Growing(growing) = index {
+            growing.grow(opened.map.bytes(), |life| self.salt(life)).map_err(|reject| {
+                let at = self.header.base + growing.upto;
+                Damage {
+                    file: self.path.clone(),
+                    offset: growing.upto,
+                    lsns: at..at + FRAME_ALIGN as u64,
+                    reason: DamageReason::Frame(reject),
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Writes the index of a sealed, wholly stored segment to its file and goes on from there.
+    ///
+    /// # Errors
+    /// As for [`catch_up`](Self::catch_up), and the file system's: the index stays in memory.
+    pub(super) fn store_index(&self, disk: &Arc<dyn Disk>) -> Result<(), ReadError> {
+        let Some(end) = self.end() else { return Ok(()) };
+        let mut index = self.index.lock();
+        self.catch_up(&**disk, &mut index)?;
+        let Index::Growing(growing) = &*index else { return Ok(()) };
+        if !growing.sealed && growing.upto < end - self.header.base {
+            return Ok(());
+        }
+        // A sealed segment is known by its size to later lives, which have not read its seal.
+        let end = if growing.sealed { self.header.limit() } else { end };
+        let file = growing.encode(self, end);
+        let dir = self.path.parent().unwrap_or(Path::new(""));
+        let temporary = file_path(dir, self.header.base, "itmp");
+        let path = file_path(dir, self.header.base, "idx");
+        let write = || -> Result<(), DiskError> {
+            let target = disk
+                .open(&temporary, Access::Create)
+                .map_err(DiskError::at("creating", &temporary))?;
+            write_full(&*target, &file, 0).map_err(DiskError::at("writing", &temporary))?;
+            // Not synced: a torn index is noticed by its checksum and built again.
+            disk.rename(&temporary, &path).map_err(DiskError::at("renaming", &temporary))
+        };
+        write()?;
+        if let Some(mapped) = Mapped::open(&**disk, &path, self, end) {
+            *index = Index::Mapped(mapped);
+        }
+        Ok(())
+    }
+}

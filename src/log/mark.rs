@@ -1,0 +1,46 @@
+//! The mark file: how far the log had been durable, and where to start looking.
+//!
+//! Written after each group commit without a sync of its own, and synced when the log is idle,
+//! at seal, at close and at the end of a recovery. It may be stale or torn: then it is less
+//! evidence, never wrong evidence, because a mark is only written once it is true.
+//!
+//! Two [slots](super::slots) with the fields: log id, mark, frame boundary, life number and life
+//! bits at that boundary, 3 zeros.
+
+use super::slots::{Fields, Found};
+use crate::types::Life;
+
+/// The mark file's magic.
+pub const MAGIC: [u8; 8] = *b"ANNALMRK";
+
+/// What one slot says.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Everything below had been durable.
+    pub durable: u64,
+    /// A frame begins here, or will: kept about 1 MiB below the mark.
+    pub boundary: u64,
+    /// The life of a frame at the boundary.
+    pub life: Life,
+}
+
+impl Mark {
+    pub(super) fn fields(&self, log: u64) -> Fields {
+        [log, self.durable, self.boundary, self.life.number, self.life.bits, 0, 0, 0]
+    }
+
+    fn from_fields(fields: &Fields, log: u64) -> Option<Self> {
+        let [id, durable, boundary, number, bits, ..] = *fields;
+        (id == log && boundary <= durable).then_some(Self {
+            durable,
+            boundary,
+            life: Life { number, bits },
+        })
+    }
+
+    /// The highest mark among the valid slots of this log.
+    pub(super) fn highest(found: &Found, log: u64) -> Option<Self> {
+        let marks = found.valid.iter().filter_map(|fields| Self::from_fields(fields, log));
+        marks.max_by_key(|mark| mark.durable)
+    }
+}

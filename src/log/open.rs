@@ -1,0 +1,434 @@
+//! Opening a log, its background threads, and closing it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::bell::{Bell, Rung};
+use super::chain::Chain;
+use super::commit::{CommitQueue, Work};
+use super::frame::{Batch, FrameKind};
+use super::mark;
+use super::prepare::{self, Preparer};
+use super::recent::Recent;
+use super::recover::{Decision, RecoveryReport, Start, Survey, survey};
+use super::segment::{Previous, Segment};
+use super::slots::Slots;
+use super::sync::Syncing;
+use super::tail::Tails;
+use super::write::{AppendCounts, Appender};
+use super::{Closing, Counts, Log, LogOptions, Shared};
+use crate::disk::{Access, Disk, Fill, PAGE_U64, RingSource, RingWriter, map::heap_ring};
+use crate::error::{AppendError, DiskError, OpenError, SyncError};
+use crate::types::{HybridTime, Life, Seq, StreamId};
+
+/// How long the committer waits before it syncs a mark file that was written.
+const MARK_IDLE: Duration = Duration::from_millis(50);
+
+/// A log that has been looked through and made sound, and not begun a life yet.
+#[derive(Debug)]
+pub struct Opening {
+    disk: Arc<dyn Disk>,
+    options: LogOptions,
+    id: u64,
+    survey: Survey,
+}
+
+impl Opening {
+    /// Reads what is there, decides, and makes what is kept durable. `evidence` is a position
+    /// that is known from elsewhere to have been durable; 0 if none is.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Damage changes nothing; after another error the next try begins anew.
+    pub fn new(
+        disk: &Arc<dyn Disk>,
+        options: LogOptions,
+        id: u64,
+        evidence: u64,
+    ) -> Result<Self, OpenError> {
+        if let Some(contradiction) = options.contradiction() {
+            return Err(OpenError::Options(contradiction));
+        }
+        let mut survey = survey(disk, &options, id, evidence)?;
+        survey.rescue(&**disk, &options)?;
+        Ok(Self { disk: Arc::clone(disk), options, id, survey })
+    }
+
+    /// What was found.
+    pub fn report(&self) -> &RecoveryReport {
+        &self.survey.report
+    }
+
+    /// Begins `life`, which must be durable as the newest already.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; the next try begins anew.
+    pub fn start(self, life: Life) -> Result<(Log, RecoveryReport), OpenError> {
+        let Self { disk, options, id, survey } = self;
+        let began = options.clock.monotonic();
+        let dir = options.dir.clone();
+        if survey.chain.is_empty() {
+            disk.create_dir(&dir).map_err(DiskError::at("creating", &dir))?;
+            sync_parent(&*disk, &dir)?;
+        }
+        let going_on = survey.decision == Decision::GoOn;
+        if survey.decision != Decision::StartAnew {
+            remove(&*disk, &dir, &survey)?;
+        }
+        let (ring_writer, ring) = open_ring(&*disk, &options)?;
+        let mark = match &options.mark {
+            Some(path) => {
+                let slots = Slots::open(&*disk, path, mark::MAGIC, &survey.mark)?;
+                sync_parent(&*disk, path)?;
+                Some(slots)
+            }
+            None => None,
+        };
+        let segments = segments(&disk, &dir, &survey);
+        let last = segments.last().cloned();
+        let end = survey.facts.end;
+        // Where the new life's frames begin, as far as that is known.
+        let first = if going_on { end.next_multiple_of(PAGE_U64) } else { end };
+        let writing = if going_on { last.clone() } else { None };
+        if let Some(segment) = &writing {
+            segment.reopen()?;
+            segment.unfinish();
+        }
+        let previous = last
+            .as_ref()
+            .map(|last| Previous { base: last.header.base, end: (!going_on).then_some(end) });
+        let start =
+            prepare::Start { base: survey.above, bytes: options.segment_bytes_first, previous };
+        let appender = Appender {
+            ring: ring_writer,
+            offset: writing.as_ref().map_or(0, |segment| first - segment.header.base),
+            segment: writing,
+            begun: false,
+            time: HybridTime::default(),
+            life,
+            closing: Closing::Open,
+            counts: AppendCounts::default(),
+        };
+        let recent = Recent::new();
+        recent.fill();
+        *recent.indexed() = last.map_or(0, |last| last.header.base);
+        let preparer =
+            Preparer::new(&disk, dir.clone(), (id, life), start, options.segment_bytes_max);
+        let shared = Arc::new(Shared {
+            disk,
+            id,
+            append: Mutex::new(appender),
+            written: AtomicU64::new(first),
+            stored: AtomicU64::new(first),
+            durable: AtomicU64::new(first),
+            ring,
+            drain: Mutex::new(first),
+            chain: RwLock::new(Chain::new(segments)),
+            preparer,
+            commits: CommitQueue::new(),
+            syncing: Mutex::new(Syncing::new(mark, first, life)),
+            poison: OnceLock::new(),
+            recent,
+            tails: Tails::default(),
+            drain_bell: Bell::new(),
+            keeper_bell: Bell::new(),
+            counts: Counts::default(),
+            options,
+        });
+        let mut report = survey.report.clone();
+        let eager = shared.options.mark.is_some();
+        if eager {
+            begin(&shared)?;
+            let first = shared.append.lock().segment.as_ref().map_or(end, |at| at.header.base);
+            if survey.decision == Decision::StartAnew {
+                report.lost = end..first;
+            }
+        }
+        if survey.decision == Decision::StartAnew {
+            if !eager {
+                // The files that are to go are what keeps positions from being given out twice.
+                begin(&shared)?;
+            }
+            remove(&*shared.disk, &dir, &survey)?;
+        }
+        let threads = if shared.options.threads { spawn(&shared)? } else { Vec::new() };
+        report.took += shared.options.clock.monotonic().saturating_sub(began);
+        if report.start == Start::Fresh {
+            report.lost = 0..0;
+        }
+        Ok((Log { shared, threads: Mutex::new(threads) }, report))
+    }
+}
+
+/// Begins the life now, and writes the mark file for good.
+fn begin(shared: &Shared) -> Result<(), OpenError> {
+    let begun = shared.begin_life(&mut shared.append.lock());
+    begun.map_err(|error| match error {
+        AppendError::DiskFull(error) | AppendError::Poisoned(error) | AppendError::Disk(error) => {
+            OpenError::Disk(error)
+        }
+        // None of these comes of a `Life` frame.
+        AppendError::GroupTooLarge { .. }
+        | AppendError::Conflict { .. }
+        | AppendError::Closed
+        | AppendError::Read(_) => OpenError::Options("frame_bytes_max is too small"),
+    })?;
+    let mut syncing = shared.syncing.lock();
+    syncing.note(shared.id, shared.durable.load(Ordering::Acquire))?;
+    syncing.settle()?;
+    Ok(())
+}
+
+/// The segments that hold frames; the last one ends where the walk did.
+fn segments(disk: &Arc<dyn Disk>, dir: &Path, survey: &Survey) -> Vec<Arc<Segment>> {
+    let last = survey.chain.len().saturating_sub(1);
+    survey
+        .chain
+        .iter()
+        .enumerate()
+        .map(|(number, link)| {
+            // Sealed ones end at their Seal frame, which is found when it is read.
+            let end = if number == last {
+                survey.facts.end
+            } else {
+                link.end.unwrap_or(link.header.limit())
+            };
+            Segment::existing(disk, dir, link.header, Some(end))
+        })
+        .collect()
+}
+
+/// Removes the files that hold nothing, and sees to it that they do not come back.
+fn remove(disk: &dyn Disk, dir: &Path, survey: &Survey) -> Result<(), DiskError> {
+    if survey.spares.is_empty() {
+        return Ok(());
+    }
+    for path in &survey.spares {
+        match disk.remove(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(DiskError::at("removing", path)(error)),
+        }
+    }
+    disk.sync_dir(dir).map_err(DiskError::at("syncing", dir))
+}
+
+fn sync_parent(disk: &dyn Disk, path: &Path) -> Result<(), DiskError> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    disk.sync_dir(parent).map_err(DiskError::at("syncing", parent))
+}
+
+fn open_ring(disk: &dyn Disk, options: &LogOptions) -> Result<(RingWriter, RingSource), DiskError> {
+    let Some(path) = &options.ring else {
+        return heap_ring(options.ring_bytes)
+            .map_err(DiskError::at("allocating the ring of", &options.dir));
+    };
+    let bytes = options.ring_bytes as u64;
+    let existing = disk
+        .open(path, Access::Write)
+        .ok()
+        .filter(|file| file.len().is_ok_and(|length| length == bytes));
+    let file = match existing {
+        Some(file) => file,
+        None => {
+            let file = disk.open(path, Access::Create).map_err(DiskError::at("creating", path))?;
+            // All of it before it is mapped: a page fault cannot answer "disk full".
+            file.allocate(bytes, Fill::Reserve).map_err(DiskError::at("allocating", path))?;
+            file
+        }
+    };
+    file.map_ring(options.ring_bytes).map_err(DiskError::at("mapping", path))
+}
+
+/// The threads of a log: committer, drain, keeper.
+fn spawn(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>, DiskError> {
+    shared.preparer.keep();
+    let tasks: [(&str, fn(&Shared)); 3] =
+        [("annals-commit", committer), ("annals-drain", drainer), ("annals-keeper", keeper)];
+    let mut threads = Vec::new();
+    for (name, task) in tasks {
+        let shared_here = Arc::clone(shared);
+        let thread = std::thread::Builder::new()
+            .name(name.into())
+            .spawn(move || task(&shared_here))
+            .map_err(DiskError::at("starting a thread for", &shared.options.dir));
+        match thread {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                stop(shared, &mut threads);
+                return Err(error);
+            }
+        }
+    }
+    shared.keeper_bell.ring();
+    Ok(threads)
+}
+
+fn stop(shared: &Shared, threads: &mut Vec<JoinHandle<()>>) {
+    shared.commits.stop();
+    shared.drain_bell.stop();
+    shared.keeper_bell.stop();
+    for thread in threads.drain(..) {
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// Commits while somebody waits, and once in a while although nobody does.
+fn committer(shared: &Shared) {
+    let interval = shared.options.flush_interval;
+    let clock = &shared.options.clock;
+    let mut last = clock.monotonic();
+    let mut dirty = false;
+    loop {
+        let idle = if dirty { MARK_IDLE.min(interval) } else { interval / 2 };
+        match shared.commits.work(idle, || shared.written.load(Ordering::Acquire)) {
+            Work::Stop => return,
+            Work::Commit(begun) => {
+                shared.commit(&begun);
+                last = clock.monotonic();
+                dirty = true;
+            }
+            Work::Idle => {
+                let unsynced =
+                    shared.written.load(Ordering::Acquire) > shared.durable.load(Ordering::Acquire);
+                if unsynced && clock.monotonic().saturating_sub(last) >= interval / 2 {
+                    shared.commits.request();
+                } else {
+                    let mut syncing = shared.syncing.lock();
+                    if syncing.settle().is_err() {
+                        shared.counts.mark_failures.fetch_add(1, Ordering::Relaxed);
+                    }
+                    dirty = syncing.dirty();
+                }
+            }
+        }
+    }
+}
+
+/// Stores what is in the ring before it is full.
+fn drainer(shared: &Shared) {
+    while shared.drain_bell.wait(Duration::from_secs(60)) != Rung::Stopped {
+        // An error has poisoned the log; there is nobody else to tell.
+        let Ok(stored) = shared.drain(shared.written.load(Ordering::Acquire)) else { continue };
+        let unsynced = stored.saturating_sub(shared.durable.load(Ordering::Acquire));
+        if unsynced > shared.options.flush_bytes {
+            shared.commits.request();
+        }
+    }
+}
+
+/// Prepares segments ahead, and gives sealed ones their index files.
+fn keeper(shared: &Shared) {
+    loop {
+        while shared.preparer.make_ahead() {}
+        shared.index_sealed();
+        if shared.keeper_bell.wait(Duration::from_secs(60)) == Rung::Stopped {
+            return;
+        }
+    }
+}
+
+impl Shared {
+    /// Writes the index files that are due.
+    fn index_sealed(&self) {
+        let stored = self.stored.load(Ordering::Acquire);
+        let segments = self.chain.read().segments().to_vec();
+        for segment in segments {
+            let due = segment.end().is_some_and(|end| end <= stored)
+                && !segment.indexed.load(Ordering::Relaxed);
+            if !due {
+                continue;
+            }
+            // Tried once: a segment whose index cannot be written is indexed in memory.
+            segment.indexed.store(true, Ordering::Relaxed);
+            if segment.store_index(&self.disk).is_err() {
+                self.counts.index_failures.fetch_add(1, Ordering::Relaxed);
+            }
+            if self.preparer.make_ahead() {
+                // Preparing goes before indexing.
+                self.keeper_bell.ring();
+            }
+        }
+    }
+
+    /// Opens the life with its frame, if that has not been done.
+    pub(super) fn begin_life(&self, appender: &mut Appender) -> Result<(), AppendError> {
+        if appender.begun {
+            return Ok(());
+        }
+        let going_on = appender.segment.is_some();
+        if !going_on {
+            self.roll_over(appender)?;
+        }
+        let mut body = Vec::new();
+        let wall = self.options.clock.wall_ms();
+        for number in [appender.life.number, appender.life.bits, wall, 0] {
+            body.extend_from_slice(&number.to_le_bytes());
+        }
+        self.put_system(appender, FrameKind::Life, &body)?;
+        appender.begun = true;
+        if going_on {
+            // Before any other position of this life is given out: if this frame could be lost,
+            // the next life would go on at the same place.
+            self.sync_written(self.syncing.lock()).map_err(AppendError::Poisoned)?;
+        }
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Takes no more frames, makes everything durable and ends the background threads. A log
+    /// that was closed is continued by the next life without a recovery.
+    ///
+    /// # Errors
+    /// [`SyncError::InDoubt`] where the log is or becomes poisoned: the next open recovers.
+    pub fn close(&self) -> Result<(), SyncError> {
+        let shared = &*self.shared;
+        {
+            let mut appender = shared.append.lock();
+            if appender.closing != Closing::Open {
+                return Ok(());
+            }
+            appender.closing = Closing::Closing;
+        }
+        let begun = shared.append.lock().begun;
+        let closed = if begun && self.poisoned().is_none() { self.close_frame() } else { Ok(()) };
+        shared.append.lock().closing = Closing::Closed;
+        shared.tails.ring();
+        stop(shared, &mut self.threads.lock());
+        if closed.is_ok() && self.poisoned().is_none() {
+            shared.preparer.discard();
+        }
+        closed
+    }
+
+    fn close_frame(&self) -> Result<(), SyncError> {
+        let shared = &*self.shared;
+        let mut batch = Batch::new();
+        // The one append that a closing log takes. If there is no room for it the next open is a
+        // recovery, and loses nothing.
+        let appended =
+            shared.append(&mut batch, Some(FrameKind::Close), StreamId::SYSTEM, Seq::ZERO);
+        drop(appended);
+        self.sync()?;
+        if shared.syncing.lock().settle().is_err() {
+            shared.counts.mark_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        // Whoever wants to know calls `close`.
+        self.close().unwrap_or_default();
+    }
+}

@@ -1,0 +1,406 @@
+//! Reading: the whole log in order, or one stream.
+//!
+//! A frame is borrowed from its segment's map and is checked before it is handed out, each time.
+//! What is written and not yet stored is stored first. Of a poisoned log nothing above the
+//! durable mark is served.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::frame::{Frame, FrameKind, Header, RecordKind, Salt};
+use super::index::{Index, Places, after};
+use super::segment::{FIRST_FRAME, Segment};
+use super::{Closing, Log, Shared};
+use crate::disk::PAGE_U64;
+use crate::error::{Damage, DamageReason, ReadError, Reject};
+use crate::types::{FRAME_ALIGN, Life, Lsn, Seq, StreamId, to_usize};
+
+/// How far a reader goes.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// To the end of what is written.
+    Written,
+    /// To the end of what is on disk.
+    Durable,
+}
+
+/// Where a stream stands.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamEnd {
+    /// Its last event; [`Seq::ZERO`] if it has none.
+    pub last: Seq,
+    /// The mark that covers its last frame.
+    pub end: Option<Lsn>,
+}
+
+/// Reads frames in the order of the log. See [`Log::frames`].
+#[derive(Debug)]
+pub struct Frames {
+    shared: Arc<Shared>,
+    limit: Limit,
+    segment: Option<Arc<Segment>>,
+    /// Where the next frame begins.
+    offset: u64,
+    life: Life,
+    current: Option<Header>,
+}
+
+impl Frames {
+    /// The next frame; `None` at the end, which may move: ask again.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; the reader stays where it is.
+    pub fn next(&mut self) -> Result<Option<Frame<'_>>, ReadError> {
+        if self.advance()? { self.current() } else { Ok(None) }
+    }
+
+    /// Position of the next frame.
+    pub fn position(&self) -> u64 {
+        self.segment.as_ref().map_or(0, |segment| segment.header.base + self.offset)
+    }
+
+    /// No frame will come any more.
+    pub(super) fn closed(&self) -> bool {
+        self.shared.append.lock().closing == Closing::Closed
+    }
+
+    /// Steps to the next frame; `false` if there is none yet.
+    pub(super) fn advance(&mut self) -> Result<bool, ReadError> {
+        let end = self.shared.end(self.limit);
+        if self.segment.is_none() {
+            let Some(first) = self.shared.chain.read().segments().first().cloned() else {
+                return Ok(false);
+            };
+            self.enter(first);
+        }
+        let Some(segment) = self.segment.clone() else { return Ok(false) };
+        let sealed = self.current.is_some_and(|header| header.kind == FrameKind::Seal);
+        if sealed || segment.end() == Some(segment.header.base + self.offset) {
+            let Some(next) = self.shared.chain.read().following(segment.header.base) else {
+                return Ok(false);
+            };
+            self.enter(next);
+            return self.advance();
+        }
+        let position = segment.header.base + self.offset;
+        if position >= end {
+            return Ok(false);
+        }
+        let opened = segment.opened()?;
+        if opened.map.bytes().len() as u64 <= self.offset {
+            self.shared.drain(self.shared.written.load(Ordering::Acquire))?;
+        }
+        let (frame, life) = self.read(&segment, opened.map.bytes())?;
+        let next = after(&frame, frame.header().offset);
+        // A closed segment that nobody went on in ends with its Close frame.
+        self.offset = match segment.end() {
+            Some(end) => next.min(end - segment.header.base),
+            None => next,
+        };
+        self.life = life;
+        self.current = Some(*frame.header());
+        Ok(true)
+    }
+
+    fn enter(&mut self, segment: Arc<Segment>) {
+        self.offset = FIRST_FRAME;
+        self.life = segment.header.life;
+        self.current = None;
+        self.segment = Some(segment);
+    }
+
+    /// The frame at the next offset, and its life.
+    fn read<'a>(&self, segment: &Segment, bytes: &'a [u8]) -> Result<(Frame<'a>, Life), ReadError> {
+        read_at(bytes, self.offset, segment.salt(self.life))
+            .map_err(|reject| frame_damage(segment, self.offset, reject).into())
+    }
+
+    /// The frame that `advance` stepped to.
+    pub(super) fn current(&self) -> Result<Option<Frame<'_>>, ReadError> {
+        let (Some(header), Some(segment)) = (self.current, &self.segment) else {
+            return Ok(None);
+        };
+        let start = to_usize(header.offset);
+        let bytes = segment.opened()?.map.bytes().get(start..start + header.length);
+        Ok(bytes.map(|bytes| Frame::checked_before(header, segment.header.base, bytes)))
+    }
+}
+
+/// The frame at `offset` of a segment's `bytes`, where `salt` is what the frames before had, and
+/// the life that it is of: a `Life` frame brings its own.
+pub(super) fn read_at(bytes: &[u8], offset: u64, salt: Salt) -> Result<(Frame<'_>, Life), Reject> {
+    let rest = bytes.get(to_usize(offset)..).ok_or(Reject::Short)?;
+    match Frame::read(rest, offset, salt) {
+        Ok(frame) => Ok((frame, salt.life)),
+        Err(reject) => {
+            Frame::read_life(rest, offset, salt.log, salt.base).map_err(|_no_life_frame| reject)
+        }
+    }
+}
+
+fn frame_damage(segment: &Segment, offset: u64, reject: Reject) -> Damage {
+    let at = segment.header.base + offset;
+    Damage {
+        file: segment.path.clone(),
+        offset,
+        lsns: at..at + FRAME_ALIGN as u64,
+        reason: DamageReason::Frame(reject),
+    }
+}
+
+/// Number of the last event in a frame.
+pub(super) fn last_event(frame: &Frame<'_>) -> Seq {
+    let events = match frame.header().kind {
+        FrameKind::Single => 1,
+        FrameKind::Records => frame
+            .records()
+            .filter(|record| matches!(record, Ok(record) if record.kind == RecordKind::Event))
+            .count() as u64,
+        FrameKind::Seal | FrameKind::Close | FrameKind::Life => 0,
+    };
+    let first = frame.header().seq;
+    // A frame without events (a snapshot's) stands for the number it carries.
+    first.checked_add(events.saturating_sub(1)).unwrap_or(Seq::MAX)
+}
+
+impl Shared {
+    /// Where readers stop.
+    fn end(&self, limit: Limit) -> u64 {
+        match (limit, self.poison.get()) {
+            (Limit::Written, None) => self.written.load(Ordering::Acquire),
+            (Limit::Durable, _) | (_, Some(_)) => self.durable.load(Ordering::Acquire),
+        }
+    }
+
+    /// Sees to it that the indexes know all frames that `stream` has now.
+    fn ensure_indexed(&self, stream: StreamId) -> Result<(), ReadError> {
+        let mut indexed = self.recent.indexed();
+        if !self.recent.contains(stream) {
+            return Ok(());
+        }
+        let written = {
+            let _appender = self.append.lock();
+            self.recent.clear();
+            self.written.load(Ordering::Acquire)
+        };
+        let caught_up = self.catch_up(*indexed, written);
+        match &caught_up {
+            Ok(()) => *indexed = written,
+            // The next one who asks tries again.
+            Err(_) => self.recent.fill(),
+        }
+        caught_up
+    }
+
+    fn catch_up(&self, from: u64, written: u64) -> Result<(), ReadError> {
+        if self.poison.get().is_none() {
+            self.drain(written)?;
+        }
+        let segments = self.chain.read().between(from..written);
+        for segment in segments {
+            segment.catch_up(&*self.disk, &mut segment.index.lock())?;
+        }
+        Ok(())
+    }
+
+    /// The segments that hold `stream`, newest first, back to the event after `after`.
+    fn places(
+        &self,
+        stream: StreamId,
+        after: Seq,
+    ) -> Result<Vec<(Arc<Segment>, Places)>, ReadError> {
+        let mut found = Vec::new();
+        let segments = self.chain.read().segments().to_vec();
+        for segment in segments.into_iter().rev() {
+            if let Some(places) = self.places_in(&segment, stream)? {
+                let first = places.first;
+                found.push((segment, places));
+                if first.get() <= after.get() + 1 {
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn places_in(&self, segment: &Segment, stream: StreamId) -> Result<Option<Places>, ReadError> {
+        let mut index = segment.index.lock();
+        if segment.end().is_some() && matches!(*index, Index::Unbuilt) {
+            segment.catch_up(&*self.disk, &mut index)?;
+        }
+        Ok(index.places(stream).filter(|places| !places.offsets.is_empty()))
+    }
+
+    /// The frame of `stream` at one of its places.
+    fn frame_at<'a>(
+        &self,
+        segment: &'a Segment,
+        (place, life): (u32, Option<Life>),
+        stream: StreamId,
+    ) -> Result<Frame<'a>, ReadError> {
+        let offset = u64::from(place) * FRAME_ALIGN as u64;
+        let life =
+            life.or_else(|| segment.index.lock().life_at(offset)).unwrap_or(segment.header.life);
+        let bytes = segment.opened()?.map.bytes();
+        let rest = bytes.get(to_usize(offset)..).unwrap_or_default();
+        match Frame::read(rest, offset, segment.salt(life)) {
+            Ok(frame) if frame.header().stream == stream => Ok(frame),
+            Ok(_other) => Err(frame_damage(segment, offset, Reject::Records).into()),
+            Err(reject) => Err(frame_damage(segment, offset, reject).into()),
+        }
+    }
+
+    /// The first of `offsets` whose frame holds events after `after`.
+    fn first_after(segment: &Segment, offsets: &[u32], after: Seq) -> Result<usize, ReadError> {
+        let bytes = segment.opened()?.map.bytes();
+        let begins_after = |place: &u32| {
+            let start = to_usize(u64::from(*place) * FRAME_ALIGN as u64);
+            // What does not parse is looked at again, and checked, when it is read.
+            Header::read(bytes.get(start..).unwrap_or_default())
+                .is_ok_and(|header| header.seq > after)
+        };
+        Ok(offsets.partition_point(|place| !begins_after(place)).saturating_sub(1))
+    }
+}
+
+impl Log {
+    /// Reads all frames from the one at `from` on, system frames included. `0` is the beginning.
+    ///
+    /// # Errors
+    /// [`ReadError::PositionLost`] where no frame is or will be at `from`.
+    pub fn frames(&self, from: u64, limit: Limit) -> Result<Frames, ReadError> {
+        let shared = Arc::clone(&self.shared);
+        let mut frames = Frames {
+            shared,
+            limit,
+            segment: None,
+            offset: FIRST_FRAME,
+            life: Life { number: 0, bits: 0 },
+            current: None,
+        };
+        if from == 0 {
+            return Ok(frames);
+        }
+        let end = self.written();
+        let chain = self.shared.chain.read();
+        let located = if from == end {
+            chain.writing_at(from).map(|(segment, _)| segment)
+        } else if let Some(segment) =
+            chain.segments().iter().find(|segment| segment.end() == Some(from))
+        {
+            // A mark that stood at the end of a life that crashed or was closed.
+            Some(Arc::clone(segment))
+        } else {
+            Some(chain.locate(from, end)?)
+        };
+        drop(chain);
+        if let Some(segment) = located {
+            frames.offset = from - segment.header.base;
+            frames.life = self.life_at(&segment, frames.offset)?;
+            frames.segment = Some(segment);
+            self.step_over_close(&mut frames)?;
+        }
+        Ok(frames)
+    }
+
+    fn life_at(&self, segment: &Segment, offset: u64) -> Result<Life, ReadError> {
+        if offset == FIRST_FRAME {
+            return Ok(segment.header.life);
+        }
+        let mut index = segment.index.lock();
+        if index.life_at(offset).is_none() || segment.end().is_none() {
+            if self.poisoned().is_none() {
+                self.store()?;
+            }
+            segment.catch_up(&*self.shared.disk, &mut index)?;
+        }
+        Ok(index.life_at(offset).unwrap_or(segment.header.life))
+    }
+
+    /// A mark taken at close stands behind the `Close` frame, and the next life goes on at the
+    /// next page.
+    fn step_over_close(&self, frames: &mut Frames) -> Result<(), ReadError> {
+        let Some(segment) = &frames.segment else { return Ok(()) };
+        let bytes = segment.opened()?.map.bytes();
+        let page = frames.offset.next_multiple_of(PAGE_U64);
+        let behind = bytes.get(to_usize(frames.offset)..).unwrap_or_default();
+        let next = bytes.get(to_usize(page)..).unwrap_or_default();
+        let (log, base) = (self.shared.id, segment.header.base);
+        let here = Frame::read(behind, frames.offset, segment.salt(frames.life)).is_ok();
+        if !here && page != frames.offset && Frame::read_life(next, page, log, base).is_ok() {
+            frames.offset = page;
+        }
+        Ok(())
+    }
+
+    /// Visits the frames of `stream` that hold events after `after`, in order. The first may
+    /// begin with events at or before it. `Break` ends the visits.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; frames before the error were visited.
+    pub fn stream(
+        &self,
+        stream: StreamId,
+        after: Seq,
+        visit: &mut dyn FnMut(Frame<'_>) -> ControlFlow<()>,
+    ) -> Result<StreamEnd, ReadError> {
+        let shared = &*self.shared;
+        shared.ensure_indexed(stream)?;
+        let mut found = shared.places(stream, after)?;
+        if self.poisoned().is_some() {
+            let durable = self.durable();
+            for (segment, places) in &mut found {
+                let base = segment.header.base;
+                places
+                    .offsets
+                    .retain(|place| base + u64::from(*place) * (FRAME_ALIGN as u64) < durable);
+            }
+        }
+        found.retain(|(_, places)| !places.offsets.is_empty());
+        let Some((newest, last)) = found
+            .first()
+            .and_then(|(segment, places)| Some((segment, (*places.offsets.last()?, places.life))))
+        else {
+            return Ok(StreamEnd::default());
+        };
+        let last = shared.frame_at(newest, last, stream)?;
+        let end = StreamEnd { last: last_event(&last), end: Lsn::new(last.end()) };
+        for (segment, places) in found.iter().rev() {
+            let first = Shared::first_after(segment, &places.offsets, after)?;
+            for place in places.offsets.iter().skip(first) {
+                let frame = shared.frame_at(segment, (*place, places.life), stream)?;
+                if last_event(&frame) > after && visit(frame).is_break() {
+                    return Ok(end);
+                }
+            }
+        }
+        Ok(end)
+    }
+
+    /// Visits the frames of `stream`, newest first, until `Break`. For streams whose frames
+    /// stand alone, as snapshots do.
+    ///
+    /// # Errors
+    /// As for [`stream`](Self::stream); a frame that does not validate is answered to `visit` as
+    /// an error instead, and the visits go on.
+    pub fn stream_newest(
+        &self,
+        stream: StreamId,
+        visit: &mut dyn FnMut(Result<Frame<'_>, ReadError>) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let shared = &*self.shared;
+        shared.ensure_indexed(stream)?;
+        let segments = shared.chain.read().segments().to_vec();
+        for segment in segments.into_iter().rev() {
+            let Some(places) = shared.places_in(&segment, stream)? else { continue };
+            for place in places.offsets.iter().rev() {
+                let frame = shared.frame_at(&segment, (*place, places.life), stream);
+                if visit(frame).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,242 @@
+//! Walking over frames that nobody vouches for: the segments' files at open, and the ring's.
+
+use std::sync::Arc;
+
+use super::frame::{Frame, FrameKind, HEADER, Header};
+use super::read::read_at;
+use super::recover::Link;
+use super::segment::FIRST_FRAME;
+use crate::disk::{File, PAGE_U64, read_full};
+use crate::error::{DiskError, Reject};
+use crate::types::{Life, to_usize};
+
+/// How much is read at a time.
+const WINDOW: usize = 1 << 18;
+
+/// Bytes by segment and offset.
+pub(super) trait Source {
+    /// `want` bytes at `offset` of the segment `link`; fewer where there are no more.
+    fn bytes(&mut self, link: &Link, offset: u64, want: usize) -> Result<&[u8], DiskError>;
+}
+
+/// The segments' own files.
+#[derive(Debug, Default)]
+pub(super) struct SegmentSource {
+    open: Option<(u64, Arc<dyn File>)>,
+    window: Vec<u8>,
+    start: u64,
+}
+
+impl Source for SegmentSource {
+    fn bytes(&mut self, link: &Link, offset: u64, want: usize) -> Result<&[u8], DiskError> {
+        let base = link.header.base;
+        let file = match &self.open {
+            Some((open, file)) if *open == base => Arc::clone(file),
+            _ => {
+                let file = link.open()?;
+                self.window.clear();
+                self.open = Some((base, Arc::clone(&file)));
+                file
+            }
+        };
+        let inside =
+            offset >= self.start && offset + want as u64 <= self.start + self.window.len() as u64;
+        if !inside {
+            let left = link.header.bytes.saturating_sub(offset);
+            let read = (want.max(WINDOW) as u64).min(left);
+            self.window.resize(to_usize(read), 0);
+            let read = read_full(&*file, &mut self.window, offset)
+                .map_err(DiskError::at("reading", &link.path))?;
+            self.window.truncate(read);
+            self.start = offset;
+        }
+        let from = to_usize(offset - self.start);
+        let to = (from + want).min(self.window.len());
+        Ok(self.window.get(from..to).unwrap_or_default())
+    }
+}
+
+/// The ring's file: position modulo its size.
+#[derive(Debug)]
+pub(super) struct RingFileSource {
+    pub file: Arc<dyn File>,
+    pub path: std::path::PathBuf,
+    pub bytes: u64,
+    pub buffer: Vec<u8>,
+}
+
+impl Source for RingFileSource {
+    fn bytes(&mut self, link: &Link, offset: u64, want: usize) -> Result<&[u8], DiskError> {
+        let position = link.header.base + offset;
+        let start = position % self.bytes;
+        let want = (want as u64).min(self.bytes);
+        let first = want.min(self.bytes - start);
+        self.buffer.resize(to_usize(want), 0);
+        let (head, tail) = self.buffer.split_at_mut(to_usize(first));
+        for (part, at) in [(head, start), (tail, 0)] {
+            read_full(&*self.file, part, at).map_err(DiskError::at("reading", &self.path))?;
+        }
+        Ok(&self.buffer)
+    }
+}
+
+/// A place in the chain.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Which link of the chain.
+    pub number: usize,
+    pub offset: u64,
+    /// The life of frames here, unless a `Life` frame says otherwise.
+    pub life: Life,
+    /// The frame before was a `Close`: what follows is a `Life` frame at the next page, if
+    /// anything.
+    pub closed: bool,
+}
+
+/// Where a walk ended, and what it saw.
+#[derive(Debug)]
+pub(super) struct Walked {
+    pub place: Place,
+    pub frames: u64,
+    pub bytes: u64,
+    /// The highest durable mark in any frame.
+    pub durable: u64,
+    /// Why the next bytes are no frame.
+    pub reject: Reject,
+}
+
+/// Walks from `from` over valid frames, through the chain, to the first position that holds
+/// none. `see` is shown every frame with the number of its link.
+pub(super) fn walk(
+    source: &mut dyn Source,
+    chain: &[Link],
+    log: u64,
+    from: Place,
+    see: &mut dyn FnMut(usize, &Frame<'_>),
+) -> Result<Walked, DiskError> {
+    let mut walked = Walked { place: from, frames: 0, bytes: 0, durable: 0, reject: Reject::Short };
+    while let Some(link) = chain.get(walked.place.number) {
+        let Place { number, offset, life, closed } = walked.place;
+        if link.end == Some(link.header.base + offset) {
+            let Some(next) = chain.get(number + 1) else { break };
+            walked.place = enter(number + 1, next);
+            continue;
+        }
+        let at = if closed { offset.next_multiple_of(PAGE_U64) } else { offset };
+        let salt = super::frame::Salt { log, life, base: link.header.base };
+        let bytes = whole_frame(source, link, at)?;
+        let read = if closed {
+            Frame::read_life(bytes, at, log, link.header.base)
+        } else {
+            read_at_start(bytes, at, salt)
+        };
+        let (frame, life) = match read {
+            Ok(read) => read,
+            Err(reject) => {
+                walked.reject = reject;
+                break;
+            }
+        };
+        see(number, &frame);
+        let length = frame.header().length as u64;
+        walked.frames += 1;
+        walked.bytes += length;
+        walked.durable = walked.durable.max(frame.durable());
+        let kind = frame.header().kind;
+        walked.place =
+            Place { number, offset: at + length, life, closed: kind == FrameKind::Close };
+        if kind == FrameKind::Seal && link.end.is_none() {
+            let Some(next) = chain.get(number + 1) else { break };
+            walked.place = enter(number + 1, next);
+        }
+    }
+    Ok(walked)
+}
+
+/// The beginning of a link.
+pub(super) fn enter(number: usize, link: &Link) -> Place {
+    Place { number, offset: FIRST_FRAME, life: link.header.life, closed: false }
+}
+
+/// The bytes of the frame that its header at `offset` speaks of, as far as there are any.
+fn whole_frame<'a>(
+    source: &'a mut dyn Source,
+    link: &Link,
+    offset: u64,
+) -> Result<&'a [u8], DiskError> {
+    let left = to_usize(link.header.bytes.saturating_sub(offset));
+    if left < HEADER {
+        return Ok(&[]);
+    }
+    let length = match Header::read(source.bytes(link, offset, HEADER)?) {
+        Ok(header) => header.length,
+        Err(_no_header) => HEADER,
+    };
+    source.bytes(link, offset, length.min(left))
+}
+
+/// Like [`read_at`] where the bytes begin at the frame.
+fn read_at_start(
+    bytes: &[u8],
+    offset: u64,
+    salt: super::frame::Salt,
+) -> Result<(Frame<'_>, Life), Reject> {
+    match Frame::read(bytes, offset, salt) {
+        Ok(frame) => Ok((frame, salt.life)),
+        Err(reject) => {
+            Frame::read_life(bytes, offset, salt.log, salt.base).map_err(|_no_life_frame| reject)
+        }
+    }
+}
+
+/// The highest durable mark in any frame of `lives` that stands anywhere in `range` of a
+/// segment: evidence, never a frame to deliver.
+pub(super) fn highest_mark(
+    source: &mut dyn Source,
+    link: &Link,
+    (log, lives): (u64, &[Life]),
+    range: std::ops::Range<u64>,
+) -> Result<u64, DiskError> {
+    const STEP: u64 = 16;
+    let mut highest = 0;
+    let mut offset = range.start.next_multiple_of(STEP);
+    while offset < range.end {
+        let page_end = (offset / PAGE_U64 + 1) * PAGE_U64;
+        let page_end = page_end.min(range.end);
+        let page = source.bytes(link, offset, to_usize(page_end - offset))?;
+        let candidates = candidates(page, offset);
+        for candidate in candidates {
+            let bytes = whole_frame(source, link, candidate)?;
+            let salt = |life| super::frame::Salt { log, life, base: link.header.base };
+            let known =
+                lives.iter().find_map(|life| Frame::read(bytes, candidate, salt(*life)).ok());
+            let frame = known.or_else(|| {
+                let life = Frame::read_life(bytes, candidate, log, link.header.base);
+                life.ok().map(|(frame, _)| frame)
+            });
+            highest = highest.max(frame.map_or(0, |frame| frame.durable()));
+        }
+        offset = page_end;
+    }
+    Ok(highest)
+}
+
+/// Offsets in `page` (which stands at `offset`) where a frame may begin: where the stored
+/// position is right. Cheap, because it is asked of every 16 bytes of the look-ahead.
+fn candidates(page: &[u8], offset: u64) -> Vec<u64> {
+    let mut found = Vec::new();
+    if page.iter().all(|byte| *byte == 0) {
+        return found;
+    }
+    for (number, chunk) in page.as_chunks::<16>().0.iter().enumerate() {
+        let at = offset + number as u64 * 16;
+        let [.., p0, p1, p2, p3, _, _, _, _] = *chunk;
+        if u64::from(u32::from_le_bytes([p0, p1, p2, p3])) == at / 16 {
+            found.push(at);
+        }
+    }
+    found
+}
+
+// `read_at` is the mapped reader's twin of `read_at_start`.
+const _: fn(&[u8], u64, super::frame::Salt) -> Result<(Frame<'_>, Life), Reject> = read_at;

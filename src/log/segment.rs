@@ -1,0 +1,382 @@
+//! The segment: a file of frames behind a header page.
+//!
+//! ```text
+//!    0  magic        8 bytes  "ANNALSEG"
+//!    8  version      u32      1
+//!   12  layout       u32      how archives are laid out: see `LAYOUT`
+//!   16  log          u64      random id of the log
+//!   24  base         u64      position of this page; in the file's name too
+//!   32  bytes        u64      size of the file
+//!   40  life number  u64      the life that this segment was made in,
+//!   48  life bits    u64      and its frames' until a Life frame says otherwise
+//!   56  previous     u64      base of the segment before; all ones: none
+//!   64  end          u64      recovery header: where the segment before ends, so that
+//!                             `end..base` is lost for ever; 0: it ends with its Seal frame
+//!   72  zeros
+//! 4092  crc          u32      over all before
+//! ```
+//!
+//! A segment is *prepared* (filled, headed, synced, named, its name synced) before its first
+//! frame is stored. It is *sealed* when the next one is entered, and not written after that.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::frame::Salt;
+use super::index::Index;
+use crate::disk::{Access, Disk, File, Fill, PAGE, PAGE_U64, SegmentMap, read_full, write_full};
+use crate::error::{DiskError, OpenError};
+use crate::types::{Life, to_usize};
+
+/// The newest version of the format that this build reads, and the one it writes.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// How rkyv lays archives out in this build: little-endian 1, pointer bytes, alignment of `u64`.
+pub const LAYOUT: u32 = {
+    let pointer = size_of::<rkyv::primitive::ArchivedUsize>();
+    let align = align_of::<rkyv::primitive::ArchivedU64>();
+    #[expect(clippy::cast_possible_truncation, reason = "both are at most 8")]
+    let layout =
+        (cfg!(target_endian = "little") as u32) << 16 | (pointer as u32) << 8 | align as u32;
+    layout
+};
+
+const MAGIC: [u8; 8] = *b"ANNALSEG";
+const CRC_AT: usize = PAGE - 4;
+const NO_PREVIOUS: u64 = u64::MAX;
+
+/// Offset of a segment's first frame.
+pub const FIRST_FRAME: u64 = PAGE_U64;
+
+/// The segment before, as a header names it.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Previous {
+    /// Its base.
+    pub base: u64,
+    /// In a recovery header: the position where it ends. Else it ends with its Seal.
+    pub end: Option<u64>,
+}
+
+/// A segment's header page.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct SegmentHeader {
+    /// Random id of the log.
+    pub log: u64,
+    /// Position of the header page.
+    pub base: u64,
+    /// Size of the file.
+    pub bytes: u64,
+    /// The life that it was made in.
+    pub life: Life,
+    /// The segment before.
+    pub previous: Option<Previous>,
+}
+
+/// Why a page is no header.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum HeaderReject {
+    /// Damage, in a word.
+    Bad(&'static str),
+    /// A later version's.
+    Version(u32),
+    /// Another archive layout's.
+    Layout(u32),
+}
+
+impl SegmentHeader {
+    /// The page, checksum included.
+    pub fn encode(&self) -> [u8; PAGE] {
+        let mut page = [0; PAGE];
+        let previous = self.previous.map_or(NO_PREVIOUS, |previous| previous.base);
+        let end = self.previous.and_then(|previous| previous.end).unwrap_or(0);
+        let mut fields = Vec::with_capacity(72);
+        fields.extend_from_slice(&MAGIC);
+        fields.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        fields.extend_from_slice(&LAYOUT.to_le_bytes());
+        for number in
+            [self.log, self.base, self.bytes, self.life.number, self.life.bits, previous, end]
+        {
+            fields.extend_from_slice(&number.to_le_bytes());
+        }
+        let (body, crc) = page.split_at_mut(CRC_AT);
+        for (target, field) in body.iter_mut().zip(fields) {
+            *target = field;
+        }
+        crc.copy_from_slice(&crc32fast::hash(body).to_le_bytes());
+        page
+    }
+
+    /// Reads a header page.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn decode(page: &[u8]) -> Result<Self, HeaderReject> {
+        let (page, _) = page.split_first_chunk::<PAGE>().ok_or(HeaderReject::Bad("cut short"))?;
+        let (body, crc) = page.split_at(CRC_AT);
+        if crc != crc32fast::hash(body).to_le_bytes() {
+            return Err(HeaderReject::Bad("its checksum does not match"));
+        }
+        let (magic, rest) = body.split_at(8);
+        if magic != MAGIC {
+            return Err(HeaderReject::Bad("it is not a segment's"));
+        }
+        let (words, numbers) = rest.split_at(8);
+        let mut words = words.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
+        let version = words.next().unwrap_or(0);
+        if version != FORMAT_VERSION {
+            return Err(HeaderReject::Version(version));
+        }
+        let layout = words.next().unwrap_or(0);
+        if layout != LAYOUT {
+            return Err(HeaderReject::Layout(layout));
+        }
+        let mut numbers = numbers.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+        let mut next = || numbers.next().unwrap_or(0);
+        let (log, base, bytes) = (next(), next(), next());
+        let life = Life { number: next(), bits: next() };
+        let (previous, end) = (next(), next());
+        let possible = base.is_multiple_of(PAGE_U64)
+            && bytes.is_multiple_of(PAGE_U64)
+            && bytes > FIRST_FRAME
+            && base.checked_add(bytes).is_some();
+        if !possible {
+            return Err(HeaderReject::Bad("its numbers are impossible"));
+        }
+        let previous = (previous != NO_PREVIOUS)
+            .then_some(Previous { base: previous, end: (end != 0).then_some(end) });
+        Ok(Self { log, base, bytes, life, previous })
+    }
+
+    /// The first position behind the file.
+    pub fn limit(&self) -> u64 {
+        self.base + self.bytes
+    }
+
+    /// Position of the first frame.
+    pub fn first_frame(&self) -> u64 {
+        self.base + FIRST_FRAME
+    }
+}
+
+/// `<base, 20 digits>.<ending>` in `dir`.
+pub(super) fn file_path(dir: &Path, base: u64, ending: &str) -> PathBuf {
+    dir.join(format!("{base:020}.{ending}"))
+}
+
+/// The base in a file's name, if it ends in `ending`.
+pub(super) fn base_of(name: &str, ending: &str) -> Option<u64> {
+    let digits = name.strip_suffix(ending)?.strip_suffix('.')?;
+    (digits.len() == 20).then(|| digits.parse().ok())?
+}
+
+/// An open segment.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub header: SegmentHeader,
+    pub path: PathBuf,
+    /// Where its last frame ends, as a position; 0 until that is known for ever.
+    end: AtomicU64,
+    open: OnceLock<Opened>,
+    disk: Arc<dyn Disk>,
+    pub index: Mutex<Index>,
+    /// Its index file has been written, or was tried to be.
+    pub indexed: AtomicBool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub file: Arc<dyn File>,
+    pub map: SegmentMap,
+}
+
+impl Segment {
+    /// A segment of an earlier life that ends at `end`; opened when it is first read.
+    pub(super) fn existing(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        header: SegmentHeader,
+        end: Option<u64>,
+    ) -> Arc<Self> {
+        let path = file_path(dir, header.base, "seg");
+        Arc::new(Self {
+            header,
+            path,
+            end: AtomicU64::new(end.unwrap_or(0)),
+            open: OnceLock::new(),
+            disk: Arc::clone(disk),
+            index: Mutex::new(Index::default()),
+            indexed: AtomicBool::new(false),
+        })
+    }
+
+    /// Makes a segment that may be written at once: everything about it is durable.
+    pub(super) fn prepare(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        header: SegmentHeader,
+        fill: Fill,
+    ) -> Result<Arc<Self>, DiskError> {
+        let temporary = file_path(dir, header.base, "tmp");
+        let path = file_path(dir, header.base, "seg");
+        let made = Self::make(&**disk, &temporary, &header, fill);
+        if made.is_err() {
+            // What is left of it takes room that somebody may be waiting for. If it cannot be
+            // removed either, the next open does.
+            disk.remove(&temporary).unwrap_or_default();
+        }
+        let file = made?;
+        disk.rename(&temporary, &path).map_err(DiskError::at("renaming", &temporary))?;
+        // The directory is synced before the first frame: else a crash could keep a frame's
+        // acknowledgement but lose the file's name.
+        disk.sync_dir(dir).map_err(DiskError::at("syncing", dir))?;
+        let map =
+            file.map_segment(to_usize(header.bytes)).map_err(DiskError::at("mapping", &path))?;
+        let segment = Self::existing(disk, dir, header, None);
+        // A fresh cell, so that there is nothing to be refused by.
+        segment.open.get_or_init(|| Opened { file, map });
+        Ok(segment)
+    }
+
+    fn make(
+        disk: &dyn Disk,
+        temporary: &Path,
+        header: &SegmentHeader,
+        fill: Fill,
+    ) -> Result<Arc<dyn File>, DiskError> {
+        let file =
+            disk.open(temporary, Access::Create).map_err(DiskError::at("creating", temporary))?;
+        file.allocate(header.bytes, fill).map_err(DiskError::at("allocating", temporary))?;
+        write_full(&*file, &header.encode(), 0).map_err(DiskError::at("writing", temporary))?;
+        file.sync_data().map_err(DiskError::at("syncing", temporary))?;
+        Ok(file)
+    }
+
+    /// The file and its map. What lies below the segment's end is published at the first call.
+    pub(crate) fn opened(&self) -> Result<&Opened, DiskError> {
+        if let Some(opened) = self.open.get() {
+            return Ok(opened);
+        }
+        // Reads only reach segments that end; the one that is written was opened with `prepare`
+        // or `reopen`.
+        let opened = self.open_with(Access::Read)?;
+        Ok(self.open.get_or_init(|| opened))
+    }
+
+    /// Opens a segment of an earlier life for writing on at its end.
+    pub(super) fn reopen(&self) -> Result<&Opened, DiskError> {
+        let opened = self.open_with(Access::Write)?;
+        Ok(self.open.get_or_init(|| opened))
+    }
+
+    fn open_with(&self, access: Access) -> Result<Opened, DiskError> {
+        let file =
+            self.disk.open(&self.path, access).map_err(DiskError::at("opening", &self.path))?;
+        let map = file
+            .map_segment(to_usize(self.header.bytes))
+            .map_err(DiskError::at("mapping", &self.path))?;
+        if let Some(end) = self.end() {
+            map.publish(to_usize(end - self.header.base));
+        }
+        Ok(Opened { file, map })
+    }
+
+    /// Where it ends, once it takes no more frames.
+    pub(crate) fn end(&self) -> Option<u64> {
+        // Acquire: pairs with the Release in `finish`.
+        match self.end.load(Ordering::Acquire) {
+            0 => None,
+            end => Some(end),
+        }
+    }
+
+    /// It takes no more frames.
+    pub(super) fn finish(&self, end: u64) {
+        debug_assert!(end > self.header.base && end <= self.header.limit());
+        self.end.store(end, Ordering::Release);
+        if let Some(opened) = self.open.get() {
+            opened.map.sealed();
+        }
+    }
+
+    /// It takes frames again: a life goes on where the one before was closed.
+    pub(super) fn unfinish(&self) {
+        self.end.store(0, Ordering::Release);
+    }
+
+    /// The checksum's salt for frames of `life` in it.
+    pub(crate) fn salt(&self, life: Life) -> Salt {
+        Salt { log: self.header.log, life, base: self.header.base }
+    }
+}
+
+/// Reads a header page from a file.
+///
+/// # Errors
+/// The file system's, or that a later version or another layout wrote it.
+pub(super) fn read_header(
+    disk: &dyn Disk,
+    path: &Path,
+) -> Result<Result<SegmentHeader, &'static str>, OpenError> {
+    let file = disk.open(path, Access::Read).map_err(DiskError::at("opening", path))?;
+    let mut page = vec![0; PAGE];
+    let read = read_full(&*file, &mut page, 0).map_err(DiskError::at("reading", path))?;
+    page.truncate(read);
+    match SegmentHeader::decode(&page) {
+        Ok(header) => Ok(Ok(header)),
+        Err(HeaderReject::Bad(reason)) => Ok(Err(reason)),
+        Err(HeaderReject::Version(found)) => {
+            Err(OpenError::Version { path: path.to_owned(), found, known: FORMAT_VERSION })
+        }
+        Err(HeaderReject::Layout(found)) => {
+            Err(OpenError::Layout { path: path.to_owned(), found, here: LAYOUT })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> SegmentHeader {
+        SegmentHeader {
+            log: 7,
+            base: 1 << 20,
+            bytes: 1 << 16,
+            life: Life { number: 3, bits: 99 },
+            previous: Some(Previous { base: 0, end: Some(8192) }),
+        }
+    }
+
+    #[test]
+    fn a_header_comes_back_as_it_was_written() {
+        let header = header();
+        assert_eq!(SegmentHeader::decode(&header.encode()), Ok(header));
+        let first = SegmentHeader { previous: None, ..header };
+        assert_eq!(SegmentHeader::decode(&first.encode()), Ok(first));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_header_page_is_noticed() {
+        let page = header().encode();
+        for bit in 0..PAGE * 8 {
+            let mut page = page;
+            page[bit / 8] ^= 1 << (bit % 8);
+            assert!(SegmentHeader::decode(&page).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn names_sort_as_their_positions_do() {
+        let dir = Path::new("log");
+        let path = file_path(dir, 1 << 20, "seg");
+        assert_eq!(path, dir.join("00000000000001048576.seg"));
+        assert_eq!(base_of("00000000000001048576.seg", "seg"), Some(1 << 20));
+        for other in ["1048576.seg", "00000000000001048576.idx", "x", ""] {
+            assert_eq!(base_of(other, "seg"), None, "{other}");
+        }
+    }
+}

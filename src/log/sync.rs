@@ -1,0 +1,108 @@
+//! The sync itself: stored, `fdatasync`, durable mark, mark file. One at a time.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+use parking_lot::MutexGuard;
+
+use super::Shared;
+use super::commit::Begun;
+use super::mark::Mark;
+use super::slots::Slots;
+use crate::error::DiskError;
+use crate::types::Life;
+
+/// How far below the durable mark the mark file's frame boundary is kept.
+const BOUNDARY_LAG: u64 = 1 << 20;
+/// How far apart the boundaries are that it is chosen from.
+const BOUNDARY_STEP: u64 = 1 << 17;
+
+/// What the one who syncs owns.
+#[derive(Debug)]
+pub(super) struct Syncing {
+    mark: Option<Slots>,
+    /// Frame boundaries of this life, oldest first.
+    boundaries: VecDeque<u64>,
+    life: Life,
+    /// The mark file has been written and not synced.
+    dirty: bool,
+}
+
+impl Syncing {
+    /// `first` is a frame boundary of `life`, at or below the durable mark.
+    pub(super) fn new(mark: Option<Slots>, first: u64, life: Life) -> Self {
+        Self { mark, boundaries: VecDeque::from([first]), life, dirty: false }
+    }
+
+    /// Writes the mark file.
+    pub(super) fn note(&mut self, log: u64, durable: u64) -> Result<(), DiskError> {
+        if self.boundaries.back().is_none_or(|last| durable >= last + BOUNDARY_STEP) {
+            self.boundaries.push_back(durable);
+        }
+        while self.boundaries.get(1).is_some_and(|second| second + BOUNDARY_LAG <= durable) {
+            self.boundaries.pop_front();
+        }
+        let Some(slots) = &mut self.mark else { return Ok(()) };
+        let boundary = self.boundaries.front().copied().unwrap_or(durable);
+        self.dirty = true;
+        slots.write(&Mark { durable, boundary, life: self.life }.fields(log))
+    }
+
+    /// Makes the mark file durable.
+    pub(super) fn settle(&mut self) -> Result<(), DiskError> {
+        if let (true, Some(slots)) = (self.dirty, &self.mark) {
+            slots.sync()?;
+            self.dirty = false;
+        }
+        Ok(())
+    }
+
+    /// The mark file has been written and not synced.
+    pub(super) fn dirty(&self) -> bool {
+        self.dirty
+    }
+}
+
+impl Shared {
+    /// One commit from its beginning to its end, whatever comes of it.
+    pub(super) fn commit(&self, begun: &Begun) {
+        let before = self.durable.load(Ordering::Acquire);
+        // An error has poisoned the log, and whoever waits finds that.
+        let committed = self.sync_written(self.syncing.lock()).is_ok_and(|mark| mark > before);
+        self.commits.end(begun, committed);
+        self.commits.wake_futures(self.durable.load(Ordering::Acquire));
+        self.tails.ring();
+    }
+
+    /// Syncs everything that is written; answers the durable mark.
+    ///
+    /// # Errors
+    /// The file system's; the log is poisoned. **Never tried again.**
+    pub(super) fn sync_written(
+        &self,
+        mut syncing: MutexGuard<'_, Syncing>,
+    ) -> Result<u64, DiskError> {
+        if let Some(poison) = self.poison.get() {
+            return Err(poison.clone());
+        }
+        let cap = self.drain(self.written.load(Ordering::Acquire))?;
+        let durable = self.durable.load(Ordering::Acquire);
+        if cap <= durable {
+            return Ok(durable);
+        }
+        let segments = self.chain.read().between(durable..cap);
+        for segment in segments {
+            let synced = segment.opened().and_then(|opened| {
+                opened.file.sync_data().map_err(DiskError::at("syncing", &segment.path))
+            });
+            synced.map_err(|error| self.poison(error))?;
+        }
+        // Release: pairs with the Acquire in `durable()`: what is answered is on disk.
+        self.durable.store(cap, Ordering::Release);
+        if syncing.note(self.id, cap).is_err() {
+            // Less evidence for the next recovery, and nothing else. Counted.
+            self.counts.mark_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(cap)
+    }
+}
