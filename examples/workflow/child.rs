@@ -18,6 +18,8 @@ use std::sync::{Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use annals::actor::MAILBOX_COMMANDS;
+use annals::log::Start;
 use annals::{Durability, Store, Ticket};
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use rustix::process::{Signal, getpid, kill_process};
@@ -27,8 +29,9 @@ use crate::csv::{self, Pathway};
 
 /// Threads that feed.
 pub(crate) const FEEDERS: usize = 4;
-/// Commands that each of them has in flight.
+/// Commands that each of them has in flight: less than a mailbox holds, so none is refused.
 const IN_FLIGHT: usize = 256;
+const _: () = assert!(IN_FLIGHT < MAILBOX_COMMANDS as usize);
 /// A feeder speaks after so many answers.
 const ANSWERS_PER_LINE: u64 = 64;
 /// The store's counters are told this often.
@@ -207,7 +210,13 @@ fn micros(time: Duration) -> u64 {
 /// How the store came up, in one word.
 fn opened(store: &Store, took: Duration) -> Line {
     let recovery = store.recovery();
-    Line::Opened { micros: micros(took), rescued: recovery.rescued, how: recovery.how.to_string() }
+    let how = match recovery.start {
+        Start::Fresh => "fresh",
+        Start::Continued => "clean",
+        Start::Recovered => "recovered",
+        Start::SetAside => "set-aside",
+    };
+    Line::Opened { micros: micros(took), rescued: recovery.rescued, how: how.to_owned() }
 }
 
 /// Feeds its share: every fourth case of every copy.
@@ -307,7 +316,8 @@ impl Feeder<'_> {
             let row = share[turn.case].rows[turn.row as usize];
             let command =
                 Observe { row: turn.row, at: row.at, activity: row.activity, value: row.value };
-            flight.push_back((position, cases[turn.case].post(command)?));
+            let ticket = cases[turn.case].post(command).map_err(|refused| refused.why)?;
+            flight.push_back((position, ticket));
             self.count();
         }
         while !flight.is_empty() {
