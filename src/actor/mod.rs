@@ -161,6 +161,10 @@ pub struct Old<'a> {
 }
 
 impl<'a> Old<'a> {
+    pub(crate) const fn new(version: u16, seq: Seq, bytes: &'a [u8]) -> Self {
+        Self { version, seq, bytes }
+    }
+
     /// [`Actor::VERSION`] of when it was stored.
     pub fn version(&self) -> u16 {
         self.version

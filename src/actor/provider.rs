@@ -7,35 +7,15 @@
 
 use std::fmt::Debug;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use rkyv::util::AlignedVec;
-
 use crate::error::{AppendError, DiskError, ReadError, SyncError};
 use crate::log::frame::{Batch, Frame};
-use crate::types::{HybridTime, Lsn, Seq, StreamId};
+pub use crate::snapshot::{NewSnapshot, SnapshotRef};
+use crate::types::{Lsn, Seq, StreamId};
 
-/// Where a frame went.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct Appended {
-    /// Its position.
-    pub lsn: Lsn,
-    /// The mark that covers it: the first position behind it.
-    pub end: Lsn,
-    /// When.
-    pub time: HybridTime,
-}
-
-/// Where a stream stands after a replay.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Replayed {
-    /// Its last event; [`Seq::ZERO`] if it has none.
-    pub last: Seq,
-    /// The mark that covers its last frame; `None` if it has none.
-    pub end: Option<Lsn>,
-}
+pub use crate::log::{Appended, StreamEnd as Replayed};
 
 /// An append-only store of streams in one total order, of which durability is a prefix.
 pub trait EventStore: Debug + Send + Sync + 'static {
@@ -78,42 +58,6 @@ pub trait EventStore: Debug + Send + Sync + 'static {
 
     /// The failure since which nothing is accepted.
     fn poisoned(&self) -> Option<DiskError>;
-}
-
-/// A state as it was after an event.
-#[derive(Debug)]
-pub struct NewSnapshot {
-    /// Whose.
-    pub stream: StreamId,
-    /// The actor's kind.
-    pub kind: &'static str,
-    /// The actor's name.
-    pub name: Arc<str>,
-    /// The last event in it.
-    pub seq: Seq,
-    /// The position of the frame that holds that event.
-    pub covers: Lsn,
-    /// Version of the state's type.
-    pub version: u16,
-    /// The archive.
-    pub state: AlignedVec<16>,
-}
-
-/// A stored snapshot, readable in place.
-#[derive(Copy, Clone, Debug)]
-pub struct SnapshotRef<'a> {
-    /// The actor's kind.
-    pub kind: &'a str,
-    /// The actor's name.
-    pub name: &'a str,
-    /// The last event in it.
-    pub seq: Seq,
-    /// The position of the frame that holds that event.
-    pub covers: Lsn,
-    /// Version of the state's type.
-    pub version: u16,
-    /// The archive, aligned to 16, checksum checked.
-    pub state: &'a [u8],
 }
 
 /// Keeps states. Losing one costs a replay, never an answer.

@@ -6,7 +6,7 @@
 //! - the **ring**, written by one [`RingWriter`] through raw pointers and read by nobody in this
 //!   process but the kernel, which copies out of it in `pwrite` ([`RingSource`]);
 //! - a **segment**, mapped read-only. [`SegmentMap::bytes`] hands out what was
-//!   [published](SegmentMap::publish), and published bytes never change again: the file is
+//!   published, and published bytes never change again: the file is
 //!   written by `pwrite` alone, always below the published mark with the bytes that are there
 //!   (the last page of a group is written again by the next one).
 //!

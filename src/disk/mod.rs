@@ -142,14 +142,15 @@ pub trait File: Debug + Send + Sync + 'static {
     /// further call may succeed without it. Never retry.**
     fn sync_data(&self) -> io::Result<()>;
 
-    /// Makes the file `bytes` long with room for all of it.
+    /// Makes the file at least `bytes` long with room for all of it, and not zero bytes. What is
+    /// there stays with [`Fill::Reserve`], and is zeros after [`Fill::Zero`].
     ///
     /// # Errors
     /// `StorageFull` where there is no room; the file may then have any size.
     fn allocate(&self, bytes: u64, fill: Fill) -> io::Result<()>;
 
-    /// Maps the file read-only. Nothing of the map is readable until it is
-    /// [published](SegmentMap::publish).
+    /// Maps the file read-only. Nothing of the map is readable until the log has
+    /// published it.
     ///
     /// # Errors
     /// The operating system's.

@@ -27,6 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::frame::{Frame, FrameKind, Salt};
+use super::read::read_frame;
 use super::segment::{FIRST_FRAME, Segment, file_path};
 use crate::disk::{Access, Disk, PAGE_U64, SegmentMap, write_full};
 use crate::error::{Damage, DamageReason, DiskError, ReadError, Reject};
@@ -136,15 +137,10 @@ impl Growing {
         while !self.sealed && self.upto < bytes.len() as u64 {
             let rest = bytes.get(to_usize(self.upto)..).unwrap_or_default();
             let salt = salt(self.life());
-            let frame = match Frame::read_life(rest, self.upto, salt.log, salt.base) {
-                Ok((frame, life)) => {
-                    if life != self.life() {
-                        self.lives.push((self.upto, life));
-                    }
-                    frame
-                }
-                Err(_no_life_frame) => Frame::read(rest, self.upto, salt)?,
-            };
+            let (frame, life) = read_frame(rest, self.upto, salt)?;
+            if life != self.life() {
+                self.lives.push((self.upto, life));
+            }
             self.add(&frame);
             self.sealed = frame.header().kind == FrameKind::Seal;
             self.upto = after(&frame, self.upto);

@@ -30,6 +30,7 @@ mod commit;
 pub mod frame;
 mod index;
 pub mod mark;
+pub mod name;
 mod open;
 mod prepare;
 mod read;
@@ -76,7 +77,7 @@ pub struct LogOptions {
     pub segment_bytes_first: u64,
     /// Size of the largest segments.
     pub segment_bytes_max: u64,
-    /// The largest frame; at most a quarter of the ring and of the largest segment.
+    /// The largest frame; less than half of the ring, at most a quarter of the largest segment.
     pub frame_bytes_max: usize,
     /// What is written becomes durable within this time, whether anybody waits or not.
     pub flush_interval: Duration,
@@ -119,9 +120,9 @@ impl LogOptions {
         if !self.ring_bytes.is_multiple_of(page) || self.ring_bytes < 4 * page {
             Some("ring_bytes must be a multiple of 4096, at least 16384")
         } else if self.frame_bytes_max > frame::FRAME_BYTES_LIMIT
-            || frame * 4 > self.ring_bytes as u64
+            || frame * 2 + 2 * page as u64 > self.ring_bytes as u64
         {
-            Some("frame_bytes_max must be at most a quarter of ring_bytes")
+            Some("frame_bytes_max must be less than half of ring_bytes, by a page")
         } else if frame * 4 > self.segment_bytes_max || self.segment_bytes_max > 1 << 35 {
             Some("segment_bytes_max must be at least four times frame_bytes_max, at most 32 GiB")
         } else if self.segment_bytes_first < 2 * page as u64
@@ -367,6 +368,16 @@ impl Log {
     /// What crashes took back, oldest first: no frame is or will ever be there.
     pub fn lost(&self) -> Vec<std::ops::Range<u64>> {
         self.shared.chain.read().lost()
+    }
+
+    /// Was a frame given `lsn`, and is it still part of this log?
+    pub fn holds(&self, lsn: Lsn) -> bool {
+        self.shared.chain.read().locate(lsn.get(), self.written()).is_ok()
+    }
+
+    /// What the keeper thread does, for logs that have none: index files of sealed segments.
+    pub fn keep(&self) {
+        self.shared.index_sealed();
     }
 
     /// Numbers since it was opened.

@@ -338,7 +338,7 @@ fn keeper(shared: &Shared) {
 
 impl Shared {
     /// Writes the index files that are due.
-    fn index_sealed(&self) {
+    pub(super) fn index_sealed(&self) {
         let stored = self.stored.load(Ordering::Acquire);
         let segments = self.chain.read().segments().to_vec();
         for segment in segments {
@@ -352,9 +352,9 @@ impl Shared {
             if segment.store_index(&self.disk).is_err() {
                 self.counts.index_failures.fetch_add(1, Ordering::Relaxed);
             }
-            if self.preparer.make_ahead() {
+            if self.options.threads {
                 // Preparing goes before indexing.
-                self.keeper_bell.ring();
+                while self.preparer.make_ahead() {}
             }
         }
     }

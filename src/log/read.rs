@@ -112,8 +112,12 @@ impl Frames {
 
     /// The frame at the next offset, and its life.
     fn read<'a>(&self, segment: &Segment, bytes: &'a [u8]) -> Result<(Frame<'a>, Life), ReadError> {
-        read_at(bytes, self.offset, segment.salt(self.life))
-            .map_err(|reject| frame_damage(segment, self.offset, reject).into())
+        read_frame(
+            bytes.get(to_usize(self.offset)..).unwrap_or_default(),
+            self.offset,
+            segment.salt(self.life),
+        )
+        .map_err(|reject| frame_damage(segment, self.offset, reject).into())
     }
 
     /// The frame that `advance` stepped to.
@@ -127,14 +131,17 @@ impl Frames {
     }
 }
 
-/// The frame at `offset` of a segment's `bytes`, where `salt` is what the frames before had, and
-/// the life that it is of: a `Life` frame brings its own.
-pub(super) fn read_at(bytes: &[u8], offset: u64, salt: Salt) -> Result<(Frame<'_>, Life), Reject> {
-    let rest = bytes.get(to_usize(offset)..).ok_or(Reject::Short)?;
-    match Frame::read(rest, offset, salt) {
+/// The frame at the beginning of `bytes`, which stands at `offset`, where `salt` is what the
+/// frames before had; and the life that it is of: a `Life` frame brings its own.
+pub(super) fn read_frame(
+    bytes: &[u8],
+    offset: u64,
+    salt: Salt,
+) -> Result<(Frame<'_>, Life), Reject> {
+    match Frame::read(bytes, offset, salt) {
         Ok(frame) => Ok((frame, salt.life)),
         Err(reject) => {
-            Frame::read_life(rest, offset, salt.log, salt.base).map_err(|_no_life_frame| reject)
+            Frame::read_life(bytes, offset, salt.log, salt.base).map_err(|_no_life_frame| reject)
         }
     }
 }

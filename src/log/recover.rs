@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use super::LogOptions;
 use super::mark::{self, Mark};
-use super::scan::{self, Place, RingFileSource, SegmentSource, Walked, enter, highest_mark, walk};
+use super::scan::{Place, RingFileSource, SegmentSource, Walked, enter, highest_mark, walk};
 use super::segment::{FIRST_FRAME, SegmentHeader, base_of, file_path, read_header};
 use super::slots;
 use crate::disk::{Access, Disk, File, PAGE_U64, read_full, write_full};
@@ -619,9 +619,6 @@ fn rewrite(file: &dyn File, range: Range<u64>) -> std::io::Result<()> {
     }
     Ok(())
 }
-
-// The survey walks with the same code that tests walk with.
-const _: fn(usize, &Link) -> Place = scan::enter;
 
 #[cfg(test)]
 mod tests {

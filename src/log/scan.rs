@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::frame::{Frame, FrameKind, HEADER, Header};
-use super::read::read_at;
+use super::read::read_frame;
 use super::recover::Link;
 use super::segment::FIRST_FRAME;
 use crate::disk::{File, PAGE_U64, read_full};
@@ -128,7 +128,7 @@ pub(super) fn walk(
         let read = if closed {
             Frame::read_life(bytes, at, log, link.header.base)
         } else {
-            read_at_start(bytes, at, salt)
+            read_frame(bytes, at, salt)
         };
         let (frame, life) = match read {
             Ok(read) => read,
@@ -173,20 +173,6 @@ fn whole_frame<'a>(
         Err(_no_header) => HEADER,
     };
     source.bytes(link, offset, length.min(left))
-}
-
-/// Like [`read_at`] where the bytes begin at the frame.
-fn read_at_start(
-    bytes: &[u8],
-    offset: u64,
-    salt: super::frame::Salt,
-) -> Result<(Frame<'_>, Life), Reject> {
-    match Frame::read(bytes, offset, salt) {
-        Ok(frame) => Ok((frame, salt.life)),
-        Err(reject) => {
-            Frame::read_life(bytes, offset, salt.log, salt.base).map_err(|_no_life_frame| reject)
-        }
-    }
 }
 
 /// The highest durable mark in any frame of `lives` that stands anywhere in `range` of a
@@ -237,6 +223,3 @@ fn candidates(page: &[u8], offset: u64) -> Vec<u64> {
     }
     found
 }
-
-// `read_at` is the mapped reader's twin of `read_at_start`.
-const _: fn(&[u8], u64, super::frame::Salt) -> Result<(Frame<'_>, Life), Reject> = read_at;

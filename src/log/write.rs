@@ -159,7 +159,7 @@ impl Shared {
             self.drain(written).map_err(AppendError::Poisoned)?;
             debug_assert!(
                 end.saturating_sub(kept(self)) <= ring,
-                "a drained ring holds one page, and a frame takes at most a quarter of it"
+                "a drained ring holds one page, and a frame takes less than half of it"
             );
         }
         Ok(())

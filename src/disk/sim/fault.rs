@@ -82,6 +82,10 @@ impl Op {
         }
     }
 
+    const fn is_sync(self) -> bool {
+        matches!(self, Self::SyncData | Self::SyncDir)
+    }
+
     const fn is_transfer(self) -> bool {
         matches!(self, Self::Read | Self::Write | Self::WriteRing)
     }
@@ -99,6 +103,10 @@ pub enum Failure {
     /// It does not fail, but transfers less than was asked for (and at least one byte). Strikes
     /// reads and writes only.
     Short,
+    /// It does not fail, and does nothing: a sync that lies. Strikes syncs of files and
+    /// directories only. No honest disk does that; but a test of crashes that still passes when
+    /// the n-th sync lies has not looked at what that sync is for.
+    Lie,
 }
 
 impl Failure {
@@ -106,7 +114,7 @@ impl Failure {
         io::Error::from_raw_os_error(match self {
             Self::Io => libc::EIO,
             Self::NoSpace => libc::ENOSPC,
-            Self::Interrupted | Self::Short => libc::EINTR,
+            Self::Interrupted | Self::Short | Self::Lie => libc::EINTR,
         })
     }
 }
@@ -158,7 +166,11 @@ impl Fault {
     fn fits(&self, call: &Call) -> bool {
         let path = || call.path.to_string_lossy();
         self.op.is_none_or(|op| op == call.op)
-            && (self.failure != Failure::Short || call.op.is_transfer())
+            && match self.failure {
+                Failure::Io | Failure::NoSpace | Failure::Interrupted => true,
+                Failure::Short => call.op.is_transfer(),
+                Failure::Lie => call.op.is_sync(),
+            }
             && self.path_part.as_ref().is_none_or(|part| path().contains(part.as_str()))
     }
 }
@@ -206,6 +218,8 @@ impl Call {
 pub(super) enum Verdict {
     Whole,
     Short,
+    /// Nothing, and say that it was done.
+    Lie,
     /// Fail with this, after a part.
     Partly(io::Error),
     /// Fail with this, and do nothing.
@@ -261,6 +275,7 @@ impl Plan {
             }
             verdict = match fault.failure {
                 Failure::Short => Verdict::Short,
+                Failure::Lie => Verdict::Lie,
                 Failure::Interrupted => Verdict::Nothing(fault.failure.error()),
                 Failure::Io | Failure::NoSpace => Verdict::Partly(fault.failure.error()),
             };

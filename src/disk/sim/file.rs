@@ -80,7 +80,7 @@ impl File for SimFile {
         self.disk.run_parts(call, |state, _, part| match part {
             Part::Whole | Part::Short => state.sync_data(self.file),
             Part::Failing => state.sync_data_failed(self.file),
-            Part::Crashing => Ok(()),
+            Part::Nothing | Part::Crashing => Ok(()),
         })
     }
 
@@ -89,7 +89,7 @@ impl File for SimFile {
             self.writable()?;
             match part {
                 Part::Whole | Part::Short => state.allocate(self.file, to_usize(bytes), fill),
-                Part::Failing | Part::Crashing => {
+                Part::Nothing | Part::Failing | Part::Crashing => {
                     let bytes = state.part_of(to_usize(bytes), part);
                     state.allocate(self.file, bytes, Fill::Reserve)
                 }

@@ -23,10 +23,10 @@
 //! other bytes below what a map has published (panics); maps beyond the end of a file, a second
 //! ring over one, writes into it past the ring, other sizes for a mapped file (`InvalidInput`).
 //!
-//! What is not modelled: time, permissions, links, removal or renaming of directories, the bytes
-//! that a name or a directory takes, a sector torn within itself, order between files (there is
-//! none: any combination can come out of a power cut), and write-back of ring pages at moments
-//! other than those at which the ring is drained.
+//! What is not modelled: time (no call blocks), a map that cannot be read (`SIGBUS`), permissions,
+//! links, removal or renaming of directories, the bytes that a name or a directory takes, a sector
+//! torn within itself, order between files (there is none: any combination can come out of a power
+//! cut), and write-back of ring pages at moments other than those at which the ring is drained.
 //!
 //! ```
 //! # #[cfg(feature = "internals")] {
@@ -50,12 +50,16 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
+//! Where it is: [`SimDisk`] and its lives here; a file's sectors in `content`, a directory's names
+//! in `names`, both put together in `state`; `fault` says what goes wrong, `choice` what is kept,
+//! `damage` what a test does by hand.
+//!
 //! Locks: one mutex per life guards everything, and is held for the length of one call.
 
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -70,9 +74,11 @@ use state::State;
 
 mod choice;
 mod content;
+mod damage;
 mod fault;
 mod file;
 mod names;
+mod path;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -286,126 +292,6 @@ impl SimDisk {
     }
 }
 
-/// Looking at files, and damaging them, behind the back of the process.
-impl SimDisk {
-    /// A file's bytes as they are seen.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    ///
-    /// # Panics
-    /// This life has ended.
-    pub fn copy_bytes(&self, path: &Path) -> io::Result<Vec<u8>> {
-        self.with(|state| Ok(state.content(path)?.live()))
-    }
-
-    /// A file's bytes as they would be found if all were lost that is not durable; `None` if
-    /// its name were lost.
-    ///
-    /// # Errors
-    /// The path is not one.
-    ///
-    /// # Panics
-    /// This life has ended.
-    pub fn durable_bytes(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
-        self.with(|state| state.durable_bytes(path))
-    }
-
-    /// Would any power cut leave this file, name and bytes, as it is seen now?
-    ///
-    /// # Errors
-    /// `NotFound`.
-    ///
-    /// # Panics
-    /// This life has ended.
-    pub fn is_durable(&self, path: &Path) -> io::Result<bool> {
-        self.with(|state| state.is_durable(path))
-    }
-
-    /// The paths and sizes of all files, in order.
-    ///
-    /// # Panics
-    /// This life has ended.
-    pub fn list_all(&self) -> Vec<(PathBuf, u64)> {
-        self.with(|state| state.list_all())
-    }
-
-    /// Flips one bit, in what is seen and on the disk.
-    ///
-    /// # Errors
-    /// `NotFound`, or `InvalidInput` where the file is mapped in this life.
-    ///
-    /// # Panics
-    /// This life has ended.
-    pub fn flip_bit(&self, path: &Path, byte: u64, bit: u8) -> io::Result<()> {
-        self.damage(path, |bytes| {
-            if let Some(byte) = bytes.get_mut(to_usize(byte)) {
-                *byte ^= 1 << (bit % 8);
-            }
-        })
-    }
-
-    /// Zeroes a range, in what is seen and on the disk.
-    ///
-    /// # Errors
-    /// `NotFound`, or `InvalidInput` where the file is mapped in this life.
-    ///
-    /// # Panics
-    /// This life has ended.
-    pub fn zero(&self, path: &Path, range: Range<u64>) -> io::Result<()> {
-        self.damage(path, |bytes| {
-            let end = to_usize(range.end).min(bytes.len());
-            bytes.get_mut(to_usize(range.start)..end).unwrap_or_default().fill(0);
-        })
-    }
-
-    /// Cuts a file, in what is seen and on the disk.
-    ///
-    /// # Errors
-    /// `NotFound`, or `InvalidInput` where the file is mapped in this life.
-    ///
-    /// # Panics
-    /// This life has ended.
-    pub fn truncate(&self, path: &Path, bytes: u64) -> io::Result<()> {
-        self.damage(path, |content| content.truncate(to_usize(bytes)))
-    }
-
-    /// Any other damage, or none: what `change` does is done to what is seen, and then to what
-    /// is on the disk, whose length may be another.
-    ///
-    /// # Errors
-    /// `NotFound`, or `InvalidInput` where the file is mapped in this life.
-    ///
-    /// # Panics
-    /// This life has ended.
-    pub fn damage(&self, path: &Path, change: impl Fn(&mut Vec<u8>)) -> io::Result<()> {
-        self.with(|state| state.content(path)?.damage(change))
-    }
-
-    /// Takes a file's name away, durably. Who has it open, keeps it.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    ///
-    /// # Panics
-    /// This life has ended.
-    pub fn delete(&self, path: &Path) -> io::Result<()> {
-        self.with(|state| state.delete(path))
-    }
-
-    /// Puts a file there, durable in name (as far as its directory is) and bytes. What had the
-    /// name loses it.
-    ///
-    /// # Errors
-    /// `NotFound`: there is no such directory.
-    ///
-    /// # Panics
-    /// This life has ended.
-    pub fn put(&self, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
-        self.with(|state| state.put(path, bytes))
-    }
-}
-
 impl Disk for SimDisk {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         self.run(Call::new(Op::CreateDir, dir.to_owned()), |state| state.create_dir(dir))
@@ -434,7 +320,7 @@ impl Disk for SimDisk {
         self.run_parts(Call::new(Op::SyncDir, dir.to_owned()), |state, _, part| match part {
             Part::Whole | Part::Short => state.sync_dir(dir),
             Part::Failing => state.sync_dir_failed(dir),
-            Part::Crashing => Ok(()),
+            Part::Nothing | Part::Crashing => Ok(()),
         })
     }
 
@@ -449,6 +335,8 @@ impl Disk for SimDisk {
 enum Part {
     Whole,
     Short,
+    /// Nothing, which is called a success.
+    Nothing,
     /// Some of it, and then it fails.
     Failing,
     /// Some of it, and then nobody is there to hear of it.
@@ -460,7 +348,7 @@ impl SimDisk {
     fn run<T>(&self, call: Call, act: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
         self.run_parts(call, |state, _, part| match part {
             Part::Whole | Part::Short => act(state),
-            Part::Failing | Part::Crashing => Err(Dead::error()),
+            Part::Nothing | Part::Failing | Part::Crashing => Err(Dead::error()),
         })
     }
 
@@ -479,6 +367,7 @@ impl SimDisk {
         let result = match plan.judge(&call) {
             Verdict::Whole => act(state, range, Part::Whole),
             Verdict::Short => act(state, range, Part::Short),
+            Verdict::Lie => act(state, range, Part::Nothing),
             Verdict::Nothing(error) => Err(error),
             // What becomes of the part is told to nobody.
             Verdict::Partly(error) => match act(state, range, Part::Failing) {

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::Part;
 use super::choice::{Choose, Random};
 use super::content::Content;
 use super::names::{Change, Dir, FileId, Node};
+use super::path::{clean, not_free, split, text};
 use crate::disk::{Access, Entry, Fill, RingSource};
 
 /// Files, directories, and what the life that uses them holds open.
@@ -182,6 +183,7 @@ impl State {
     pub(super) fn part_of(&mut self, bytes: usize, part: Part) -> usize {
         match part {
             Part::Whole => bytes,
+            Part::Nothing => 0,
             Part::Short => bytes.min(1 + self.random.below(bytes.saturating_sub(1))),
             Part::Failing | Part::Crashing => self.random.below(bytes + 1),
         }
@@ -429,38 +431,4 @@ impl State {
         self.forget_all();
         Ok(())
     }
-}
-
-/// An absolute path without dots: what is relative begins at the root.
-fn clean(path: &Path) -> io::Result<PathBuf> {
-    let mut clean = PathBuf::from("/");
-    for part in path.components() {
-        match part {
-            Component::RootDir | Component::CurDir => {}
-            Component::Normal(name) => clean.push(text(name)?),
-            Component::ParentDir | Component::Prefix(_) => {
-                return Err(io::ErrorKind::InvalidInput.into());
-            }
-        }
-    }
-    Ok(clean)
-}
-
-/// Directory and name.
-fn split(path: &Path) -> io::Result<(PathBuf, String)> {
-    let path = clean(path)?;
-    match (path.parent(), path.file_name()) {
-        (Some(dir), Some(name)) => Ok((dir.to_owned(), text(name)?.to_owned())),
-        _ => Err(io::ErrorKind::IsADirectory.into()),
-    }
-}
-
-fn text(name: &OsStr) -> io::Result<&str> {
-    name.to_str().ok_or_else(|| io::ErrorKind::InvalidInput.into())
-}
-
-/// A file stands where a directory is to be, or is on the way to it.
-fn not_free(there: &Path, wanted: &Path) -> io::Error {
-    let last = clean(wanted).is_ok_and(|wanted| wanted == there);
-    (if last { io::ErrorKind::AlreadyExists } else { io::ErrorKind::NotADirectory }).into()
 }

@@ -1,0 +1,366 @@
+//! The catalogue: names and kinds, in sled. Derived, and deletable at any time.
+//!
+//! What is here only makes a listing fast; nothing is promised by it and no actor is loaded
+//! through it. sled loses acknowledged writes at power loss and can lose data to one flipped bit
+//! without an error, so the catalogue is believed only as far as its *stamp* is: the position and
+//! checksum of the last frame it has taken in. A stamp that is not a frame of this log (ahead,
+//! lost, another log's), a catalogue that does not open, or one that is too large: set aside and
+//! built again from the log, by a thread of its own. It takes in durable frames only; a listing
+//! reads the rest from the log.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+
+use crate::error::{DiskError, OpenError, ReadError};
+use crate::log::frame::{Frame, RecordKind};
+use crate::log::{Limit, Log, name};
+use crate::types::{Seq, StreamId};
+
+/// A catalogue may take this long to open, before a new one is built beside it.
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
+/// How large a catalogue may be before it is built again: sled grows.
+const BYTES_MAX: u64 = 4 << 30;
+/// Frames between two stamps.
+const STAMP_EVERY: u64 = 10_000;
+const STAMP: &[u8] = b"stamp";
+const NAMES: &[u8] = b"names";
+
+/// What became of the catalogue at open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CatalogueState {
+    /// Its stamp is a frame of this log.
+    Good,
+    /// There was none.
+    New,
+    /// Set aside, for this reason, and built again.
+    Rebuilt(&'static str),
+    /// It cannot be kept; listings read the log.
+    Absent(String),
+}
+
+/// How far the catalogue is, or that it is not.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    log: u64,
+    /// Position of the last frame that was taken in; 0: none.
+    lsn: u64,
+    crc: u32,
+    /// Where to go on.
+    next: u64,
+}
+
+impl Stamp {
+    fn bytes(&self) -> [u8; 28] {
+        let mut bytes = [0; 28];
+        let (numbers, crc) = bytes.split_at_mut(24);
+        let words = [self.log, self.lsn, self.next];
+        for (target, word) in numbers.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            *target = word.to_le_bytes();
+        }
+        crc.copy_from_slice(&self.crc.to_le_bytes());
+        bytes
+    }
+
+    fn of(bytes: &[u8]) -> Option<Self> {
+        let (numbers, crc) = bytes.split_at_checked(24)?;
+        let mut words = numbers.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+        let crc = u32::from_le_bytes(*crc.first_chunk::<4>()?);
+        Some(Self { log: words.next()?, lsn: words.next()?, next: words.next()?, crc })
+    }
+}
+
+#[derive(Debug)]
+struct Ask {
+    kind: String,
+    answer: Sender<Result<BTreeSet<String>, ReadError>>,
+}
+
+/// The catalogue's owner: a thread, and the door to it.
+#[derive(Debug)]
+pub struct Catalogue {
+    asks: Mutex<Option<Sender<Ask>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    state: Arc<Mutex<Option<CatalogueState>>>,
+    log: Arc<Log>,
+}
+
+impl Catalogue {
+    /// Opens or builds the catalogue in `dir`, in the background.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub fn start(dir: PathBuf, log: Arc<Log>) -> Result<Self, OpenError> {
+        let (sender, receiver) = bounded(16);
+        let state = Arc::new(Mutex::new(None));
+        let worker = Worker { dir, log: Arc::clone(&log), state: Arc::clone(&state) };
+        let thread = std::thread::Builder::new()
+            .name("annals-catalogue".to_owned())
+            .spawn(move || worker.run(&receiver))
+            .map_err(DiskError::at("starting a thread for", "catalogue".as_ref()))?;
+        Ok(Self { asks: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)), state, log })
+    }
+
+    /// The names of all actors of `kind` that have events, sorted. Waits for the catalogue to
+    /// catch up with the log.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn names(&self, kind: &str) -> Result<BTreeSet<String>, ReadError> {
+        let (answer, answered) = bounded(1);
+        let ask = Ask { kind: kind.to_owned(), answer };
+        let asked = match &*self.asks.lock() {
+            Some(asks) => asks.send(ask).is_ok(),
+            None => false,
+        };
+        let answer = if asked { answered.recv().ok() } else { None };
+        // A thread that is gone has taken nothing with it.
+        answer.unwrap_or_else(|| names_from(&self.log, 0, kind))
+    }
+
+    /// What became of it at open; `None` while that is not known.
+    pub fn state(&self) -> Option<CatalogueState> {
+        self.state.lock().clone()
+    }
+
+    /// Ends the thread.
+    pub fn close(&self) {
+        self.asks.lock().take();
+        if let Some(thread) = self.thread.lock().take() {
+            // sled may panic; listings have read the log since, and nothing else depends on it.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Drop for Catalogue {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The names of `kind` in the log from `from` on.
+///
+/// # Errors
+/// See [`ReadError`].
+pub fn names_from(log: &Log, from: u64, kind: &str) -> Result<BTreeSet<String>, ReadError> {
+    let mut names = BTreeSet::new();
+    each_name(log, from, Limit::Written, &mut |_, found, name| {
+        if found == kind {
+            names.insert(name.to_owned());
+        }
+    })?;
+    Ok(names)
+}
+
+/// Visits the streams that begin at `from` or later. Answers the last frame read, as a stamp.
+fn each_name(
+    log: &Log,
+    from: u64,
+    limit: Limit,
+    visit: &mut dyn FnMut(StreamId, &str, &str),
+) -> Result<Option<Stamp>, ReadError> {
+    let mut frames = log.frames(from, limit)?;
+    let mut last = None;
+    while let Some(frame) = frames.next()? {
+        last = Some((frame.lsn().get(), frame.crc()));
+        if let Some((kind, name)) = name_of(&frame) {
+            visit(frame.header().stream, kind, name);
+        }
+    }
+    let next = frames.position();
+    Ok(last.map(|(lsn, crc)| Stamp { log: log.id(), lsn, crc, next }))
+}
+
+/// The name in a stream's first frame.
+fn name_of<'a>(frame: &Frame<'a>) -> Option<(&'a str, &'a str)> {
+    if Some(frame.header().seq) != Seq::new(1) {
+        return None;
+    }
+    let record = frame.records().next()?.ok()?;
+    if record.kind == RecordKind::Name { name::decode(record.payload) } else { None }
+}
+
+struct Worker {
+    dir: PathBuf,
+    log: Arc<Log>,
+    state: Arc<Mutex<Option<CatalogueState>>>,
+}
+
+impl Worker {
+    fn run(self, asks: &Receiver<Ask>) {
+        let (tree, mut stamp, state) = self.open();
+        let mut tree = tree;
+        *self.state.lock() = Some(state);
+        if let Some(open) = &tree {
+            if self.catch_up(open, &mut stamp).is_err() {
+                tree = None;
+            }
+        }
+        while let Ok(ask) = asks.recv() {
+            let listed = match &tree {
+                Some(open) => self.list(open, &mut stamp, &ask.kind),
+                None => Err(()),
+            };
+            let answer = match listed {
+                Ok(answer) => answer,
+                Err(()) => {
+                    // From here on the log is read.
+                    tree = None;
+                    names_from(&self.log, 0, &ask.kind)
+                }
+            };
+            // Who asked may have gone.
+            drop(ask.answer.send(answer));
+        }
+        if let Some(open) = tree {
+            // What is not taken in or kept is taken in again.
+            if self.catch_up(&open, &mut stamp).is_ok() {
+                drop(open.flush());
+            }
+        }
+    }
+
+    fn list(
+        &self,
+        tree: &sled::Db,
+        stamp: &mut Stamp,
+        kind: &str,
+    ) -> Result<Result<BTreeSet<String>, ReadError>, ()> {
+        self.catch_up(tree, stamp)?;
+        let names = tree.open_tree(NAMES).map_err(drop)?;
+        let mut prefix = kind.as_bytes().to_vec();
+        prefix.push(0);
+        let mut found = BTreeSet::new();
+        for entry in names.scan_prefix(&prefix) {
+            let (key, _stream) = entry.map_err(drop)?;
+            let name = key.get(prefix.len()..).unwrap_or_default();
+            found.insert(str::from_utf8(name).map_err(drop)?.to_owned());
+        }
+        Ok(names_from(&self.log, stamp.next, kind).map(|newest| {
+            found.extend(newest);
+            found
+        }))
+    }
+
+    /// Takes in what has become durable. The stamp goes with the names, in one batch each.
+    fn catch_up(&self, tree: &sled::Db, stamp: &mut Stamp) -> Result<(), ()> {
+        let names = tree.open_tree(NAMES).map_err(drop)?;
+        let mut frames = self.log.frames(stamp.next, Limit::Durable).map_err(drop)?;
+        let mut batch = sled::Batch::default();
+        let mut since = 0;
+        while let Some(frame) = frames.next().map_err(drop)? {
+            if let Some((kind, name)) = name_of(&frame) {
+                let mut key = kind.as_bytes().to_vec();
+                key.push(0);
+                key.extend_from_slice(name.as_bytes());
+                batch.insert(key, &frame.header().stream.get().to_le_bytes());
+            }
+            (stamp.lsn, stamp.crc) = (frame.lsn().get(), frame.crc());
+            stamp.next = frames.position();
+            since += 1;
+            if since == STAMP_EVERY {
+                names.apply_batch(std::mem::take(&mut batch)).map_err(drop)?;
+                tree.insert(STAMP, &stamp.bytes()).map_err(drop)?;
+                since = 0;
+            }
+        }
+        if since > 0 {
+            names.apply_batch(batch).map_err(drop)?;
+            tree.insert(STAMP, &stamp.bytes()).map_err(drop)?;
+        }
+        Ok(())
+    }
+
+    /// The catalogue, where it stands, and what became of it.
+    fn open(&self) -> (Option<sled::Db>, Stamp, CatalogueState) {
+        let empty = Stamp { log: self.log.id(), lsn: 0, crc: 0, next: 0 };
+        let existed = self.dir.exists();
+        let reason = if !existed {
+            None
+        } else if folder_bytes(&self.dir) > BYTES_MAX {
+            Some("too large")
+        } else {
+            match open_within(&self.dir, OPEN_LIMIT) {
+                Ok(tree) => match tree.get(STAMP) {
+                    Ok(Some(bytes)) => match Stamp::of(&bytes).filter(|at| self.is_ours(at)) {
+                        Some(stamp) => return (Some(tree), stamp, CatalogueState::Good),
+                        None => Some("its stamp is no frame of the log"),
+                    },
+                    Ok(None) if tree.was_recovered() => Some("it has no stamp"),
+                    Ok(None) => return (Some(tree), empty, CatalogueState::New),
+                    Err(_unreadable) => Some("it cannot be read"),
+                },
+                Err(reason) => Some(reason),
+            }
+        };
+        if reason.is_some() {
+            if let Err(error) = std::fs::remove_dir_all(&self.dir) {
+                return (None, empty, CatalogueState::Absent(error.to_string()));
+            }
+        }
+        let state = reason.map_or(CatalogueState::New, CatalogueState::Rebuilt);
+        match open_within(&self.dir, OPEN_LIMIT) {
+            Ok(tree) => (Some(tree), empty, state),
+            Err(reason) => (None, empty, CatalogueState::Absent(reason.to_owned())),
+        }
+    }
+
+    /// Is the frame that the stamp names a frame of this log, with these bytes?
+    fn is_ours(&self, stamp: &Stamp) -> bool {
+        if stamp.log != self.log.id() {
+            return false;
+        }
+        if stamp.lsn == 0 {
+            return stamp.next == 0;
+        }
+        let Ok(mut frames) = self.log.frames(stamp.lsn, Limit::Durable) else { return false };
+        matches!(frames.next(), Ok(Some(frame)) if frame.crc() == stamp.crc)
+    }
+}
+
+/// sled can take minutes to open: then it goes on in a thread that nobody waits for.
+fn open_within(dir: &Path, limit: Duration) -> Result<sled::Db, &'static str> {
+    let (sender, receiver) = bounded(1);
+    let dir = dir.to_owned();
+    let spawned = std::thread::Builder::new().name("annals-sled".to_owned()).spawn(move || {
+        let opened = std::panic::catch_unwind(|| {
+            sled::Config::new()
+                .path(dir)
+                .cache_capacity(16 << 20)
+                .mode(sled::Mode::LowSpace)
+                .flush_every_ms(Some(5_000))
+                .open()
+        });
+        // Nobody may be waiting any more.
+        drop(sender.send(opened));
+    });
+    if spawned.is_err() {
+        return Err("no thread to open it on");
+    }
+    match receiver.recv_timeout(limit) {
+        Ok(Ok(Ok(tree))) => Ok(tree),
+        Ok(Ok(Err(_error))) => Err("it does not open"),
+        Ok(Err(_panic)) => Err("opening it panicked"),
+        Err(_timeout) => Err("it took too long to open"),
+    }
+}
+
+/// Bytes of the files in a folder and the folders within.
+fn folder_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(data) if data.is_dir() => folder_bytes(&entry.path()),
+            Ok(data) => data.len(),
+            Err(_gone) => 0,
+        })
+        .sum()
+}

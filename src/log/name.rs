@@ -1,0 +1,47 @@
+//! The name record: whose stream this is.
+//!
+//! `kind len u16 LE | kind | name`, both UTF-8 and 1 to 65,535 bytes. It is in the frame with
+//! seq 1 and in every snapshot, so that the hash in a frame can be told back, and two names with
+//! one hash are noticed.
+
+/// The longest kind or name.
+pub const NAME_BYTES_MAX: usize = u16::MAX as usize;
+
+/// The record's payload; `None` where a part is empty or too long.
+pub fn encode(kind: &str, name: &str) -> Option<Vec<u8>> {
+    let possible = |part: &str| (1..=NAME_BYTES_MAX).contains(&part.len());
+    if !possible(kind) || !possible(name) {
+        return None;
+    }
+    let length = u16::try_from(kind.len()).ok()?;
+    let mut payload = Vec::with_capacity(2 + kind.len() + name.len());
+    payload.extend_from_slice(&length.to_le_bytes());
+    payload.extend_from_slice(kind.as_bytes());
+    payload.extend_from_slice(name.as_bytes());
+    Some(payload)
+}
+
+/// Kind and name; `None` where the payload is no name record.
+pub fn decode(payload: &[u8]) -> Option<(&str, &str)> {
+    let (length, rest) = payload.split_first_chunk::<2>()?;
+    let (kind, name) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+    Some((str::from_utf8(kind).ok()?, str::from_utf8(name).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_comes_back_and_an_impossible_one_does_not_go_in() {
+        let payload = encode("account", "alice").unwrap();
+        assert_eq!(decode(&payload), Some(("account", "alice")));
+        let long = "x".repeat(NAME_BYTES_MAX + 1);
+        for (kind, name) in [("", "a"), ("a", ""), (&*long, "a"), ("a", &*long)] {
+            assert_eq!(encode(kind, name), None);
+        }
+        for cut in 0..2 + "account".len() {
+            assert_eq!(decode(&payload[..cut]), None, "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! How a store is opened.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::actor::RuntimeOptions;
+use crate::disk::{Disk, RealDisk};
+use crate::error::Error;
+use crate::store::Store;
+use crate::time::Clock;
+use crate::types::Durability;
+
+/// What can be set before a [`Store`] is opened. Every value has a default that suits a store
+/// of any size on a local disk.
+///
+/// ```
+/// use annals::{Durability, Store};
+///
+/// let dir = tempfile::tempdir()?;
+/// let store = Store::options().durability(Durability::Process).open(dir.path())?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "options do nothing until `open`"]
+pub struct StoreOptions {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Clock,
+    pub(crate) runtime: RuntimeOptions,
+    pub(crate) ring_bytes: usize,
+    pub(crate) segment_bytes_first: u64,
+    pub(crate) segment_bytes_max: u64,
+    pub(crate) frame_bytes_max: usize,
+    pub(crate) snapshot_bytes_max: usize,
+    pub(crate) flush_interval: Duration,
+    pub(crate) flush_bytes: u64,
+    pub(crate) threads: bool,
+    pub(crate) catalogue: bool,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            disk: Arc::new(RealDisk),
+            clock: Clock::System,
+            runtime: RuntimeOptions::default(),
+            ring_bytes: 8 << 20,
+            segment_bytes_first: 1 << 20,
+            segment_bytes_max: 64 << 20,
+            frame_bytes_max: 2 << 20,
+            snapshot_bytes_max: 4 << 20,
+            flush_interval: Duration::from_secs(1),
+            flush_bytes: 8 << 20,
+            threads: true,
+            catalogue: true,
+        }
+    }
+}
+
+impl StoreOptions {
+    /// What an acknowledgement survives, unless a kind of actor or a turn says otherwise.
+    /// Default: [`Durability::Power`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.runtime.durability = durability;
+        self
+    }
+
+    /// Worker threads for commands that were told or had to queue. Default: one a processor.
+    pub fn workers(mut self, workers: NonZeroUsize) -> Self {
+        self.runtime.workers = workers;
+        self
+    }
+
+    /// Everything that the actors' runtime takes; replaces what was set before.
+    pub fn runtime(mut self, runtime: RuntimeOptions) -> Self {
+        self.runtime = runtime;
+        self
+    }
+
+    /// About how many actors may be in memory. Default: a million.
+    pub fn residents_max(mut self, actors: usize) -> Self {
+        self.runtime.residents_max = actors;
+        self
+    }
+
+    /// After how long without a command an actor's state leaves memory. Default: ten minutes.
+    pub fn idle(mut self, idle: Duration) -> Self {
+        self.runtime.idle = idle;
+        self
+    }
+
+    /// Size of the ring, in bytes: what is appended and not yet in its segment. A multiple of
+    /// 4096, more than twice `frame_bytes_max`. Default: 8 MiB.
+    pub fn ring_bytes(mut self, bytes: usize) -> Self {
+        self.ring_bytes = bytes;
+        self
+    }
+
+    /// Sizes of segment files, in bytes: each life of a store begins with one of `first`, and
+    /// they double up to `max`. Multiples of 4096; `max` at least four times `frame_bytes_max`.
+    /// Default: 1 MiB to 64 MiB.
+    pub fn segment_bytes(mut self, first: u64, max: u64) -> Self {
+        self.segment_bytes_first = first;
+        self.segment_bytes_max = max;
+        self
+    }
+
+    /// The largest frame, in bytes: what one turn may emit. Default: 2 MiB.
+    pub fn frame_bytes_max(mut self, bytes: usize) -> Self {
+        self.frame_bytes_max = bytes;
+        self
+    }
+
+    /// The largest archived state that is stored as a snapshot, in bytes. Actors with larger
+    /// ones are replayed. Twice this is kept as a buffer. Default: 4 MiB.
+    pub fn snapshot_bytes_max(mut self, bytes: usize) -> Self {
+        self.snapshot_bytes_max = bytes;
+        self
+    }
+
+    /// What is written becomes durable within this time although nobody waits for it: what power
+    /// loss can take from a store that acknowledges at [`Durability::Process`]. Default: 1 s.
+    pub fn flush_interval(mut self, interval: Duration) -> Self {
+        self.flush_interval = interval;
+        self
+    }
+
+    /// The clock that gives frames their time and idle actors theirs.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The disk that everything goes to: the machine's, or a simulated one.
+    #[cfg(any(test, feature = "internals"))]
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.disk = disk;
+        self.catalogue = false;
+        self
+    }
+
+    /// Background threads of the log. Without them everything happens in the calls.
+    #[cfg(any(test, feature = "internals"))]
+    pub fn threads(mut self, threads: bool) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Keeps a catalogue of names and snapshots, in `catalogue/`. Without it, listings read the
+    /// log. Default: yes.
+    pub fn catalogue(mut self, catalogue: bool) -> Self {
+        self.catalogue = catalogue;
+        self
+    }
+
+    /// Opens the store at `path`, or makes it.
+    ///
+    /// # Errors
+    /// As for [`Store::open`].
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Store, Error> {
+        Store::open_with(path.as_ref(), self)
+    }
+}

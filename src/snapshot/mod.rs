@@ -1,0 +1,306 @@
+//! The snapshot store: archived states in a log of their own.
+//!
+//! A snapshot is one frame: a `Snapshot` record (position of the last frame it covers, u64), the
+//! `Name` record and a `State` record, aligned so that the state is read in place. Snapshots save
+//! replays and nothing rests on them: one that is lost, unreadable, or of a past that a crash
+//! took back is passed over, and the one before is used, or the events are.
+//!
+//! One thread writes. [`Snapshots::save`] hands it a state and returns; what the thread cannot
+//! take is refused there, so that nobody waits for the disk. A stored snapshot survives the
+//! process; it survives power loss within the log's `flush_interval`.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
+use rkyv::util::AlignedVec;
+
+use crate::error::{DiskError, OpenError, ReadError, Reject};
+use crate::log::frame::{Batch, Frame, RecordKind};
+use crate::log::{Log, name};
+use crate::types::{Lsn, Seq, StreamId};
+
+/// Snapshots that may wait for the thread.
+const QUEUE: usize = 256;
+/// Bytes that may wait for the thread.
+const QUEUE_BYTES: usize = 64 << 20;
+/// Archives are aligned to this at most.
+const STATE_ALIGN: usize = 16;
+/// Snapshots stored without a sync before the thread makes them durable.
+const UNSYNCED_MAX: u64 = 4096;
+
+/// A state as it was after an event.
+#[derive(Debug)]
+pub struct NewSnapshot {
+    /// Whose.
+    pub stream: StreamId,
+    /// The actor's kind.
+    pub kind: &'static str,
+    /// The actor's name.
+    pub name: Arc<str>,
+    /// The last event in it.
+    pub seq: Seq,
+    /// The position of the frame that holds that event.
+    pub covers: Lsn,
+    /// Version of the state's type.
+    pub version: u16,
+    /// The archive.
+    pub state: AlignedVec<16>,
+}
+
+/// A stored snapshot, readable in place.
+#[derive(Copy, Clone, Debug)]
+pub struct SnapshotRef<'a> {
+    /// The actor's kind.
+    pub kind: &'a str,
+    /// The actor's name.
+    pub name: &'a str,
+    /// The last event in it.
+    pub seq: Seq,
+    /// The position of the frame that holds that event.
+    pub covers: Lsn,
+    /// Version of the state's type.
+    pub version: u16,
+    /// The archive, aligned to 16, checksum checked.
+    pub state: &'a [u8],
+}
+
+impl<'a> SnapshotRef<'a> {
+    /// `None` where the frame is not a snapshot.
+    fn of(frame: &Frame<'a>) -> Option<Self> {
+        let (mut covers, mut named, mut state) = (None, None, None);
+        for record in frame.records() {
+            let record = record.ok()?;
+            match record.kind {
+                RecordKind::Snapshot => {
+                    let (position, _) = record.payload.split_first_chunk::<8>()?;
+                    covers = Lsn::new(u64::from_le_bytes(*position));
+                }
+                RecordKind::Name => named = name::decode(record.payload),
+                RecordKind::State => state = Some((record.version, record.payload)),
+                RecordKind::Event => return None,
+            }
+        }
+        let ((kind, name), (version, state)) = (named?, state?);
+        Some(Self { kind, name, seq: frame.header().seq, covers: covers?, version, state })
+    }
+}
+
+/// Numbers since the store was opened.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SnapshotStats {
+    /// Snapshots stored.
+    pub saved: u64,
+    /// Bytes of their states.
+    pub bytes: u64,
+    /// Snapshots that were not taken, because too many were under way or one was too large.
+    pub refused: u64,
+    /// Snapshots that were taken and could not be stored.
+    pub failed: u64,
+    /// Snapshots found on loading that could not be used: unreadable, or of a past that was
+    /// taken back.
+    pub skipped: u64,
+}
+
+#[derive(Debug)]
+struct Shared {
+    log: Log,
+    events: Arc<Log>,
+    saved: AtomicU64,
+    bytes: AtomicU64,
+    refused: AtomicU64,
+    failed: AtomicU64,
+    skipped: AtomicU64,
+    /// Bytes in the queue.
+    queued: AtomicUsize,
+    bytes_max: usize,
+}
+
+/// The snapshot store.
+#[derive(Debug)]
+pub struct Snapshots {
+    shared: Arc<Shared>,
+    queue: Mutex<Option<Sender<NewSnapshot>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Snapshots {
+    /// Over an open `log`, for actors whose events are in `events`. With `thread` a thread
+    /// writes; without, `save` does. `state_bytes_max` is the largest state that is taken.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub fn start(
+        log: Log,
+        events: Arc<Log>,
+        (thread, flush_interval): (bool, Duration),
+        state_bytes_max: usize,
+    ) -> Result<Self, OpenError> {
+        let shared = Arc::new(Shared {
+            log,
+            events,
+            saved: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            queued: AtomicUsize::new(0),
+            bytes_max: state_bytes_max,
+        });
+        let (mut queue, mut handle) = (None, None);
+        if thread {
+            let (sender, receiver) = bounded(QUEUE);
+            let writer = Arc::clone(&shared);
+            let spawned = std::thread::Builder::new()
+                .name("annals-snapshot".to_owned())
+                .spawn(move || writer.write_all(&receiver, flush_interval))
+                .map_err(DiskError::at("starting a thread for", "snapshots".as_ref()))?;
+            queue = Some(sender);
+            handle = Some(spawned);
+        }
+        Ok(Self { shared, queue: Mutex::new(queue), thread: Mutex::new(handle) })
+    }
+
+    /// Hands a snapshot over; does not wait for the disk. `false` if it was not taken: the
+    /// caller goes on without.
+    pub fn save(&self, snapshot: NewSnapshot) -> bool {
+        let shared = &*self.shared;
+        let bytes = snapshot.state.len();
+        // Relaxed, here and below: bounds and counters, no data hangs on them.
+        let fits = bytes <= shared.bytes_max
+            && shared.queued.load(Ordering::Relaxed) + bytes <= QUEUE_BYTES;
+        let taken = fits
+            && match &*self.queue.lock() {
+                Some(queue) => {
+                    shared.queued.fetch_add(bytes, Ordering::Relaxed);
+                    let sent = queue.try_send(snapshot).is_ok();
+                    if !sent {
+                        shared.queued.fetch_sub(bytes, Ordering::Relaxed);
+                    }
+                    sent
+                }
+                None => self.thread.lock().is_none() && shared.write(&snapshot),
+            };
+        if !taken {
+            shared.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// Visits the usable snapshots of `stream`, newest first, until `Break`.
+    ///
+    /// # Errors
+    /// See [`ReadError`]: the store's index could not be read. The caller replays instead.
+    pub fn load(
+        &self,
+        stream: StreamId,
+        visit: &mut dyn FnMut(SnapshotRef<'_>) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let shared = &*self.shared;
+        shared.log.stream_newest(stream, &mut |frame| {
+            let snapshot = frame.as_ref().ok().and_then(SnapshotRef::of);
+            match snapshot.filter(|snapshot| shared.events.holds(snapshot.covers)) {
+                Some(snapshot) => visit(snapshot),
+                None => {
+                    shared.skipped.fetch_add(1, Ordering::Relaxed);
+                    ControlFlow::Continue(())
+                }
+            }
+        })
+    }
+
+    /// Makes what was stored durable.
+    ///
+    /// # Errors
+    /// See [`crate::error::SyncError`].
+    pub fn sync(&self) -> Result<(), crate::error::SyncError> {
+        self.shared.log.sync()
+    }
+
+    /// Numbers since it was opened.
+    pub fn stats(&self) -> SnapshotStats {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        SnapshotStats {
+            saved: of(&self.shared.saved),
+            bytes: of(&self.shared.bytes),
+            refused: of(&self.shared.refused),
+            failed: of(&self.shared.failed),
+            skipped: of(&self.shared.skipped),
+        }
+    }
+
+    /// Writes what was taken, makes it durable and ends the thread.
+    ///
+    /// # Errors
+    /// See [`crate::error::SyncError`].
+    pub fn close(&self) -> Result<(), crate::error::SyncError> {
+        self.queue.lock().take();
+        if let Some(thread) = self.thread.lock().take() {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+        self.shared.log.close()
+    }
+}
+
+impl Drop for Snapshots {
+    fn drop(&mut self) {
+        // Whoever wants to know calls `close`.
+        self.close().unwrap_or_default();
+    }
+}
+
+impl Shared {
+    fn write_all(&self, queue: &Receiver<NewSnapshot>, flush_interval: Duration) {
+        let mut unsynced = 0;
+        loop {
+            match queue.recv_timeout(flush_interval) {
+                Ok(snapshot) => {
+                    self.queued.fetch_sub(snapshot.state.len(), Ordering::Relaxed);
+                    self.write(&snapshot);
+                    unsynced += 1;
+                }
+                Err(RecvTimeoutError::Timeout) if unsynced == 0 => continue,
+                Err(RecvTimeoutError::Timeout) => unsynced = UNSYNCED_MAX,
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if unsynced >= UNSYNCED_MAX {
+                // A failure poisons this log alone: snapshots fail from here on, and are counted.
+                self.log.sync().unwrap_or_default();
+                self.log.keep();
+                unsynced = 0;
+            }
+        }
+    }
+
+    /// Appends one snapshot and stores it, so that it survives the process.
+    fn write(&self, snapshot: &NewSnapshot) -> bool {
+        let mut batch = Batch::new();
+        let written = fill(&mut batch, snapshot).is_ok()
+            && self.log.append(&mut batch, snapshot.stream, snapshot.seq).is_ok()
+            && self.log.store().is_ok();
+        if written {
+            self.saved.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(snapshot.state.len() as u64, Ordering::Relaxed);
+        } else {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        written
+    }
+}
+
+fn fill(batch: &mut Batch, snapshot: &NewSnapshot) -> Result<(), Reject> {
+    let name = name::encode(snapshot.kind, &snapshot.name).ok_or(Reject::Records)?;
+    batch.push(RecordKind::Snapshot, 1, &snapshot.covers.get().to_le_bytes())?;
+    batch.push(RecordKind::Name, 1, &name)?;
+    batch.push_with(RecordKind::State, snapshot.version, STATE_ALIGN, |buffer| {
+        buffer.extend_from_slice(&snapshot.state);
+        Ok(())
+    })
+}

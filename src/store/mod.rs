@@ -1,0 +1,372 @@
+//! The store: one folder, opened by one process, and everything in it.
+//!
+//! ```text
+//! <path>/LOCK        held while the store is open; the owner's process number
+//!        identity    who the store is, and its newest life (two slots)
+//!        mark        how far the event log had been durable (two slots)
+//!        ring        what was appended last; never synced
+//!        log/        segments of events and their indexes
+//!        snapshots/  segments of archived states
+//!        catalogue/  derived: names; delete it at will
+//! ```
+//!
+//! Opening goes: lock, identity, look through both logs and make sound what is kept, write the
+//! new life, begin it. Nothing is answered before all of that is durable.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::actor::{Actor, Addr, CloseReport, Runtime};
+use crate::catalogue::{Catalogue, CatalogueState, names_from};
+use crate::disk::{Disk, LockGuard};
+use crate::error::{DiskError, Error, OpenError};
+use crate::log::{Log, LogOptions, LogStats, Opening, RecoveryReport};
+use crate::options::StoreOptions;
+use crate::snapshot::{SnapshotStats, Snapshots};
+use crate::types::{Life, Seq};
+
+mod history;
+mod identity;
+mod providers;
+
+pub use history::Past;
+use identity::{Identity, IdentityFile};
+
+/// Told apart from the event log's id, so that no frame of one is ever taken for the other's.
+const SNAPSHOTS_ID: u64 = 0x536e_6170_7368_6f74;
+
+/// An open store.
+///
+/// ```
+/// use annals::{Actor, Handle, Store, Turn};
+/// use annals::rkyv::{Archive, Deserialize, Serialize};
+///
+/// #[derive(Default)]
+/// struct Counter(u64);
+///
+/// #[derive(Archive, Serialize, Deserialize)]
+/// #[rkyv(crate = annals::rkyv)]
+/// struct Added(u64);
+///
+/// impl Actor for Counter {
+///     type Event = Added;
+///     const KIND: &'static str = "counter";
+///     fn apply(&mut self, event: &Added) {
+///         self.0 += event.0;
+///     }
+/// }
+///
+/// struct Add(u64);
+/// impl Handle<Add> for Counter {
+///     type Reply = u64;
+///     fn handle(command: Add, turn: &mut Turn<'_, Self>) -> u64 {
+///         turn.emit(Added(command.0));
+///         turn.0
+///     }
+/// }
+///
+/// let dir = tempfile::tempdir()?;
+/// let store = Store::open(dir.path())?;
+/// assert_eq!(store.actor::<Counter>("visits")?.ask(Add(2))?, 2);
+/// drop(store);
+///
+/// let store = Store::open(dir.path())?;
+/// assert_eq!(store.actor::<Counter>("visits")?.ask(Add(3))?, 5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Dropping it closes it; see [`Store::close`].
+#[derive(Debug)]
+pub struct Store {
+    // In the order in which they end: no actor without a log, no log without the lock.
+    runtime: Runtime,
+    catalogue: Option<Catalogue>,
+    snapshots: Arc<Snapshots>,
+    events: Arc<Log>,
+    report: OpenReport,
+    close_deadline: Duration,
+    path: PathBuf,
+    _lock: Box<dyn LockGuard>,
+}
+
+/// What an open found and did.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OpenReport {
+    /// The store's random id.
+    pub store: u64,
+    /// The life that began.
+    pub life: Life,
+    /// The event log.
+    pub events: RecoveryReport,
+    /// The snapshot log.
+    pub snapshots: RecoveryReport,
+    /// From the call to the store.
+    pub took: Duration,
+}
+
+/// Numbers since the store was opened.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// The event log's.
+    pub log: LogStats,
+    /// The snapshot store's.
+    pub snapshots: SnapshotStats,
+    /// Actors in memory.
+    pub residents: usize,
+    /// Commands that were accepted and had no effect.
+    pub dead_letters: u64,
+}
+
+impl Store {
+    /// Opens the store at `path` with the defaults, or makes it.
+    ///
+    /// # Errors
+    /// [`OpenError`]: `Locked` where another process has it open, `Damage` where promised bytes
+    /// are gone (nothing is changed then), `Disk`, `Version`, `Layout`.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        StoreOptions::default().open(path)
+    }
+
+    /// What can be set before opening.
+    pub fn options() -> StoreOptions {
+        StoreOptions::default()
+    }
+
+    pub(crate) fn open_with(path: &Path, options: StoreOptions) -> Result<Self, Error> {
+        let began = options.clock.monotonic();
+        let disk = Arc::clone(&options.disk);
+        let lock = take(&*disk, path)?;
+        let (event_options, snapshot_options) = log_options(path, &options);
+        let begun = has_files(&*disk, &event_options.dir)?;
+        let identity_file = IdentityFile::read(&*disk, &path.join("identity"), begun)?;
+        let known = identity_file.identity;
+        let store = known.map_or_else(random, |identity| Ok(identity.store))?;
+        let evidence = known.map_or(0, |identity| identity.durable);
+
+        let events = Opening::new(&disk, event_options, store, evidence)?;
+        let snapshots = Opening::new(&disk, snapshot_options, store ^ SNAPSHOTS_ID, 0)?;
+        let life =
+            Life { number: known.map_or(0, |identity| identity.life.number) + 1, bits: random()? };
+        let identity = Identity {
+            store,
+            node: known.map_or_else(random, |identity| Ok(identity.node))?,
+            life,
+            durable: events.report().end,
+        };
+        // After what the old life left was made sound, before the first frame of the new one.
+        identity_file.write(&*disk, path, &identity)?;
+        let (events, event_report) = events.start(life)?;
+        let (snapshots, snapshot_report) = snapshots.start(life)?;
+        let events = Arc::new(events);
+        let thread = (options.threads, options.flush_interval);
+        let snapshots =
+            Snapshots::start(snapshots, Arc::clone(&events), thread, options.snapshot_bytes_max)?;
+        let snapshots = Arc::new(snapshots);
+        let catalogue = options
+            .catalogue
+            .then(|| Catalogue::start(path.join("catalogue"), Arc::clone(&events)))
+            .transpose()?;
+        let close_deadline = options.runtime.close_deadline;
+        let runtime = Runtime::start(
+            Arc::clone(&events) as Arc<dyn crate::actor::provider::EventStore>,
+            Arc::clone(&snapshots) as Arc<dyn crate::actor::provider::SnapshotStore>,
+            options.clock.clone(),
+            options.runtime,
+        )?;
+        let report = OpenReport {
+            store,
+            life,
+            events: event_report,
+            snapshots: snapshot_report,
+            took: options.clock.monotonic().saturating_sub(began),
+        };
+        let path = path.to_owned();
+        Ok(Self {
+            runtime,
+            catalogue,
+            snapshots,
+            events,
+            report,
+            close_deadline,
+            path,
+            _lock: lock,
+        })
+    }
+
+    /// The address of an actor: a name, not a spawn. It is loaded at its first command.
+    ///
+    /// # Errors
+    /// [`crate::actor::ActorError`]: `BadName`, `KindTaken`, `Collision`, `Closed`.
+    pub fn actor<A: Actor>(&self, name: &str) -> Result<Addr<A>, Error> {
+        Ok(self.runtime.actor(name)?)
+    }
+
+    /// The names of all actors of a kind that have events.
+    ///
+    /// # Errors
+    /// See [`crate::error::ReadError`].
+    pub fn names<A: Actor>(&self) -> Result<BTreeSet<String>, Error> {
+        Ok(match &self.catalogue {
+            Some(catalogue) => catalogue.names(A::KIND)?,
+            None => names_from(&self.events, 0, A::KIND)?,
+        })
+    }
+
+    /// The events of an actor after `after`, oldest first, without loading it. An actor that has
+    /// none has an empty history.
+    ///
+    /// # Errors
+    /// See [`crate::error::ReadError`]; [`crate::actor::ActorError::Stopped`] where an event
+    /// cannot be read.
+    pub fn history<A: Actor>(&self, name: &str, after: Seq) -> Result<Vec<Past<A::Event>>, Error> {
+        history::read::<A>(&self.events, name, after)
+    }
+
+    /// Makes everything that was acknowledged so far survive power loss.
+    ///
+    /// # Errors
+    /// [`crate::error::SyncError::InDoubt`]; the store is poisoned.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.events.sync()?;
+        Ok(())
+    }
+
+    /// What the open found and did.
+    pub fn report(&self) -> &OpenReport {
+        &self.report
+    }
+
+    /// What became of the catalogue; `None` while that is not known, or where there is none.
+    pub fn catalogue_state(&self) -> Option<CatalogueState> {
+        self.catalogue.as_ref().and_then(Catalogue::state)
+    }
+
+    /// Numbers since the store was opened.
+    pub fn stats(&self) -> StoreStats {
+        StoreStats {
+            log: self.events.stats(),
+            snapshots: self.snapshots.stats(),
+            residents: self.runtime.residents(),
+            dead_letters: self.runtime.dead_letters(),
+        }
+    }
+
+    /// The event log, for those who read it as a whole.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.events
+    }
+
+    /// The actors' runtime.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes no more commands, handles those accepted until `deadline`, makes everything durable
+    /// and closes the files. The next open goes on without a recovery.
+    ///
+    /// # Errors
+    /// [`crate::error::SyncError::InDoubt`] where the store is or becomes poisoned: the next
+    /// open recovers what had been acknowledged.
+    pub fn close(self, deadline: Duration) -> Result<CloseReport, Error> {
+        self.end(deadline)
+    }
+
+    fn end(&self, deadline: Duration) -> Result<CloseReport, Error> {
+        let report = self.runtime.close(deadline);
+        if let Some(catalogue) = &self.catalogue {
+            self.events.sync()?;
+            catalogue.close();
+        }
+        // The events first: snapshots cover nothing that is not there.
+        self.events.close()?;
+        self.snapshots.close()?;
+        Ok(report)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Whoever wants to know calls `close`.
+        drop(self.end(self.close_deadline));
+    }
+}
+
+/// Makes the folder and takes the lock.
+fn take(disk: &dyn Disk, path: &Path) -> Result<Box<dyn LockGuard>, OpenError> {
+    disk.create_dir(path).map_err(DiskError::at("creating", path))?;
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        disk.sync_dir(parent).map_err(DiskError::at("syncing", parent))?;
+    }
+    disk.lock(&path.join("LOCK")).map_err(|error| {
+        if error.kind() == std::io::ErrorKind::WouldBlock {
+            OpenError::Locked { path: path.to_owned(), owner: error.to_string() }
+        } else {
+            DiskError::at("locking", path)(error).into()
+        }
+    })
+}
+
+/// Is anything in the folder of the event log?
+fn has_files(disk: &dyn Disk, dir: &Path) -> Result<bool, DiskError> {
+    match disk.list(dir) {
+        Ok(entries) => Ok(entries.iter().any(|entry| entry.name.ends_with(".seg"))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(DiskError::at("listing", dir)(error)),
+    }
+}
+
+fn log_options(path: &Path, options: &StoreOptions) -> (LogOptions, LogOptions) {
+    let events = LogOptions {
+        dir: path.join("log"),
+        ring: Some(path.join("ring")),
+        mark: Some(path.join("mark")),
+        ring_bytes: options.ring_bytes,
+        segment_bytes_first: options.segment_bytes_first,
+        segment_bytes_max: options.segment_bytes_max,
+        frame_bytes_max: options.frame_bytes_max,
+        flush_interval: options.flush_interval,
+        flush_bytes: options.flush_bytes,
+        threads: options.threads,
+        rebuildable: false,
+        clock: options.clock.clone(),
+    };
+    // A frame holds the state, its name and headers.
+    let frame = (options.snapshot_bytes_max + (128 << 10)).next_multiple_of(4096);
+    let snapshots = LogOptions {
+        dir: path.join("snapshots"),
+        ring: None,
+        mark: None,
+        ring_bytes: frame * 2 + (8 << 10),
+        segment_bytes_max: options.segment_bytes_max.max(frame as u64 * 4),
+        frame_bytes_max: frame,
+        threads: false,
+        rebuildable: true,
+        ..events.clone()
+    };
+    (events, snapshots)
+}
+
+/// 64 random bits from the kernel.
+fn random() -> Result<u64, OpenError> {
+    let mut bytes = [0; 8];
+    let filled = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+    match filled {
+        Ok(8) => Ok(u64::from_le_bytes(bytes)),
+        Ok(_) | Err(_) => {
+            let error = filled.err().map_or_else(
+                || std::io::Error::from(std::io::ErrorKind::UnexpectedEof),
+                std::io::Error::from,
+            );
+            Err(DiskError::at("reading", "random bits".as_ref())(error).into())
+        }
+    }
+}
