@@ -24,8 +24,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use annals::error::{OpenError, ReadError};
 use annals::rkyv::{Archive, Deserialize, Serialize};
-use annals::{Actor, ActorOptions, Durability, Error, Handle, Store, Turn};
+use annals::{
+    Actor, ActorError, ActorOptions, Durability, Error, Handle, SnapshotPolicy, Store, Turn,
+};
 
 const HELP: &str = "\
 Usage: crash_child work DIR COUNT BATCH [--durability power|process] [--actors N]
@@ -112,7 +115,7 @@ impl Actor for Writer {
     }
 
     fn options() -> ActorOptions<Self> {
-        ActorOptions::new().snapshots(1, SNAPSHOT_EVERY)
+        ActorOptions::new().snapshots(1, SnapshotPolicy::every(SNAPSHOT_EVERY))
     }
 }
 
@@ -184,6 +187,12 @@ enum Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Store(error)
+    }
+}
+
+impl From<ActorError> for Failure {
+    fn from(error: ActorError) -> Self {
+        Self::Store(error.into())
     }
 }
 
@@ -396,6 +405,9 @@ fn lost(what: &str) -> ExitCode {
 
 /// Did the store say that promised bytes are gone?
 fn is_damage(error: &Error) -> bool {
-    use annals::error::{OpenError, ReadError};
-    matches!(error, Error::Open(OpenError::Damage(_)) | Error::Read(ReadError::Damage(_)))
+    match error {
+        Error::Open(OpenError::Damage(_)) | Error::Read(ReadError::Damage(_)) => true,
+        Error::Actor(ActorError::Read(error)) => matches!(**error, ReadError::Damage(_)),
+        _ => false,
+    }
 }
