@@ -18,9 +18,12 @@ mod store;
 pub mod time;
 pub mod types;
 
-pub use actor::{Actor, ActorOptions, Addr, Handle, SnapshotPolicy, Ticket, Turn, Value};
-pub use error::Error;
+pub use actor::{
+    Actor, ActorError, ActorOptions, Addr, Handle, Peek, Refused, RuntimeOptions, SnapshotPolicy,
+    Ticket, Turn, Value,
+};
+pub use error::{Error, OpenError};
 pub use options::StoreOptions;
 pub use rkyv;
 pub use store::{OpenReport, Past, Store, StoreStats};
-pub use types::Durability;
+pub use types::{Durability, HybridTime, Lsn, Seq, StreamId};
