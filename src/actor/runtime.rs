@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -71,6 +71,7 @@ impl Runtime {
             residents: AtomicUsize::new(0),
             dead_letters: AtomicU64::new(0),
             activity: AtomicU64::new(0),
+            poisoned: AtomicBool::new(false),
             ended: Mutex::new(0),
             changed: Condvar::new(),
             kinds: RwLock::default(),
@@ -200,6 +201,7 @@ pub(crate) struct Shared {
     dead_letters: AtomicU64,
     /// Visits ended since the gate began to close.
     activity: AtomicU64,
+    poisoned: AtomicBool,
     /// Threads that have ended.
     pub(crate) ended: Mutex<usize>,
     /// Of `ended` or `activity`.
@@ -311,6 +313,16 @@ impl Shared {
 
     pub(crate) fn resident_removed(&self) {
         self.residents.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A failed sync has come to notice.
+    pub(crate) fn note_poisoned(&self) {
+        self.poisoned.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        // Relaxed: it orders nothing; the store itself says what is durable.
+        self.poisoned.load(Ordering::Relaxed)
     }
 
     pub(crate) fn note_activity(&self) {
