@@ -116,8 +116,9 @@ impl Runtime {
     /// Accepts no more commands, and returns when those accepted have been handled, or at the
     /// deadline. Messages that they send to other actors are handled too.
     ///
-    /// At the deadline (and a fifth of a second more, where a turn does not end) whoever still waits gets [`ActorError::Closed`], and commands that were
-    /// told are counted as dead letters. What was appended is appended; nothing is synced here.
+    /// At the deadline (a fifth of a second later if a turn does not end) whoever still waits
+    /// gets [`ActorError::Closed`], and commands that were told are counted as dead letters. What
+    /// was appended is appended; nothing is synced here, and no snapshots are taken.
     /// Inside a turn it waits for nobody. A second call does nothing.
     pub fn close(&self, deadline: Duration) -> CloseReport {
         let Some(threads) = self.threads.lock().take() else { return CloseReport::default() };
