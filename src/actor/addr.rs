@@ -120,10 +120,7 @@ impl<A: Actor> Addr<A> {
         }
         let deadline = deadline.as_ref();
         match self.cell.serve(command) {
-            Served::Done(parked) => {
-                let events = self.cell.shared().events.as_ref();
-                parked.settle(events, deadline.map(Deadline::left))
-            }
+            Served::Done(parked) => parked.settle(self.cell.shared(), deadline.map(Deadline::left)),
             Served::Refused(_, why) => Err(why.into()),
             Served::Later(command) => {
                 let (slot, replier) = Slot::new();

@@ -149,6 +149,9 @@ pub struct RuntimeOptions {
     /// Threads that run what was told; default one per processor.
     pub workers: NonZeroUsize,
     /// How hard a turn must be stored before its reply leaves.
+    ///
+    /// Once a failed sync has been noticed, replies at [`Durability::Process`] leave as if they
+    /// were at [`Durability::Power`]: what is not on disk is in doubt.
     pub durability: Durability,
     /// How many states may be in memory, about; those unused for longest leave first.
     pub residents_max: usize,

@@ -10,9 +10,10 @@ use parking_lot::{Condvar, Mutex};
 
 use super::ActorError;
 use super::mailbox::Mark;
-use super::provider::EventStore;
+use super::runtime::Shared;
 use super::turn::in_turn;
 use super::worker::Resident;
+use crate::error::SyncError;
 use crate::time::Clock;
 
 /// The reply to a posted command, to be fetched when it is wanted.
@@ -79,8 +80,9 @@ impl<R> Parked<R> {
     }
 
     /// Whether it may leave now; `Some(Err)` if it never will.
-    fn check(&self, events: &dyn EventStore) -> Option<Result<(), ActorError>> {
+    fn check(&self, shared: &Shared) -> Option<Result<(), ActorError>> {
         let Some(mark) = self.mark else { return Some(Ok(())) };
+        let events = &shared.events;
         if events.durable() >= mark.get() {
             return Some(Ok(()));
         }
@@ -89,24 +91,27 @@ impl<R> Parked<R> {
         if events.durable() >= mark.get() {
             return Some(Ok(()));
         }
+        shared.note_poisoned();
         Some(Err(ActorError::InDoubt { lsn: mark, cause: Box::new(cause) }))
     }
 
     /// Waits until it may leave. A `Timeout` is told from the reply by the caller's `limit`.
-    fn wait(&self, events: &dyn EventStore, limit: Option<Duration>) -> Result<(), ActorError> {
+    fn wait(&self, shared: &Shared, limit: Option<Duration>) -> Result<(), ActorError> {
         match self.mark {
-            Some(mark) if events.durable() < mark.get() => Ok(events.wait_durable(mark, limit)?),
+            Some(mark) if shared.events.durable() < mark.get() => {
+                let waited = shared.events.wait_durable(mark, limit);
+                if let Err(SyncError::InDoubt { .. }) = waited {
+                    shared.note_poisoned();
+                }
+                Ok(waited?)
+            }
             _ => Ok(()),
         }
     }
 
     /// Waits until it may leave, and is the answer.
-    pub(crate) fn settle(
-        self,
-        events: &dyn EventStore,
-        limit: Option<Duration>,
-    ) -> Result<R, ActorError> {
-        self.wait(events, limit)?;
+    pub(crate) fn settle(self, shared: &Shared, limit: Option<Duration>) -> Result<R, ActorError> {
+        self.wait(shared, limit)?;
         self.result
     }
 }
@@ -147,8 +152,7 @@ impl<R: Send + 'static> Ticket<R> {
             self.state = State::Parked(parked);
         }
         if let State::Parked(parked) = &self.state {
-            let events = self.home.shared().events.as_ref();
-            match parked.wait(events, deadline.map(Deadline::left)) {
+            match parked.wait(self.home.shared(), deadline.map(Deadline::left)) {
                 Err(ActorError::Timeout) => return Err(ActorError::Timeout),
                 Err(error) => {
                     self.state = State::Taken;
@@ -170,7 +174,7 @@ impl<R: Send + 'static> Ticket<R> {
 
     fn take_if_durable(&mut self) -> Option<Result<R, ActorError>> {
         if let State::Parked(parked) = &self.state {
-            let checked = parked.check(self.home.shared().events.as_ref())?;
+            let checked = parked.check(self.home.shared())?;
             if let Err(error) = checked {
                 self.state = State::Taken;
                 return Some(Err(error));

@@ -307,8 +307,10 @@ where
         .durability
         .or(cell.kind.options.durability)
         .unwrap_or(cell.shared().options.durability);
-    // At `Process` an appended frame is durable enough, and all that `depends` names are.
-    let mark = if level == Durability::Power { depends } else { None };
+    // At `Process` an appended frame is durable enough, and all that `depends` names are. After
+    // a failed sync nobody knows what a reopen will find: then only the disk counts.
+    let waits = level == Durability::Power || cell.shared().is_poisoned();
+    let mark = if waits { depends } else { None };
     match (failure, reply) {
         (None, Some(reply)) => {
             desk.deliver(depends);
@@ -340,7 +342,11 @@ fn commit<A: Actor>(
         return Ok(());
     }
     let first = first.checked_add(1).unwrap_or(Seq::MAX);
-    let appended = cell.shared().events.append(&mut desk.batch, cell.stream, first)?;
+    let appended = cell.shared().events.append(&mut desk.batch, cell.stream, first);
+    if let Err(AppendError::Poisoned(_)) = appended {
+        cell.shared().note_poisoned();
+    }
+    let appended = appended?;
     live.lsn = Some(appended.lsn);
     live.end = Some(appended.end);
     Ok(())

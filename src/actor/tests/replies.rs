@@ -235,3 +235,19 @@ fn power_loss_takes_no_reply_back() {
     assert_eq!(list(&after, "a").ask(Get).unwrap().len(), told);
     assert_eq!(list(&after, "a").ask(Add(3)).unwrap(), 2);
 }
+
+#[test]
+fn after_a_failed_sync_nothing_that_is_not_on_disk_is_told_at_process_either() {
+    let memory = Memory::new();
+    let runtime = runtime(&memory);
+    let (clean, dirty) =
+        (runtime.actor::<Fast>("clean").unwrap(), runtime.actor::<Fast>("dirty").unwrap());
+    clean.ask(Add(1)).unwrap();
+    memory.advance(memory.end());
+    memory.hold();
+    dirty.ask(Add(1)).unwrap();
+    memory.poison();
+    assert!(matches!(clean.ask(Add(1)), Err(ActorError::Append(_))));
+    assert_eq!(clean.ask(Get).unwrap(), 1);
+    assert!(matches!(dirty.ask(Get), Err(ActorError::InDoubt { .. })));
+}
