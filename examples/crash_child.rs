@@ -20,15 +20,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use annals::actor::ActorError;
 use annals::error::{OpenError, ReadError};
 use annals::rkyv::{Archive, Deserialize, Serialize};
-use annals::{
-    Actor, ActorError, ActorOptions, Durability, Error, Handle, SnapshotPolicy, Store, Turn,
-};
+use annals::types::Seq;
+use annals::{Actor, ActorOptions, Durability, Error, Handle, Past, SnapshotPolicy, Store, Turn};
 
 const HELP: &str = "\
 Usage: crash_child work DIR COUNT BATCH [--durability power|process] [--actors N]
@@ -41,9 +42,12 @@ const EXIT_LOST: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 const EXIT_DAMAGE: u8 = 3;
 
-const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=256 << 10;
-const RING_BYTES: u64 = 256 << 10;
+const SEGMENT_BYTES_FIRST: u64 = 64 << 10;
+const SEGMENT_BYTES_MAX: u64 = 256 << 10;
+const RING_BYTES: usize = 256 << 10;
 const FRAME_BYTES_MAX: usize = 16 << 10;
+const SNAPSHOT_BYTES_MAX: usize = 4 << 10;
+const WORKERS: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 /// An actor is snapshotted after so many of its events.
 const SNAPSHOT_EVERY: u64 = 16;
 /// A group of this many events, with their headers, still fits into a frame.
@@ -199,11 +203,20 @@ impl From<ActorError> for Failure {
 fn open(dir: &Path, durability: Durability) -> Result<Store, Failure> {
     Ok(Store::options()
         .durability(durability)
-        .segment_bytes(SEGMENT_BYTES)
+        .segment_bytes(SEGMENT_BYTES_FIRST, SEGMENT_BYTES_MAX)
         .ring_bytes(RING_BYTES)
         .frame_bytes_max(FRAME_BYTES_MAX)
-        .workers(2)
+        .snapshot_bytes_max(SNAPSHOT_BYTES_MAX)
+        .workers(WORKERS)
         .open(dir)?)
+}
+
+fn close(store: Store) -> Result<(), Failure> {
+    let report = store.close(Duration::from_mins(1))?;
+    if report.dead_letters > 0 || report.threads_left > 0 {
+        return Err(Failure::Wrong(format!("not closed cleanly: {report:?}")));
+    }
+    Ok(())
 }
 
 /// Appends `count` events behind what is there.
@@ -229,8 +242,7 @@ fn work(task: &Task) -> Result<(), Failure> {
         index += 1;
         next = group.end();
     }
-    store.close(Duration::from_mins(1))?;
-    Ok(())
+    close(store)
 }
 
 impl Group {
@@ -276,7 +288,7 @@ fn verify(dir: &Path, acked: u64) -> Result<u64, Failure> {
     if there < acked {
         return Err(Failure::Wrong(format!("{acked} events were acknowledged, {there} are there")));
     }
-    store.close(Duration::from_mins(1))?;
+    close(store)?;
     Ok(there)
 }
 
@@ -286,8 +298,7 @@ fn verify_writer(store: &Store, writer: u64, writers: u64) -> Result<Vec<Group>,
     let mut folded = Writer::default();
     let mut groups: Vec<Group> = Vec::new();
     let mut rest = 0..0;
-    for entry in store.history::<Writer>(&name) {
-        let (seq, _, event) = entry?;
+    for Past { seq, event, .. } in store.history::<Writer>(&name, Seq::ZERO)? {
         let wrong = |what: &str| {
             let Written { number, group, .. } = &event;
             Err(Failure::Wrong(format!("{name}, event {seq} ({number} of {group:?}): {what}")))

@@ -58,6 +58,15 @@ pub(crate) fn open(dir: &Path, durability: Durability) -> Result<Store, annals::
     Store::options().durability(durability).open(dir)
 }
 
+/// Closes it, which leaves nothing undone.
+pub(crate) fn close(store: Store) -> Result<(), Failure> {
+    let report = store.close(Duration::from_mins(1))?;
+    if report.dead_letters > 0 || report.threads_left > 0 {
+        return Err(format!("not closed cleanly: {report:?}").into());
+    }
+    Ok(())
+}
+
 /// A case's name in the store.
 pub(crate) fn name_of(pathway: &Pathway, copy: u64) -> String {
     if copy == 0 { pathway.name.clone() } else { format!("{}#{copy}", pathway.name) }
@@ -187,7 +196,7 @@ pub(crate) fn live(plan: &Plan) -> Result<(), Failure> {
         Ok::<_, Failure>(())
     })?;
     say(&stats(&store, since.get()))?;
-    store.close(Duration::from_mins(1))?;
+    close(store)?;
     say(&Line::Done)?;
     Ok(())
 }
@@ -196,10 +205,10 @@ fn stats(store: &Store, since: Option<&Instant>) -> Line {
     let stats = store.stats();
     Line::Stats(Told {
         micros: since.map_or(0, |since| micros(since.elapsed())),
-        events: stats.events_appended,
-        commits: stats.commits,
-        bytes: stats.bytes_appended,
-        snapshots: stats.snapshots_taken,
+        events: stats.log.events,
+        commits: stats.log.commits,
+        bytes: stats.log.bytes,
+        snapshots: stats.snapshots.saved,
     })
 }
 
@@ -209,7 +218,7 @@ fn micros(time: Duration) -> u64 {
 
 /// How the store came up, in one word.
 fn opened(store: &Store, took: Duration) -> Line {
-    let recovery = store.recovery();
+    let recovery = &store.report().events;
     let how = match recovery.start {
         Start::Fresh => "fresh",
         Start::Continued => "clean",

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use annals::Store;
+use annals::types::Seq;
+use annals::{Past, Store};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use crate::case::{Case, Event, REFUSALS};
@@ -105,8 +106,7 @@ pub(crate) fn history(store: &Store, pathways: &[Pathway]) -> Result<(), Failure
             continue;
         }
         println!("\nCase {}, from its events:", pathway.name);
-        for entry in store.history::<Case>(&pathway.name) {
-            let (seq, _, event) = entry?;
+        for Past { seq, event, .. } in store.history::<Case>(&pathway.name, Seq::ZERO)? {
             match event {
                 Event::Accepted { at, activity, value, .. } => {
                     let value = value.map(|value| format!(" {value}")).unwrap_or_default();
