@@ -9,10 +9,10 @@ pub mod catalogue;
 #[cfg(any(test, feature = "internals"))]
 pub mod disk;
 #[cfg(not(any(test, feature = "internals")))]
+#[expect(unreachable_pub, reason = "public for tests and fuzz targets")]
 mod disk;
 pub mod error;
 pub mod log;
-mod options;
 pub mod snapshot;
 mod store;
 pub mod time;
@@ -23,7 +23,7 @@ pub use actor::{
     Ticket, Turn, Value,
 };
 pub use error::{Error, OpenError};
-pub use options::StoreOptions;
+
 pub use rkyv;
-pub use store::{OpenReport, Past, Store, StoreStats};
+pub use store::{OpenReport, Past, Store, StoreOptions, StoreStats};
 pub use types::{Durability, HybridTime, Lsn, Seq, StreamId};

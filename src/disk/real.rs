@@ -90,6 +90,10 @@ impl Disk for RealDisk {
             .create(true)
             .truncate(false)
             .open(path)?;
+        if let Some(name) = network_name(rustix::fs::fstatfs(&file)?.f_type) {
+            let refused = format!("a store cannot be kept on {name}, a network file system");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, refused));
+        }
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
@@ -98,10 +102,26 @@ impl Disk for RealDisk {
             }
             Err(error) => return Err(error.into()),
         }
-        file.set_len(0)?;
-        writeln!(file, "{}", std::process::id())?;
+        // For whoever is refused; the lock holds without it.
+        best_effort(file.set_len(0));
+        best_effort(writeln!(file, "{}", std::process::id()));
         Ok(Box::new(RealLock(file)))
     }
+}
+
+/// File systems whose locks, syncs and maps another machine answers for. The magic numbers are
+/// those of `statfs(2)`.
+fn network_name(magic: i64) -> Option<&'static str> {
+    Some(match magic {
+        0x6969 => "NFS",
+        0x517b | 0xff53_4d42 | 0xfe53_4d42 => "SMB",
+        0x00c3_6400 => "Ceph",
+        0x0102_1997 => "9P",
+        0x5346_414f => "AFS",
+        0x7375_7245 => "Coda",
+        0x0bd0_0bd0 => "Lustre",
+        _ => return None,
+    })
 }
 
 /// The lock is the open file's: it goes when the process does, however that ends.

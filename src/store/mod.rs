@@ -24,18 +24,19 @@ use crate::catalogue::{Catalogue, CatalogueState, names_from};
 use crate::disk::{Disk, LockGuard};
 use crate::error::{DiskError, Error, OpenError};
 use crate::log::{Log, LogOptions, LogStats, Opening, RecoveryReport, Totals};
-use crate::options::StoreOptions;
 use crate::snapshot::{SnapshotStats, Snapshots};
 use crate::types::{Life, Seq};
 
 mod history;
 mod identity;
+mod options;
 mod providers;
 #[cfg(test)]
 mod tests;
 
 pub use history::Past;
 use identity::{Identity, IdentityFile};
+pub use options::StoreOptions;
 
 /// Told apart from the event log's id, so that no frame of one is ever taken for the other's.
 const SNAPSHOTS_ID: u64 = 0x536e_6170_7368_6f74;
