@@ -249,7 +249,6 @@ impl<A: Actor> Cell<A> {
             if self.room(&lane).is_ok() {
                 break;
             }
-            lane.waiting += 1;
             if deadline.is_some_and(Deadline::is_over) {
                 return Err(ActorError::Timeout);
             }

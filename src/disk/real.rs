@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::{
@@ -120,6 +120,16 @@ impl File for RealFile {
 
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         self.0.read_at(buffer, at)
+    }
+
+    fn next_data(&self, from: u64) -> Option<u64> {
+        match rustix::fs::seek(&self.0, SeekFrom::Data(from)) {
+            Ok(offset) => Some(offset),
+            // Nothing but a hole up to the end.
+            Err(Errno::NXIO) => None,
+            // Not every file system can tell.
+            Err(_) => Some(from),
+        }
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {

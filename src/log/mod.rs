@@ -180,6 +180,8 @@ pub struct LogStats {
     pub drained_bytes: u64,
     /// Appends that found the ring full and stored it themselves.
     pub ring_full: u64,
+    /// Appends that found too much not durable and made it so themselves.
+    pub lag_waits: u64,
     /// Appends that waited for a segment to be prepared.
     pub segment_waits: u64,
     /// Segments sealed.
@@ -422,6 +424,7 @@ impl Log {
             drains: of(&shared.counts.drains),
             drained_bytes: of(&shared.counts.drained_bytes),
             ring_full: counts.ring_full,
+            lag_waits: counts.lag_waits,
             segment_waits: of(&shared.preparer.waits),
             seals: counts.seals,
             segments: shared.chain.read().segments().len() as u64,

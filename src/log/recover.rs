@@ -514,7 +514,7 @@ fn ring(
     if bytes == 0 || !bytes.is_multiple_of(PAGE_U64) {
         return Ok(nothing);
     }
-    let mut source = RingFileSource { file, path: path.clone(), bytes, buffer: Vec::new() };
+    let mut source = RingFileSource::new(file, path.clone(), bytes);
     let mut rescue: Vec<Rescue> = Vec::new();
     let walked = match walk(&mut source, chain, log, place, &mut |number, frame| {
         let offset = frame.header().offset;

@@ -65,6 +65,7 @@ pub(super) struct AppendCounts {
     pub events: u64,
     pub bytes: u64,
     pub ring_full: u64,
+    pub lag_waits: u64,
     pub seals: u64,
     /// Streams that began.
     pub streams: u64,
@@ -167,6 +168,13 @@ impl Shared {
     ) -> Result<(), AppendError> {
         let end = segment.header.base + appender.offset + bytes as u64;
         let ring = appender.ring.len() as u64;
+        // Recovery looks for evidence behind the first bad position no further than marks lag, so
+        // this is where they are kept from lagging further.
+        let lag_max = self.options.flush_bytes + ring;
+        if end.saturating_sub(self.durable.load(Ordering::Acquire)) > lag_max {
+            appender.counts.lag_waits += 1;
+            self.commit_below(end - lag_max).map_err(AppendError::Poisoned)?;
+        }
         // Acquire: pairs with the Release in `drain`; the kernel has copied what is below.
         let kept = |shared: &Self| shared.stored.load(Ordering::Acquire) / PAGE_U64 * PAGE_U64;
         if end.saturating_sub(kept(self)) > ring {
