@@ -22,7 +22,6 @@ const GRACE: Duration = Duration::from_millis(200);
 
 /// How a close went.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-#[must_use]
 #[non_exhaustive]
 pub struct CloseReport {
     /// Commands that were told and accepted, and not handled before the deadline.

@@ -31,6 +31,8 @@ use crate::types::{Life, Seq};
 mod history;
 mod identity;
 mod providers;
+#[cfg(test)]
+mod tests;
 
 pub use history::Past;
 use identity::{Identity, IdentityFile};
