@@ -22,10 +22,11 @@ use crate::log::frame::{Frame, RecordKind};
 use crate::log::{Limit, Log, name};
 use crate::types::{Seq, StreamId};
 
-/// A catalogue may take this long to open, before a new one is built beside it.
+/// A catalogue may take this long to open, before this life does without.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// How large a catalogue may be before it is built again: sled grows.
 const BYTES_MAX: u64 = 4 << 30;
+const TOO_LONG: &str = "it took too long to open";
 /// Frames between two stamps.
 const STAMP_EVERY: u64 = 10_000;
 const STAMP: &[u8] = b"stamp";
@@ -300,6 +301,10 @@ impl Worker {
                 Err(reason) => Some(reason),
             }
         };
+        if reason == Some(TOO_LONG) {
+            // It may still open, in a thread that nobody waits for: it is left to that one.
+            return (None, empty, CatalogueState::Absent(TOO_LONG.to_owned()));
+        }
         if reason.is_some() {
             if let Err(error) = std::fs::remove_dir_all(&self.dir) {
                 return (None, empty, CatalogueState::Absent(error.to_string()));
@@ -348,7 +353,7 @@ fn open_within(dir: &Path, limit: Duration) -> Result<sled::Db, &'static str> {
         Ok(Ok(Ok(tree))) => Ok(tree),
         Ok(Ok(Err(_error))) => Err("it does not open"),
         Ok(Err(_panic)) => Err("opening it panicked"),
-        Err(_timeout) => Err("it took too long to open"),
+        Err(_timeout) => Err(TOO_LONG),
     }
 }
 

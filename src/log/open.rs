@@ -26,7 +26,7 @@ use super::write::{AppendCounts, Appender};
 use super::{Closing, Counts, Log, LogOptions, Shared};
 use crate::disk::{Access, Disk, Fill, PAGE_U64, RingSource, RingWriter, map::heap_ring};
 use crate::error::{AppendError, DiskError, OpenError, ReadError, SyncError};
-use crate::types::{HybridTime, Life, Seq, StreamId};
+use crate::types::{Life, Seq, StreamId};
 
 /// How long the committer waits before it syncs a mark file that was written.
 const MARK_IDLE: Duration = Duration::from_millis(50);
@@ -110,7 +110,7 @@ impl Opening {
             offset: writing.as_ref().map_or(0, |segment| first - segment.header.base),
             segment: writing,
             begun: false,
-            time: HybridTime::default(),
+            time: survey.time,
             life,
             closing: Closing::Open,
             counts: AppendCounts::default(),
@@ -255,7 +255,7 @@ fn open_ring(disk: &dyn Disk, options: &LogOptions) -> Result<(RingWriter, RingS
 fn spawn(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>, DiskError> {
     shared.preparer.keep();
     let tasks: [(&str, fn(&Shared)); 3] =
-        [("annals-commit", committer), ("annals-drain", drainer), ("annals-keeper", keeper)];
+        [("annals-commit", committer), ("annals-drain", drainer), ("annals-segments", keeper)];
     let mut threads = Vec::new();
     for (name, task) in tasks {
         let shared_here = Arc::clone(shared);

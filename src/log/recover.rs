@@ -31,7 +31,7 @@ use super::segment::{FIRST_FRAME, SegmentHeader, base_of, file_path, read_header
 use super::slots;
 use crate::disk::{Access, Disk, File, PAGE_U64, read_full, write_full};
 use crate::error::{Damage, DamageReason, DiskError, OpenError, Reject};
-use crate::types::{Life, to_usize};
+use crate::types::{HybridTime, Life, to_usize};
 
 /// How the last life of a log ended.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -173,6 +173,8 @@ pub(super) struct Survey {
     pub place: Place,
     pub decision: Decision,
     pub mark: slots::Found,
+    /// The time of the newest frame.
+    pub time: HybridTime,
     /// What is known to have been appended below a position.
     pub counted: (Totals, u64),
     pub report: RecoveryReport,
@@ -227,6 +229,7 @@ pub(super) fn survey(
 
     let headers = chain.iter().filter_map(|link| link.end).max().unwrap_or(0);
     let behind = look_ahead(&mut source, &chain, log, place, options, mark)?;
+    let time = walked_ring.as_ref().map_or(walked.time, |ring| ring.time.max(walked.time));
     let ring_mark = walked_ring.as_ref().map_or(0, |ring| ring.durable);
     let durable = [known, headers, walked.durable, ring_mark, behind].into_iter().fold(0, u64::max);
     let ending = match chain.get(place.number) {
@@ -285,6 +288,7 @@ pub(super) fn survey(
         place,
         decision,
         mark: mark_found,
+        time,
         counted,
         report,
         rescue,
@@ -324,6 +328,7 @@ fn aside(
         place: Place { number: 0, offset: 0, life: Life { number: 0, bits: 0 }, closed: false },
         decision: Decision::Fresh,
         mark: slots::Found::default(),
+        time: HybridTime::default(),
         counted: (Totals::default(), 0),
         report,
         rescue: Vec::new(),

@@ -22,6 +22,7 @@ use rkyv::util::AlignedVec;
 use crate::error::{DiskError, OpenError, ReadError, Reject};
 use crate::log::frame::{Batch, Frame, RecordKind};
 use crate::log::{Log, name};
+use crate::time::Clock;
 use crate::types::{Lsn, Seq, StreamId};
 
 /// Snapshots that may wait for the thread.
@@ -259,6 +260,7 @@ impl Drop for Snapshots {
 impl Shared {
     fn write_all(&self, queue: &Receiver<NewSnapshot>, flush_interval: Duration) {
         let mut unsynced = 0;
+        let mut synced = Clock::System.monotonic_coarse();
         loop {
             match queue.recv_timeout(flush_interval) {
                 Ok(snapshot) => {
@@ -266,15 +268,17 @@ impl Shared {
                     self.write(&snapshot);
                     unsynced += 1;
                 }
-                Err(RecvTimeoutError::Timeout) if unsynced == 0 => continue,
-                Err(RecvTimeoutError::Timeout) => unsynced = UNSYNCED_MAX,
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            if unsynced >= UNSYNCED_MAX {
+            let now = Clock::System.monotonic_coarse();
+            let due = unsynced >= UNSYNCED_MAX || now.saturating_sub(synced) >= flush_interval;
+            if unsynced > 0 && due {
                 // A failure poisons this log alone: snapshots fail from here on, and are counted.
                 self.log.sync().unwrap_or_default();
                 self.log.keep();
                 unsynced = 0;
+                synced = now;
             }
         }
     }
