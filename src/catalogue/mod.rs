@@ -199,24 +199,21 @@ impl Worker {
         let (tree, mut stamp, state) = self.open();
         let mut tree = tree;
         *self.state.lock() = Some(state);
-        if let Some(open) = &tree {
-            if self.catch_up(open, &mut stamp).is_err() {
-                tree = None;
-            }
+        if let Some(open) = &tree
+            && self.catch_up(open, &mut stamp).is_err()
+        {
+            tree = None;
         }
         while let Ok(ask) = asks.recv() {
             let listed = match &tree {
                 Some(open) => self.list(open, &mut stamp, &ask.kind),
                 None => Err(()),
             };
-            let answer = match listed {
-                Ok(answer) => answer,
-                Err(()) => {
-                    // From here on the log is read.
-                    tree = None;
-                    names_from(&self.log, 0, &ask.kind)
-                }
-            };
+            let answer = listed.unwrap_or_else(|()| {
+                // From here on the log is read.
+                tree = None;
+                names_from(&self.log, 0, &ask.kind)
+            });
             // Who asked may have gone.
             drop(ask.answer.send(answer));
         }
@@ -305,10 +302,10 @@ impl Worker {
             // It may still open, in a thread that nobody waits for: it is left to that one.
             return (None, empty, CatalogueState::Absent(TOO_LONG.to_owned()));
         }
-        if reason.is_some() {
-            if let Err(error) = std::fs::remove_dir_all(&self.dir) {
-                return (None, empty, CatalogueState::Absent(error.to_string()));
-            }
+        if reason.is_some()
+            && let Err(error) = std::fs::remove_dir_all(&self.dir)
+        {
+            return (None, empty, CatalogueState::Absent(error.to_string()));
         }
         let state = reason.map_or(CatalogueState::New, CatalogueState::Rebuilt);
         match open_within(&self.dir, OPEN_LIMIT) {

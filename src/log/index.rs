@@ -314,7 +314,7 @@ impl Mapped {
                 Some((offset?, Life { number: number?, bits: bits? }))
             })
             .collect::<Option<_>>()?;
-        Some(Self { lives, words, rows, map })
+        Some(Self { map, lives, words, rows })
     }
 
     fn places(&self, stream: StreamId) -> Option<Places> {

@@ -149,7 +149,7 @@ impl LogOptions {
 enum Closing {
     Open,
     /// Nothing but the `Close` frame.
-    Closing,
+    LastFrame,
     Closed,
 }
 

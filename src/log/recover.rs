@@ -206,7 +206,7 @@ pub(super) fn survey(
     let Found { files, bad, leftovers, above } = found;
     let linked = match bad {
         Some(damage) => Err(damage),
-        None => link(files, options, log),
+        None => link(&files, options, log),
     };
     let (chain, dead) = match linked {
         Ok(linked) => linked,
@@ -228,7 +228,8 @@ pub(super) fn survey(
     let end = position(&chain, place);
 
     let headers = chain.iter().filter_map(|link| link.end).max().unwrap_or(0);
-    let behind = look_ahead(&mut source, &chain, log, place, options, mark)?;
+    let lives = lives(&chain, place, mark);
+    let behind = look_ahead(&mut source, &chain, (log, &lives), place, options)?;
     let time = walked_ring.as_ref().map_or(walked.time, |ring| ring.time.max(walked.time));
     let ring_mark = walked_ring.as_ref().map_or(0, |ring| ring.durable);
     let durable = [known, headers, walked.durable, ring_mark, behind].into_iter().fold(0, u64::max);
@@ -358,7 +359,7 @@ fn find(
     };
     let mut found = Found { files: Vec::new(), bad: None, leftovers: Vec::new(), above: 0 };
     for entry in entries {
-        if entry.name.ends_with(".tmp") || entry.name.ends_with(".itmp") {
+        if [".tmp", ".itmp"].iter().any(|ending| entry.name.ends_with(ending)) {
             found.leftovers.push(dir.join(&entry.name));
         }
         let Some(base) = base_of(&entry.name, "seg") else { continue };
@@ -399,7 +400,7 @@ fn find(
 
 /// Follows the headers from the first segment; answers the chain and the files that are dead.
 fn link(
-    files: Vec<Link>,
+    files: &[Link],
     options: &LogOptions,
     log: u64,
 ) -> Result<(Vec<Link>, Vec<PathBuf>), Damage> {
@@ -407,7 +408,7 @@ fn link(
         return Err(header_damage(other, "it belongs to another log"));
     }
     let mut followers: BTreeMap<u64, Vec<&Link>> = BTreeMap::new();
-    for link in &files {
+    for link in files {
         if let Some(previous) = link.header.previous {
             followers.entry(previous.base).or_default().push(link);
         }
@@ -423,7 +424,7 @@ fn link(
         next = after
             .iter()
             .filter(|after| end_of(after).is_some())
-            .chain(after.iter().filter(|after| end_of(after).is_none()).next_back())
+            .chain(after.iter().rfind(|after| end_of(after).is_none()))
             .max_by_key(|after| (end_of(after).is_some(), after.header.base))
             .copied();
         if let (Some(after), Some(last)) = (next, chain.last_mut()) {
@@ -432,7 +433,7 @@ fn link(
     }
     let newest = chain.last().map_or(0, |link| link.header.base);
     let mut dead = Vec::new();
-    for link in &files {
+    for link in files {
         if chain.iter().any(|chained| chained.header.base == link.header.base) {
             continue;
         }
@@ -538,22 +539,26 @@ fn ring(
     Ok((rescue, rescued, (rescued > 0).then_some(walked)))
 }
 
-/// The highest durable mark in any valid frame behind `place`, as far as marks can lag.
-fn look_ahead(
-    source: &mut SegmentSource,
-    chain: &[Link],
-    log: u64,
-    place: Place,
-    options: &LogOptions,
-    mark: Option<Mark>,
-) -> Result<u64, DiskError> {
-    let window =
-        2 * (options.flush_bytes + options.ring_bytes as u64) + 2 * options.frame_bytes_max as u64;
+/// The lives whose frames there may be, newest first.
+fn lives(chain: &[Link], place: Place, mark: Option<Mark>) -> Vec<Life> {
     let mut lives: Vec<Life> = chain.iter().map(|link| link.header.life).collect();
     lives.push(place.life);
     lives.extend(mark.map(|mark| mark.life));
     lives.sort_by_key(|life| std::cmp::Reverse(life.number));
     lives.dedup();
+    lives
+}
+
+/// The highest durable mark in any valid frame behind `place`, as far as marks can lag.
+fn look_ahead(
+    source: &mut SegmentSource,
+    chain: &[Link],
+    (log, lives): (u64, &[Life]),
+    place: Place,
+    options: &LogOptions,
+) -> Result<u64, DiskError> {
+    let window =
+        2 * (options.flush_bytes + options.ring_bytes as u64) + 2 * options.frame_bytes_max as u64;
     let from = position(chain, place);
     let mut highest = 0;
     for (number, link) in chain.iter().enumerate().skip(place.number) {
@@ -563,7 +568,7 @@ fn look_ahead(
         let start = if number == place.number { place.offset } else { FIRST_FRAME };
         let limit = from.saturating_add(window).saturating_sub(link.header.base);
         let range = start..limit.min(link.header.bytes);
-        highest = highest.max(highest_mark(source, link, (log, &lives), range)?);
+        highest = highest.max(highest_mark(source, link, (log, lives), range)?);
     }
     Ok(highest)
 }

@@ -205,12 +205,11 @@ impl Snapshots {
         let shared = &*self.shared;
         shared.log.stream_newest(stream, &mut |frame| {
             let snapshot = frame.as_ref().ok().and_then(SnapshotRef::of);
-            match snapshot.filter(|snapshot| shared.events.holds(snapshot.covers)) {
-                Some(snapshot) => visit(snapshot),
-                None => {
-                    shared.skipped.fetch_add(1, Ordering::Relaxed);
-                    ControlFlow::Continue(())
-                }
+            if let Some(snapshot) = snapshot.filter(|it| shared.events.holds(it.covers)) {
+                visit(snapshot)
+            } else {
+                shared.skipped.fetch_add(1, Ordering::Relaxed);
+                ControlFlow::Continue(())
             }
         })
     }
@@ -241,10 +240,9 @@ impl Snapshots {
     /// See [`crate::error::SyncError`].
     pub fn close(&self) -> Result<(), crate::error::SyncError> {
         self.queue.lock().take();
-        if let Some(thread) = self.thread.lock().take() {
-            if let Err(panic) = thread.join() {
-                std::panic::resume_unwind(panic);
-            }
+        let thread = self.thread.lock().take();
+        if let Some(Err(panic)) = thread.map(JoinHandle::join) {
+            std::panic::resume_unwind(panic);
         }
         self.shared.log.close()
     }
