@@ -380,6 +380,12 @@ impl Log {
         self.shared.index_sealed();
     }
 
+    /// What the keeper thread does besides, for tests that do without it: segments made ahead.
+    #[cfg(any(test, feature = "internals"))]
+    pub fn prepare_ahead(&self) {
+        while self.shared.preparer.make_ahead() {}
+    }
+
     /// Numbers since it was opened.
     pub fn stats(&self) -> LogStats {
         let shared = &*self.shared;

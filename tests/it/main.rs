@@ -1,1 +1,8 @@
-fn main() {}
+//! Tests of the log and the store on a simulated disk.
+//!
+//! `ANNALS_SEED` replays one seed, as a failure prints it; `ANNALS_STATES` multiplies how many
+//! states are looked at (default 1).
+#![expect(clippy::missing_panics_doc, reason = "tests panic")]
+
+mod crash;
+mod support;
