@@ -196,7 +196,7 @@ pub(super) fn survey(
     let Found { files, bad, leftovers, above } = found;
     let linked = match bad {
         Some(damage) => Err(damage),
-        None => link(files, options, log),
+        None => link(files, options, log)?,
     };
     let (chain, dead) = match linked {
         Ok(linked) => linked,
@@ -210,7 +210,7 @@ pub(super) fn survey(
     spares.extend(dead);
 
     let mut source = SegmentSource::default();
-    let from = starting_place(&mut source, &chain, log, mark)?;
+    let from = starting_place(&chain, log, mark)?;
     let walked = walk(&mut source, &chain, log, from, &mut |_, _| {})?;
     let (rescue, rescued, walked_ring) = ring(disk, options, &chain, log, walked.place)?;
     let place = walked_ring.as_ref().map_or(walked.place, |ring| ring.place);
@@ -352,14 +352,13 @@ fn find(disk: &Arc<dyn Disk>, options: &LogOptions) -> Result<Found, OpenError> 
     Ok(found)
 }
 
-/// Follows the headers from the first segment; answers the chain and the files that are dead.
-fn link(
-    files: Vec<Link>,
-    options: &LogOptions,
-    log: u64,
-) -> Result<(Vec<Link>, Vec<PathBuf>), Damage> {
+/// The chain, and the files that are dead; or what is wrong.
+type Linked = Result<(Vec<Link>, Vec<PathBuf>), Damage>;
+
+/// Follows the headers from the first segment.
+fn link(files: Vec<Link>, options: &LogOptions, log: u64) -> Result<Linked, DiskError> {
     if let Some(other) = files.iter().find(|link| link.header.log != log) {
-        return Err(header_damage(other, "it belongs to another log"));
+        return Ok(Err(header_damage(other, "it belongs to another log")));
     }
     let mut followers: BTreeMap<u64, Vec<&Link>> = BTreeMap::new();
     for link in &files {
@@ -391,19 +390,28 @@ fn link(
         if chain.iter().any(|chained| chained.header.base == link.header.base) {
             continue;
         }
-        let missing = link.header.previous.map_or(0, |previous| previous.base);
-        let named = files.iter().any(|other| other.header.base == missing);
-        if link.header.base > newest || !named {
-            return Err(Damage {
+        // What lies below the chain's newest was passed over by a recovery. What lies above it
+        // and holds nothing was prepared, and files prepared before it were removed before it
+        // was: a crash came in between, or kept one of the removals and not the other.
+        if link.header.base > newest && holds_frames(link, log)? {
+            let missing = link.header.previous.map_or(0, |previous| previous.base);
+            return Ok(Err(Damage {
                 file: file_path(&options.dir, missing, "seg"),
                 offset: 0,
                 lsns: missing..link.header.base,
                 reason: DamageReason::Missing,
-            });
+            }));
         }
         dead.push(link.path.clone());
     }
-    Ok((chain, dead))
+    Ok(Ok((chain, dead)))
+}
+
+/// Does a segment begin with a frame?
+fn holds_frames(link: &Link, log: u64) -> Result<bool, DiskError> {
+    let source = &mut SegmentSource::default();
+    let walked = walk(source, std::slice::from_ref(link), log, enter(0, link), &mut |_, _| {})?;
+    Ok(walked.frames > 0)
 }
 
 fn header_damage(link: &Link, reason: &'static str) -> Damage {
@@ -417,12 +425,7 @@ fn header_damage(link: &Link, reason: &'static str) -> Damage {
 
 /// Where the walk begins: the mark's frame boundary, else the segment before the newest one that
 /// begins with a frame.
-fn starting_place(
-    source: &mut SegmentSource,
-    chain: &[Link],
-    log: u64,
-    mark: Option<Mark>,
-) -> Result<Place, DiskError> {
+fn starting_place(chain: &[Link], log: u64, mark: Option<Mark>) -> Result<Place, DiskError> {
     if let Some(mark) = mark {
         let number = chain.partition_point(|link| link.header.base <= mark.boundary);
         if let Some((number, link)) =
@@ -440,9 +443,8 @@ fn starting_place(
     let mut number = chain.len().saturating_sub(1);
     while number > 0 {
         let Some(link) = chain.get(number) else { break };
-        let first = walk(source, std::slice::from_ref(link), log, enter(0, link), &mut |_, _| {})?;
         number -= 1;
-        if first.frames > 0 {
+        if holds_frames(link, log)? {
             break;
         }
     }

@@ -165,3 +165,36 @@ fn whatever_ends_a_life_what_was_promised_is_there_and_nothing_else() {
     }
     println!("{states} recoveries were looked at");
 }
+
+/// Segments that were prepared and not used are removed, oldest first, at close and in a
+/// recovery. After a crash in between, the younger one followed a file that was not there, and
+/// the log was refused as damaged.
+#[test]
+fn a_crash_between_two_removals_of_unused_segments_is_no_damage() {
+    for closes in [true, false] {
+        for crash in 0..20 {
+            for seed in 0..8 {
+                let mut disk = disk(seed);
+                let mut track = Track::new(tiny(true), 42);
+                track.reopen(&disk, life(1));
+                track.append(&disk, 0, 100).unwrap();
+                track.log.as_ref().unwrap().prepare_ahead();
+                if closes {
+                    disk.crash_at(crash);
+                    track.close(&disk).unwrap_or_default();
+                } else {
+                    disk = disk.kill();
+                    track.ended(End::Kill);
+                    disk.crash_at(crash);
+                    drop(track.open(&disk, life(2)));
+                }
+                let (next, end) = match seed {
+                    0 => (disk.kill(), End::Kill),
+                    _ => (disk.power_cut(seed), End::PowerCut),
+                };
+                track.ended(end);
+                track.reopen(&next, life(3));
+            }
+        }
+    }
+}
