@@ -117,10 +117,12 @@ impl World {
                 Ok(())
             }
             _ => {
-                if !disk.has_crashed() && self.random.once_in(8) {
-                    self.events.check_live();
-                }
-                self.snapshots.sync(&disk).map_err(|error| error.to_string())
+                let live = match self.random.once_in(8) && !disk.has_crashed() {
+                    true => self.events.check_live().map_err(|error| error.to_string()),
+                    false => Ok(()),
+                };
+                let synced = self.snapshots.sync(&disk).map_err(|error| error.to_string());
+                live.and(synced)
             }
         };
         if let Err(error) = done {

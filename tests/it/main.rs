@@ -5,4 +5,5 @@
 #![expect(clippy::missing_panics_doc, reason = "tests panic")]
 
 mod crash;
+mod exhaustive;
 mod support;

@@ -117,8 +117,6 @@ pub(crate) struct Oracle {
     /// Positions that were reported lost.
     lost: Vec<Entry>,
     numbers: u64,
-    /// What must be found at the next open.
-    floor: usize,
 }
 
 impl Oracle {
@@ -131,13 +129,13 @@ impl Oracle {
         self.entries.push(entry);
     }
 
-    /// The life is over. Of several ends without an open that succeeded the worst counts.
+    /// The life is over. Of several ends without an open that succeeded the worst counts: what
+    /// survives the process is then what must be found.
     pub(crate) fn ended(&mut self, end: End) {
         match end {
-            End::Kill => self.floor = self.floor.max(self.process),
+            End::Kill => {}
             End::PowerCut => self.process = self.power,
         }
-        self.floor = self.floor.min(self.process);
     }
 
     /// `found` is what is there after an open: it stays.
@@ -150,14 +148,13 @@ impl Oracle {
         if found.len() > self.entries.len() {
             return Err(format!("a phantom: {:?}", found[self.entries.len()]));
         }
-        if found.len() < self.floor {
-            let (count, floor) = (found.len(), self.floor);
-            return Err(format!("{count} frames of {floor} promised: {:?}", self.entries[count]));
+        if found.len() < self.process {
+            let (count, promised) = (found.len(), self.process);
+            return Err(format!("{count} of {promised} frames: no {:?}", self.entries[count]));
         }
         self.lost.extend(self.entries.drain(found.len()..));
         self.process = found.len();
         self.power = found.len();
-        self.floor = found.len();
         Ok(())
     }
 
@@ -234,10 +231,11 @@ impl Track {
     }
 
     /// Everything that was appended is read, in the middle of a life.
-    pub(crate) fn check_live(&self) {
-        let found = read_all(self.log()).unwrap();
+    pub(crate) fn check_live(&self) -> Result<(), ReadError> {
+        let found = read_all(self.log())?;
         assert_eq!(found, self.oracle.entries, "read back at once");
         self.check_streams();
+        Ok(())
     }
 
     fn check_streams(&self) {
