@@ -400,7 +400,12 @@ impl Log {
             appender.closing = Closing::Closing;
         }
         let begun = shared.append.lock().begun;
-        let closed = if begun && self.poisoned().is_none() { self.close_frame() } else { Ok(()) };
+        let closed = match (begun, self.poisoned()) {
+            (false, _) => Ok(()),
+            (true, None) => self.close_frame(),
+            // Says what is in doubt, if anything is.
+            (true, Some(_)) => self.sync(),
+        };
         shared.append.lock().closing = Closing::Closed;
         shared.tails.ring();
         stop(shared, &mut self.threads.lock());
