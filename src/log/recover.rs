@@ -221,6 +221,7 @@ pub(super) fn survey(
     let behind = look_ahead(&mut source, &chain, log, place, options, mark)?;
     let ring_mark = walked_ring.as_ref().map_or(0, |ring| ring.durable);
     let durable = [known, headers, walked.durable, ring_mark, behind].into_iter().fold(0, u64::max);
+    let (place, end) = step_back(&chain, place, durable).unwrap_or((place, end));
     let ending = match chain.get(place.number) {
         None => Ending::Empty,
         Some(link) if place.closed && has_room(link, place, options) => Ending::Closed,
@@ -534,6 +535,17 @@ fn position(chain: &[Link], place: Place) -> u64 {
 fn has_room(link: &Link, place: Place, options: &LogOptions) -> bool {
     let next = place.offset.next_multiple_of(PAGE_U64);
     next + PAGE_U64 + options.frame_bytes_max as u64 <= link.header.bytes
+}
+
+/// The end of the segment before, where the log ends in one that a recovery has made, that holds
+/// nothing and that nothing speaks of: if the sync of its name failed, then a later one may
+/// succeed without it, and a segment that names this one would follow nothing.
+fn step_back(chain: &[Link], place: Place, durable: u64) -> Option<(Place, u64)> {
+    let empty = chain.get(place.number).filter(|_| place.offset == FIRST_FRAME)?;
+    let number = place.number.checked_sub(1)?;
+    let before = chain.get(number)?;
+    let end = before.end.filter(|_| durable <= empty.header.base)?;
+    Some((Place { number, offset: end - before.header.base, ..place }, end))
 }
 
 /// Which frame is missing.

@@ -6,4 +6,5 @@
 
 mod crash;
 mod exhaustive;
+mod faults;
 mod support;
