@@ -106,8 +106,9 @@ fn prepared(seed: u64) -> (SimDisk, Track) {
     for bytes in [90, 700] {
         track.append(&disk, 0, bytes).unwrap();
     }
+    let next = disk.kill();
     track.ended(End::Kill);
-    (disk.kill(), track)
+    (next, track)
 }
 
 /// What is there after every kind of end is what was promised.
@@ -148,11 +149,17 @@ fn each_failure(failure: Failure, check: impl Fn(Op, &[String], &str)) -> u64 {
     let (log, _) = calls();
     let mut states = 0;
     for op in Op::ALL {
-        let count = log.iter().filter(|call| call.op == op).count() as u64;
+        let calls: Vec<&Call> = log.iter().filter(|call| call.op == op).collect();
+        let count = calls.len() as u64;
         let seeds = if op == Op::SyncDir { 16 } else { 2 };
         for (skip, seed) in (0..count).flat_map(|skip| (0..seeds).map(move |seed| (skip, seed))) {
             for for_ever in [false, true] {
                 let (disk, mut track) = prepared(seed);
+                let struck = calls[usize::try_from(skip).unwrap()];
+                if op == Op::Read && struck.path.ends_with("ring") {
+                    // It counts as missing.
+                    track.oracle.ended(End::PowerCut);
+                }
                 let fault = Fault::new(failure).on(op).after(skip);
                 disk.fail(if for_ever { fault.for_ever() } else { fault });
                 let what = format!("{failure:?} at {op:?} {skip}, {for_ever}, seed {seed}");
@@ -374,4 +381,16 @@ fn a_segment_whose_name_was_never_synced_is_not_built_upon() {
         track.wait_last(&disk).unwrap();
         check_after(&disk, &track, &format!("seed {seed}"));
     }
+}
+
+/// By decision: who loses the ring loses what was on the disk nowhere else, and nothing more.
+#[test]
+fn a_ring_that_cannot_be_read_takes_no_promise_about_power_with_it() {
+    let (disk, mut track) = prepared(1);
+    disk.fail(Fault::new(Failure::Io).on(Op::Read).at_path("ring").for_ever());
+    track.oracle.ended(End::PowerCut);
+    track.reopen(&disk, life(2));
+    track.append(&disk, 0, 100).unwrap();
+    track.wait_last(&disk).unwrap();
+    check_after(&disk, &track, "without a ring");
 }

@@ -349,6 +349,7 @@ impl Track {
     }
 
     /// The life is over; what is left of the log is dropped, as threads of a dead process are.
+    /// Its disk has ended before: else dropping the log would close it.
     pub(crate) fn ended(&mut self, end: End) {
         self.oracle.ended(end);
         self.log = None;
