@@ -5,6 +5,7 @@
 #![expect(clippy::missing_panics_doc, reason = "tests panic")]
 
 mod crash;
+mod damage;
 mod exhaustive;
 mod faults;
 mod support;
