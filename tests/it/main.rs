@@ -8,4 +8,5 @@ mod crash;
 mod damage;
 mod exhaustive;
 mod faults;
+mod store;
 mod support;
