@@ -154,7 +154,7 @@ impl World {
 #[test]
 fn whatever_ends_a_life_what_was_promised_is_there_and_nothing_else() {
     let mut states = 0;
-    for seed in seeds(400) {
+    for seed in seeds(1_500) {
         let _replay = Replay(seed);
         let mut world = World::new(seed);
         world.open();

@@ -4,6 +4,7 @@
 //! states are looked at (default 1).
 #![expect(clippy::missing_panics_doc, reason = "tests panic")]
 
+mod ablations;
 mod crash;
 mod damage;
 mod exhaustive;
