@@ -117,9 +117,10 @@ impl World {
                 Ok(())
             }
             _ => {
-                let live = match self.random.once_in(8) && !disk.has_crashed() {
-                    true => self.events.check_live().map_err(|error| error.to_string()),
-                    false => Ok(()),
+                let live = if self.random.once_in(8) && !disk.has_crashed() {
+                    self.events.check_live().map_err(|error| error.to_string())
+                } else {
+                    Ok(())
                 };
                 let synced = self.snapshots.sync(&disk).map_err(|error| error.to_string());
                 live.and(synced)

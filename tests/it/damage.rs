@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use annals::disk::sim::SimDisk;
 use annals::error::{Damage, OpenError, ReadError};
+use annals::log::LogOptions;
 
 use crate::support::{
     End, Entry, STREAMS, Track, disk, life, read_stream, read_until, scaled, snapshot, tiny,
@@ -32,9 +33,9 @@ enum Left {
 
 /// A log of several lives and many segments, with indexes and spares; and older copies of its
 /// files.
-fn log(left: Left, ring: bool) -> (SimDisk, Track, Vec<(PathBuf, Vec<u8>)>) {
+fn log(left: Left, options: LogOptions) -> (SimDisk, Track, Vec<(PathBuf, Vec<u8>)>) {
     let mut disk = disk(1);
-    let mut track = Track::new(tiny(ring), 42);
+    let mut track = Track::new(options, 42);
     let mut stale = Vec::new();
     let mut number = 0;
     for lives in 1..=4 {
@@ -183,20 +184,29 @@ fn every_damage(
 
 #[test]
 fn damage_to_any_file_is_noticed_or_harmless_and_never_a_panic() {
-    for left in [Left::Closed, Left::Killed] {
-        let (disk, track, stale) = log(left, true);
+    // In the large one a segment holds several lives.
+    for (segment_bytes, left) in [8 << 10, 64 << 10]
+        .into_iter()
+        .flat_map(|bytes| [Left::Closed, Left::Killed].map(|left| (bytes, left)))
+    {
+        let segments = LogOptions {
+            segment_bytes_first: segment_bytes,
+            segment_bytes_max: 64 << 10,
+            ..tiny(true)
+        };
+        let (disk, track, stale) = log(left, segments);
         let mut tally = Tally::default();
         every_damage(&disk, &stale, &mut |damaged, file, what| {
             trial(damaged, &track, file, &mut tally, &format!("{left:?}: {what}"));
         });
-        println!("{left:?}: {tally:?}");
+        println!("{segment_bytes}, {left:?}: {tally:?}");
         assert!(tally.refused > 0 && tally.noticed > 0 && tally.harmless > 0, "{tally:?}");
     }
 }
 
 #[test]
 fn a_log_that_can_be_rebuilt_opens_whatever_its_files_are() {
-    let (disk, track, stale) = log(Left::Closed, false);
+    let (disk, track, stale) = log(Left::Closed, tiny(false));
     let mut trials = 0;
     every_damage(&disk, &stale, &mut |damaged, _, what| {
         let mut track = track.clone();
@@ -212,18 +222,19 @@ fn a_log_that_can_be_rebuilt_opens_whatever_its_files_are() {
 
 #[test]
 fn without_indexes_or_mark_or_ring_a_closed_log_is_the_same() {
-    let (disk, track, _) = log(Left::Closed, true);
-    let derived: [fn(&str) -> bool; 4] = [
-        |name| name.ends_with(".idx"),
-        |name| name.ends_with("mark"),
-        |name| name.ends_with("ring"),
-        |name| !name.ends_with(".seg"),
+    let (disk, track, _) = log(Left::Closed, tiny(true));
+    let is = |path: &Path, ending: &str| path.extension().is_some_and(|it| it == ending);
+    let derived: [&dyn Fn(&Path) -> bool; 4] = [
+        &|path| is(path, "idx"),
+        &|path| path.ends_with("mark"),
+        &|path| path.ends_with("ring"),
+        &|path| !is(path, "seg"),
     ];
     for goes in derived {
         let damaged = disk.fork();
         let mut gone = 0;
         for (path, _) in disk.list_all() {
-            if goes(&path.to_string_lossy()) {
+            if goes(&path) {
                 damaged.delete(&path).unwrap();
                 gone += 1;
             }

@@ -43,7 +43,7 @@ fn script(disk: &SimDisk, track: &mut Track) -> Vec<String> {
                 answers.push(wait(disk, track));
             }
             if step == 4 {
-                answers.push(track.store(disk).map_or_else(|e| e.to_string(), |()| "".into()));
+                answers.push(track.store(disk).map_or_else(|e| e.to_string(), |()| String::new()));
                 let log = track.log.as_ref().unwrap();
                 log.prepare_ahead();
                 log.keep();

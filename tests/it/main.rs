@@ -2,8 +2,6 @@
 //!
 //! `ANNALS_SEED` replays one seed, as a failure prints it; `ANNALS_STATES` multiplies how many
 //! states are looked at (default 1).
-#![expect(clippy::missing_panics_doc, reason = "tests panic")]
-
 mod ablations;
 mod crash;
 mod damage;

@@ -105,6 +105,13 @@ impl Told {
     }
 }
 
+/// What was answered is on the disk.
+fn keep_all(told: &mut [Told; 4]) {
+    for told in told {
+        told.power = told.process;
+    }
+}
+
 fn open(disk: &SimDisk) -> Result<Store, Error> {
     Store::options()
         .disk(disk.handle())
@@ -193,7 +200,7 @@ fn run(seed: u64) -> u64 {
                     break;
                 }
                 if random.once_in(8) && store.sync().is_ok() && !disk.has_crashed() {
-                    told.iter_mut().for_each(|told| told.power = told.process);
+                    keep_all(&mut told);
                 }
             }
         }
@@ -204,7 +211,7 @@ fn run(seed: u64) -> u64 {
             let closed = store.close(Duration::from_secs(10));
             assert!(disk.has_crashed() || closed.is_ok(), "{closed:?}");
             if !disk.has_crashed() {
-                told.iter_mut().for_each(|told| told.power = told.process);
+                keep_all(&mut told);
             }
         }
         let (next, end) = match random.below(3) {
@@ -213,7 +220,9 @@ fn run(seed: u64) -> u64 {
             _ => (disk.power_cut(random.bits()), End::PowerCut),
         };
         drop(store);
-        told.iter_mut().for_each(|told| told.ended(end));
+        for told in &mut told {
+            told.ended(end);
+        }
         disk = next;
     }
     let store = open(&disk).unwrap_or_else(|error| panic!("refused: {error}"));

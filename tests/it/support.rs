@@ -357,7 +357,7 @@ impl Track {
 }
 
 /// What a user's frame holds.
-pub(crate) fn entry_of(frame: &Frame<'_>) -> Result<Entry, ReadError> {
+fn entry_of(frame: &Frame<'_>) -> Entry {
     let record = frame.records().next().expect("a record").expect("a sound record");
     let number = u64::from_le_bytes(*record.payload.first_chunk().expect("a number"));
     let bytes = record.payload.len();
@@ -365,7 +365,7 @@ pub(crate) fn entry_of(frame: &Frame<'_>) -> Result<Entry, ReadError> {
     let id = frame.header().stream;
     let stream = (0..STREAMS).find(|number| stream(*number) == id).expect("a known stream");
     let (lsn, seq) = (frame.lsn().get(), frame.header().seq.get());
-    Ok(Entry { lsn, end: frame.end(), stream, seq, number, bytes })
+    Entry { lsn, end: frame.end(), stream, seq, number, bytes }
 }
 
 /// All users' frames, in order.
@@ -381,7 +381,7 @@ pub(crate) fn read_until(log: &Log) -> (Vec<Entry>, Option<ReadError>) {
         let mut frames = log.frames(0, Limit::Written)?;
         while let Some(frame) = frames.next()? {
             if frame.header().stream != StreamId::SYSTEM {
-                found.push(entry_of(&frame)?);
+                found.push(entry_of(&frame));
             }
         }
         Ok(())
@@ -393,7 +393,7 @@ pub(crate) fn read_until(log: &Log) -> (Vec<Entry>, Option<ReadError>) {
 pub(crate) fn read_stream(log: &Log, number: u64) -> Result<Vec<Entry>, ReadError> {
     let mut found = Vec::new();
     log.stream(stream(number), Seq::ZERO, &mut |frame| {
-        found.extend(entry_of(&frame));
+        found.push(entry_of(&frame));
         ControlFlow::Continue(())
     })?;
     Ok(found)
