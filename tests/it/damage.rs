@@ -247,3 +247,25 @@ fn without_indexes_or_mark_or_ring_a_closed_log_is_the_same() {
         assert_eq!(track.oracle.power, track.oracle.entries.len());
     }
 }
+
+/// A rebuildable log sets all its files aside, and may crash before the indexes are removed: the
+/// next segments have the same bases, and the old indexes were taken for theirs.
+#[test]
+fn an_index_that_is_left_of_another_segment_is_not_believed() {
+    let (first, _, _) = log(Left::Closed, tiny(false));
+    let second = disk(2);
+    let mut track = Track::new(tiny(false), 42);
+    track.open(&second, life(101)).unwrap();
+    for number in 0..20 {
+        track.append(&second, number % STREAMS, 900).unwrap();
+    }
+    track.close(&second).unwrap();
+    for (path, _) in first.list_all() {
+        if path.extension().is_some_and(|ending| ending == "idx") {
+            second.put(&path, first.copy_bytes(&path).unwrap()).unwrap();
+        }
+    }
+    let second = second.kill();
+    track.ended(End::Kill);
+    track.reopen(&second, life(102));
+}
