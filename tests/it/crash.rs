@@ -201,3 +201,39 @@ fn a_crash_between_two_removals_of_unused_segments_is_no_damage() {
         }
     }
 }
+
+/// Long enough that the recovery begins in the middle of a life.
+#[test]
+fn a_long_life_is_recovered_from_where_its_mark_says() {
+    for seed in seeds(60) {
+        let _replay = Replay(seed);
+        let mut random = Random::new(seed);
+        let mut disk = disk(seed);
+        let mut options = tiny(true);
+        options.segment_bytes_max = 64 << 10;
+        let mut track = Track::new(options, 42);
+        track.reopen(&disk, life(1));
+        for lives in 2..4 {
+            disk.crash_at(500 + random.below(4_000) as u64);
+            for number in 0..700 {
+                let bytes = 2_000 + random.below(2_000);
+                let appended = track.append(&disk, number % STREAMS, bytes).is_ok();
+                let waited = !random.once_in(3) || track.wait_last(&disk).is_ok();
+                assert!(appended && waited || disk.has_crashed());
+                if disk.has_crashed() {
+                    break;
+                }
+            }
+            let (next, end) = match random.below(3) {
+                0 => (disk.kill(), End::Kill),
+                1 => (disk.power_cut_losing_all(), End::PowerCut),
+                _ => (disk.power_cut(random.bits()), End::PowerCut),
+            };
+            track.ended(end);
+            disk = next;
+            let whole: u64 = disk.list_all().iter().map(|(_, bytes)| bytes).sum();
+            let report = track.reopen(&disk, life(lives));
+            assert!(whole < 2 << 20 || report.bytes < 5 << 18, "{report:?} of {whole} bytes");
+        }
+    }
+}
