@@ -20,12 +20,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use annals::actor::ActorError;
+use annals::error::{OpenError, ReadError};
 use annals::rkyv::{Archive, Deserialize, Serialize};
-use annals::{Actor, ActorOptions, Durability, Error, Handle, Store, Turn};
+use annals::types::Seq;
+use annals::{Actor, ActorOptions, Durability, Error, Handle, Past, SnapshotPolicy, Store, Turn};
 
 const HELP: &str = "\
 Usage: crash_child work DIR COUNT BATCH [--durability power|process] [--actors N]
@@ -38,9 +42,12 @@ const EXIT_LOST: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 const EXIT_DAMAGE: u8 = 3;
 
-const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=256 << 10;
-const RING_BYTES: u64 = 256 << 10;
+const SEGMENT_BYTES_FIRST: u64 = 64 << 10;
+const SEGMENT_BYTES_MAX: u64 = 256 << 10;
+const RING_BYTES: usize = 256 << 10;
 const FRAME_BYTES_MAX: usize = 16 << 10;
+const SNAPSHOT_BYTES_MAX: usize = 4 << 10;
+const WORKERS: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 /// An actor is snapshotted after so many of its events.
 const SNAPSHOT_EVERY: u64 = 16;
 /// A group of this many events, with their headers, still fits into a frame.
@@ -112,7 +119,7 @@ impl Actor for Writer {
     }
 
     fn options() -> ActorOptions<Self> {
-        ActorOptions::new().snapshots(1, SNAPSHOT_EVERY)
+        ActorOptions::new().snapshots(1, SnapshotPolicy::every(SNAPSHOT_EVERY))
     }
 }
 
@@ -187,14 +194,29 @@ impl From<Error> for Failure {
     }
 }
 
+impl From<ActorError> for Failure {
+    fn from(error: ActorError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
 fn open(dir: &Path, durability: Durability) -> Result<Store, Failure> {
     Ok(Store::options()
         .durability(durability)
-        .segment_bytes(SEGMENT_BYTES)
+        .segment_bytes(SEGMENT_BYTES_FIRST, SEGMENT_BYTES_MAX)
         .ring_bytes(RING_BYTES)
         .frame_bytes_max(FRAME_BYTES_MAX)
-        .workers(2)
+        .snapshot_bytes_max(SNAPSHOT_BYTES_MAX)
+        .workers(WORKERS)
         .open(dir)?)
+}
+
+fn close(store: Store) -> Result<(), Failure> {
+    let report = store.close(Duration::from_mins(1))?;
+    if report.dead_letters > 0 || report.threads_left > 0 {
+        return Err(Failure::Wrong(format!("not closed cleanly: {report:?}")));
+    }
+    Ok(())
 }
 
 /// Appends `count` events behind what is there.
@@ -220,8 +242,7 @@ fn work(task: &Task) -> Result<(), Failure> {
         index += 1;
         next = group.end();
     }
-    store.close(Duration::from_mins(1))?;
-    Ok(())
+    close(store)
 }
 
 impl Group {
@@ -267,7 +288,7 @@ fn verify(dir: &Path, acked: u64) -> Result<u64, Failure> {
     if there < acked {
         return Err(Failure::Wrong(format!("{acked} events were acknowledged, {there} are there")));
     }
-    store.close(Duration::from_mins(1))?;
+    close(store)?;
     Ok(there)
 }
 
@@ -277,8 +298,7 @@ fn verify_writer(store: &Store, writer: u64, writers: u64) -> Result<Vec<Group>,
     let mut folded = Writer::default();
     let mut groups: Vec<Group> = Vec::new();
     let mut rest = 0..0;
-    for entry in store.history::<Writer>(&name) {
-        let (seq, _, event) = entry?;
+    for Past { seq, event, .. } in store.history::<Writer>(&name, Seq::ZERO)? {
         let wrong = |what: &str| {
             let Written { number, group, .. } = &event;
             Err(Failure::Wrong(format!("{name}, event {seq} ({number} of {group:?}): {what}")))
@@ -396,6 +416,9 @@ fn lost(what: &str) -> ExitCode {
 
 /// Did the store say that promised bytes are gone?
 fn is_damage(error: &Error) -> bool {
-    use annals::error::{OpenError, ReadError};
-    matches!(error, Error::Open(OpenError::Damage(_)) | Error::Read(ReadError::Damage(_)))
+    match error {
+        Error::Open(OpenError::Damage(_)) | Error::Read(ReadError::Damage(_)) => true,
+        Error::Actor(ActorError::Read(error)) => matches!(**error, ReadError::Damage(_)),
+        _ => false,
+    }
 }

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 /// A ratchet: make it smaller when all files are, never larger.
 const FILE_LINES_MAX: usize = 700;
+/// Files that were longer before they were looked at: each may shrink, none may grow, and one
+/// that has become short enough leaves this list.
+const LONGER: [(&str, usize); 1] = [("src/disk/sim/tests.rs", 931)];
 const COLUMNS_MAX: usize = 100;
 
 /// The layers of `src/`, lowest first. Code may name its own layer and those below.
@@ -376,9 +379,14 @@ fn lines_are_short(file: &File) -> Vec<String> {
 
 fn files_are_short(file: &File) -> Vec<String> {
     let lines = file.text.lines().count();
-    if lines > FILE_LINES_MAX {
-        let what = format!("{lines} lines, more than {FILE_LINES_MAX}: look for the hidden noun");
+    let longer = LONGER.iter().find(|(path, _)| *path == file.path).map(|(_, lines)| *lines);
+    let max = longer.unwrap_or(FILE_LINES_MAX);
+    if lines > max {
+        let what = format!("{lines} lines, more than {max}: look for the hidden noun");
         return vec![file.finding(lines, &what)];
+    }
+    if longer.is_some() && lines <= FILE_LINES_MAX {
+        return vec![file.finding(lines, "short enough: take it off the list LONGER")];
     }
     Vec::new()
 }
@@ -557,6 +565,7 @@ fn each_rule_finds_a_file_that_breaks_it() {
         (sources_are_ascii, here, not_ascii, "// e"),
         (lines_are_short, here, &*long_line, &long_line[1..]),
         (files_are_short, here, &*long_file, &long_file[1..]),
+        (files_are_short, LONGER[0].0, "short", &*long_file),
         (nothing_is_left_to_do, here, "fn a() { todo!() }", "// todo!()"),
         (nothing_is_left_to_do, here, "dbg!(a);", "todo(a);"),
         (no_path_of_a_machine, here, &*home, "see home"),

@@ -6,7 +6,7 @@
 //! after a crash is recognised, and none is counted twice.**
 
 use annals::rkyv::{Archive, Deserialize, Serialize};
-use annals::{Actor, ActorOptions, Handle, Turn};
+use annals::{Actor, ActorOptions, Handle, SnapshotPolicy, Turn};
 
 /// A snapshot after so many events of a case.
 const SNAPSHOT_EVERY: u64 = 16;
@@ -178,7 +178,7 @@ impl Actor for Case {
     }
 
     fn options() -> ActorOptions<Self> {
-        ActorOptions::new().snapshots(1, SNAPSHOT_EVERY)
+        ActorOptions::new().snapshots(1, SnapshotPolicy::every(SNAPSHOT_EVERY))
     }
 }
 

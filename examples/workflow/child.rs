@@ -13,11 +13,13 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use annals::actor::MAILBOX_COMMANDS;
+use annals::log::Start;
 use annals::{Durability, Store, Ticket};
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use rustix::process::{Signal, getpid, kill_process};
@@ -27,12 +29,13 @@ use crate::csv::{self, Pathway};
 
 /// Threads that feed.
 pub(crate) const FEEDERS: usize = 4;
-/// Commands that each of them has in flight.
+/// Commands that each of them has in flight: less than a mailbox holds, so none is refused.
 const IN_FLIGHT: usize = 256;
+const _: () = assert!(IN_FLIGHT < MAILBOX_COMMANDS as usize);
 /// A feeder speaks after so many answers.
 const ANSWERS_PER_LINE: u64 = 64;
 /// The store's counters are told this often.
-const TICK: Duration = Duration::from_millis(10);
+const TICK: Duration = Duration::from_millis(2);
 
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
@@ -55,6 +58,15 @@ pub(crate) fn open(dir: &Path, durability: Durability) -> Result<Store, annals::
     Store::options().durability(durability).open(dir)
 }
 
+/// Closes it, which leaves nothing undone.
+pub(crate) fn close(store: Store) -> Result<(), Failure> {
+    let report = store.close(Duration::from_mins(1))?;
+    if report.dead_letters > 0 || report.threads_left > 0 {
+        return Err(format!("not closed cleanly: {report:?}").into());
+    }
+    Ok(())
+}
+
 /// A case's name in the store.
 pub(crate) fn name_of(pathway: &Pathway, copy: u64) -> String {
     if copy == 0 { pathway.name.clone() } else { format!("{}#{copy}", pathway.name) }
@@ -63,6 +75,8 @@ pub(crate) fn name_of(pathway: &Pathway, copy: u64) -> String {
 /// The store's counters, since it was opened.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Told {
+    /// Since feeding began.
+    pub(crate) micros: u64,
     pub(crate) events: u64,
     pub(crate) commits: u64,
     pub(crate) bytes: u64,
@@ -72,6 +86,8 @@ pub(crate) struct Told {
 /// What a life tells its parent, one line each.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Line {
+    /// Everything else is ready: the store is opened now.
+    Opening,
     /// The store is open.
     Opened { micros: u64, rescued: u64, how: String },
     /// Rows of its share that a feeder found consumed.
@@ -87,11 +103,12 @@ pub(crate) enum Line {
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Opening => f.write_str("opening"),
             Self::Opened { micros, rescued, how } => write!(f, "opened {micros} {rescued} {how}"),
             Self::Found { feeder, rows } => write!(f, "found {feeder} {rows}"),
             Self::Acked { feeder, rows } => write!(f, "acked {feeder} {rows}"),
-            Self::Stats(Told { events, commits, bytes, snapshots }) => {
-                write!(f, "stats {events} {commits} {bytes} {snapshots}")
+            Self::Stats(Told { micros, events, commits, bytes, snapshots }) => {
+                write!(f, "stats {micros} {events} {commits} {bytes} {snapshots}")
             }
             Self::Done => f.write_str("done"),
         }
@@ -111,6 +128,7 @@ impl FromStr for Line {
             _ => Err(format!("{line}: no such feeder")),
         };
         Ok(match words.as_slice() {
+            ["opening"] => Self::Opening,
             ["opened", micros, rescued, how] => Self::Opened {
                 micros: number(micros)?,
                 rescued: number(rescued)?,
@@ -118,7 +136,8 @@ impl FromStr for Line {
             },
             ["found", who, rows] => Self::Found { feeder: feeder(who)?, rows: number(rows)? },
             ["acked", who, rows] => Self::Acked { feeder: feeder(who)?, rows: number(rows)? },
-            ["stats", events, commits, bytes, snapshots] => Self::Stats(Told {
+            ["stats", micros, events, commits, bytes, snapshots] => Self::Stats(Told {
+                micros: number(micros)?,
                 events: number(events)?,
                 commits: number(commits)?,
                 bytes: number(bytes)?,
@@ -140,17 +159,25 @@ fn say(line: &Line) -> io::Result<()> {
 /// Lives until everything is fed. Does not return if it is killed.
 pub(crate) fn live(plan: &Plan) -> Result<(), Failure> {
     let pathways = csv::read(&plan.data)?;
+    say(&Line::Opening)?;
     let before = Instant::now();
     let store = open(&plan.dir, plan.durability)?;
     say(&opened(&store, before.elapsed()))?;
 
     let posted = AtomicU64::new(0);
-    let start = Barrier::new(FEEDERS);
+    let (start, since) = (Barrier::new(FEEDERS), OnceLock::new());
     let (alive, ended) = bounded::<()>(0);
     thread::scope(|scope| {
         let feeders: Vec<_> = (0..FEEDERS)
             .map(|number| {
-                let feeder = Feeder { number, store: &store, plan, posted: &posted, start: &start };
+                let feeder = Feeder {
+                    number,
+                    store: &store,
+                    plan,
+                    posted: &posted,
+                    start: &start,
+                    since: &since,
+                };
                 let (pathways, alive) = (&pathways, alive.clone());
                 scope.spawn(move || {
                     let result = feeder.feed(pathways);
@@ -161,37 +188,44 @@ pub(crate) fn live(plan: &Plan) -> Result<(), Failure> {
             .collect();
         drop(alive);
         while ended.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-            say(&stats(&store))?;
+            say(&stats(&store, since.get()))?;
         }
         for feeder in feeders {
             feeder.join().map_err(|_panic| "a feeder panicked")??;
         }
         Ok::<_, Failure>(())
     })?;
-    say(&stats(&store))?;
-    store.close(Duration::from_mins(1))?;
+    say(&stats(&store, since.get()))?;
+    close(store)?;
     say(&Line::Done)?;
     Ok(())
 }
 
-fn stats(store: &Store) -> Line {
+fn stats(store: &Store, since: Option<&Instant>) -> Line {
     let stats = store.stats();
     Line::Stats(Told {
-        events: stats.events_appended,
-        commits: stats.commits,
-        bytes: stats.bytes_appended,
-        snapshots: stats.snapshots_taken,
+        micros: since.map_or(0, |since| micros(since.elapsed())),
+        events: stats.log.events,
+        commits: stats.log.commits,
+        bytes: stats.log.bytes,
+        snapshots: stats.snapshots.saved,
     })
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// How the store came up, in one word.
 fn opened(store: &Store, took: Duration) -> Line {
-    let recovery = store.recovery();
-    Line::Opened {
-        micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-        rescued: recovery.rescued,
-        how: recovery.how.to_string(),
-    }
+    let recovery = &store.report().events;
+    let how = match recovery.start {
+        Start::Fresh => "fresh",
+        Start::Continued => "clean",
+        Start::Recovered => "recovered",
+        Start::SetAside => "set-aside",
+    };
+    Line::Opened { micros: micros(took), rescued: recovery.rescued, how: how.to_owned() }
 }
 
 /// Feeds its share: every fourth case of every copy.
@@ -201,6 +235,7 @@ struct Feeder<'a> {
     plan: &'a Plan,
     posted: &'a AtomicU64,
     start: &'a Barrier,
+    since: &'a OnceLock<Instant>,
 }
 
 /// One copy of a feeder's share.
@@ -269,6 +304,7 @@ impl Feeder<'_> {
         let rows: u64 = consumed.iter().copied().map(u64::from).sum();
         let said = say(&Line::Found { feeder: self.number, rows: copy.base + rows });
         self.start.wait();
+        self.since.get_or_init(Instant::now);
         said
     }
 
@@ -289,7 +325,8 @@ impl Feeder<'_> {
             let row = share[turn.case].rows[turn.row as usize];
             let command =
                 Observe { row: turn.row, at: row.at, activity: row.activity, value: row.value };
-            flight.push_back((position, cases[turn.case].post(command)?));
+            let ticket = cases[turn.case].post(command).map_err(|refused| refused.why)?;
+            flight.push_back((position, ticket));
             self.count();
         }
         while !flight.is_empty() {
@@ -343,15 +380,16 @@ mod tests {
     #[test]
     fn a_line_comes_back_as_it_was_said_and_a_cut_one_does_not_come_back() {
         for line in [
+            Line::Opening,
             Line::Opened { micros: 1200, rescued: 31, how: "recovered".to_owned() },
             Line::Found { feeder: 1, rows: 17 },
             Line::Acked { feeder: 3, rows: 64 },
-            Line::Stats(Told { events: 1, commits: 2, bytes: 3, snapshots: 4 }),
+            Line::Stats(Told { micros: 1, events: 2, commits: 3, bytes: 4, snapshots: 5 }),
             Line::Done,
         ] {
             assert_eq!(line.to_string().parse(), Ok(line.clone()));
         }
-        for cut in ["", "opened", "acked 1", "acked 9 3", "stats 1 2 3", "don"] {
+        for cut in ["", "opened", "acked 1", "acked 9 3", "stats 1 2 3 4", "don"] {
             assert!(cut.parse::<Line>().is_err(), "{cut}");
         }
     }

@@ -1,8 +1,8 @@
 //! The parent: gives birth to one life after another, kills them at random moments, and listens.
 //!
 //! Most lives die by their own hand right after a random command, while other threads are in the
-//! middle of theirs; some are killed from outside after a random time, which may hit the opening
-//! and the recovery. The last one is left to finish.
+//! middle of theirs; some are killed from outside a random time after they began to open the
+//! store, which may hit the recovery. The last one is left to finish.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,8 +14,8 @@ use indicatif::ProgressBar;
 
 use crate::child::{FEEDERS, Failure, Line, Plan, Told};
 
-/// A kill from outside comes after at most this.
-const OUTSIDE_MILLIS_MAX: u64 = 30;
+/// How long opening takes, until one life has shown it.
+const OPENING_MICROS: u64 = 2_000;
 
 /// Random numbers that come back with their seed (splitmix64).
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Random {
 pub(crate) enum End {
     /// By its own hand, after a command.
     Command(u64),
-    /// From outside, after a time.
+    /// From outside, a time after it began to open the store.
     After(Duration),
     /// When its work is done.
     Done,
@@ -55,23 +55,13 @@ pub(crate) struct Life {
     pub(crate) rescued: u64,
     /// Rows that it found consumed. `None` if the kill came first.
     pub(crate) found: Option<u64>,
-    /// From having found them to the end.
-    pub(crate) fed_for: Duration,
     /// The store's counters, as last told.
     pub(crate) told: Told,
 }
 
 impl Life {
     fn expecting(end: End) -> Self {
-        Self {
-            end,
-            killed: false,
-            opened: None,
-            rescued: 0,
-            found: None,
-            fed_for: Duration::ZERO,
-            told: Told::default(),
-        }
+        Self { end, killed: false, opened: None, rescued: 0, found: None, told: Told::default() }
     }
 }
 
@@ -84,15 +74,20 @@ pub(crate) fn run(
     rows: u64,
 ) -> Result<Vec<Life>, Failure> {
     let mut lives = Vec::new();
+    let mut opening = OPENING_MICROS;
     for left in (0..=kills).rev() {
-        let done: u64 = plan.acked.iter().sum();
-        // On average the kills divide what is left into equal parts.
         let end = match left {
             0 => End::Done,
+            // Mostly while it opens, a little also after.
             _ if random.up_to(4) == 1 => {
-                End::After(Duration::from_millis(random.up_to(OUTSIDE_MILLIS_MAX)))
+                End::After(Duration::from_micros(random.up_to(opening * 3 / 2)))
             }
-            _ => End::Command(random.up_to(2 * (rows - done) / u64::from(left + 1))),
+            // On average the kills divide the work into equal parts; a quarter less, because more
+            // may have been done than was told, and a kill behind the end would kill nobody.
+            _ => {
+                let done: u64 = plan.acked.iter().sum();
+                End::Command(random.up_to((rows - done) * 3 / 2 / u64::from(left + 1)))
+            }
         };
         plan.kill_at = match end {
             End::Command(number) => Some(number),
@@ -101,6 +96,9 @@ pub(crate) fn run(
         bar.set_message(format!("life {}", lives.len() + 1));
         let life = one(&mut plan, end, bar)?;
         let finished = !life.killed;
+        if let Some((_, time)) = &life.opened {
+            opening = u64::try_from(time.as_micros())?;
+        }
         lives.push(life);
         if finished {
             break;
@@ -117,13 +115,9 @@ fn one(plan: &mut Plan, end: End, bar: &ProgressBar) -> Result<Life, Failure> {
         .stdout(Stdio::piped())
         .spawn()?;
     let lines = listen(&mut child)?;
-    let mut deadline = match end {
-        End::After(time) => Some(Instant::now() + time),
-        End::Command(_) | End::Done => None,
-    };
+    let mut deadline = None;
     let mut life = Life::expecting(end);
     let mut found = [None; FEEDERS];
-    let mut since = Instant::now();
     let mut finished = false;
     loop {
         let heard = match deadline {
@@ -131,6 +125,11 @@ fn one(plan: &mut Plan, end: End, bar: &ProgressBar) -> Result<Life, Failure> {
             None => lines.recv().map_err(|_ended| RecvTimeoutError::Disconnected),
         };
         match heard {
+            Ok(Line::Opening) => {
+                if let End::After(time) = end {
+                    deadline = Some(Instant::now() + time);
+                }
+            }
             Ok(Line::Opened { micros, rescued, how }) => {
                 life.opened = Some((how, Duration::from_micros(micros)));
                 life.rescued = rescued;
@@ -138,7 +137,6 @@ fn one(plan: &mut Plan, end: End, bar: &ProgressBar) -> Result<Life, Failure> {
             Ok(Line::Found { feeder, rows }) => {
                 found[feeder] = Some(rows);
                 life.found = found.iter().copied().sum();
-                since = Instant::now();
             }
             Ok(Line::Acked { feeder, rows }) => {
                 plan.acked[feeder] = plan.acked[feeder].max(rows);
@@ -154,7 +152,6 @@ fn one(plan: &mut Plan, end: End, bar: &ProgressBar) -> Result<Life, Failure> {
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    life.fed_for = since.elapsed();
     life.killed = was_killed(child.wait()?, finished)?;
     Ok(life)
 }

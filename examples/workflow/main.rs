@@ -22,7 +22,7 @@ mod report;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use annals::Durability;
 
@@ -84,7 +84,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
 
     report::table(&lives, &proof, rows);
     report::history(&store, &pathways)?;
-    store.close(Duration::from_mins(1))?;
+    child::close(store)?;
     keep_or_remove(arguments, temporary, &plan)
 }
 

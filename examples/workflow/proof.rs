@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use annals::{Actor as _, Store};
+use annals::types::Seq;
+use annals::{Actor as _, Past, Store};
 use indicatif::ProgressBar;
 
 use crate::case::{ACTIVITIES, Activity, Case, REFUSALS};
@@ -91,8 +92,7 @@ fn replay(store: &Store, case: &str, state: &Case) -> Result<u64, Failure> {
     let wrong = |what| Mismatch { case: case.to_owned(), what };
     let mut folded = Case::default();
     let mut events = 0;
-    for entry in store.history::<Case>(case) {
-        let (seq, _, event) = entry?;
+    for Past { seq, event, .. } in store.history::<Case>(case, Seq::ZERO)? {
         if seq.get() != events + 1 || u64::from(event.row()) != events {
             let row = event.row();
             return Err(wrong(format!("event {seq} after {events} comes from row {row}")).into());

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use annals::Store;
+use annals::types::Seq;
+use annals::{Past, Store};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use crate::case::{Case, Event, REFUSALS};
@@ -56,7 +57,7 @@ pub(crate) fn table(lives: &[Life], proof: &Proof, rows: u64) {
             HumanCount(life.rescued).to_string(),
             or_dash(life.found),
             or_dash(appended),
-            or_dash(appended.and_then(|events| rate(events, life.fed_for))),
+            or_dash(rate(life.told.events, life.told.micros)),
             HumanCount(life.told.snapshots).to_string(),
             ended(life),
         );
@@ -69,12 +70,12 @@ fn sums(lives: &[Life], proof: &Proof) {
     let sum = |count: fn(&Life) -> u64| lives.iter().map(count).sum::<u64>();
     let (events, bytes) = (sum(|life| life.told.events), sum(|life| life.told.bytes));
     let commits = sum(|life| life.told.commits);
-    let fed_for: Duration = lives.iter().map(|life| life.fed_for).sum();
+    let micros = sum(|life| life.told.micros);
     let kills = lives.iter().filter(|life| life.killed).count();
     let row = |name: &str, value: String| println!("{name:<20}{value}");
     row("events", HumanCount(proof.events).to_string());
     row("kills", kills.to_string());
-    row("events per second", or_dash(rate(proof.events, fed_for)));
+    row("events per second", or_dash(rate(events, micros)));
     row("commits", format!("{} (fdatasync of a group)", HumanCount(commits)));
     row("events per commit", ratio(events, commits));
     row("bytes per event", ratio(bytes, events));
@@ -105,8 +106,7 @@ pub(crate) fn history(store: &Store, pathways: &[Pathway]) -> Result<(), Failure
             continue;
         }
         println!("\nCase {}, from its events:", pathway.name);
-        for entry in store.history::<Case>(&pathway.name) {
-            let (seq, _, event) = entry?;
+        for Past { seq, event, .. } in store.history::<Case>(&pathway.name, Seq::ZERO)? {
             match event {
                 Event::Accepted { at, activity, value, .. } => {
                     let value = value.map(|value| format!(" {value}")).unwrap_or_default();
@@ -126,7 +126,7 @@ pub(crate) fn history(store: &Store, pathways: &[Pathway]) -> Result<(), Failure
 fn ended(life: &Life) -> String {
     match (life.killed, life.end) {
         (true, End::Command(number)) => format!("SIGKILL at its command {}", HumanCount(number)),
-        (true, End::After(time)) => format!("SIGKILL after {} ms", time.as_millis()),
+        (true, End::After(time)) => format!("SIGKILL {} after opening began", millis(time)),
         (true, End::Done) => "SIGKILL, and nobody knows whose".to_owned(),
         (false, _) => "done".to_owned(),
     }
@@ -141,9 +141,8 @@ fn or_dash(number: Option<u64>) -> String {
 }
 
 /// Whole things per second.
-fn rate(count: u64, time: Duration) -> Option<u64> {
-    let micros = time.as_micros();
-    u64::try_from((u128::from(count) * 1_000_000).checked_div(micros)?).ok()
+fn rate(count: u64, micros: u64) -> Option<u64> {
+    u64::try_from((u128::from(count) * 1_000_000).checked_div(u128::from(micros))?).ok()
 }
 
 /// With one digit.

@@ -4,9 +4,10 @@
 //! seeds, what a fuzzer has collected in `corpus/`, and mutations of both.
 
 pub mod frame;
+pub mod recover;
 
 /// Every target: its name, which is also that of its folder of seeds, and its body.
-pub const TARGETS: [(&str, fn(&[u8])); 1] = [("frame", frame::run)];
+pub const TARGETS: [(&str, fn(&[u8])); 2] = [("frame", frame::run), ("recover", recover::run)];
 
 #[cfg(test)]
 mod tests {
@@ -16,7 +17,7 @@ mod tests {
     use super::*;
 
     /// Mutations of each input.
-    const MUTATIONS: u64 = 2_000;
+    const MUTATIONS: u64 = 500;
 
     /// Random numbers from a counter (splitmix64): the same in each run.
     struct Random(u64);

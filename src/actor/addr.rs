@@ -16,6 +16,36 @@ use crate::types::StreamId;
 ///
 /// Cheap to clone. Commands that one thread sends through any addresses of one actor are
 /// handled in the order in which they were sent.
+///
+/// ```
+/// # use annals::actor::memory::Memory;
+/// # use annals::actor::{Actor, Handle, Runtime, RuntimeOptions, Turn};
+/// # #[derive(Default)]
+/// # struct Counter(u64);
+/// # impl Actor for Counter {
+/// #     type Event = u64;
+/// #     const KIND: &'static str = "counter";
+/// #     fn apply(&mut self, event: &u64) { self.0 += event; }
+/// # }
+/// # struct Add(u64);
+/// # impl Handle<Add> for Counter {
+/// #     type Reply = u64;
+/// #     fn handle(Add(number): Add, turn: &mut Turn<'_, Self>) -> u64 {
+/// #         turn.emit(number);
+/// #         turn.0
+/// #     }
+/// # }
+/// # let memory = Memory::new();
+/// # let runtime = Runtime::start(memory.clone(), memory, Default::default(),
+/// #     RuntimeOptions::default())?;
+/// let counter = runtime.actor::<Counter>("a")?;
+/// assert_eq!(counter.ask(Add(1))?, 1); // waits, and what it says is durable
+/// counter.tell(Add(1))?; // waits for nothing; a full mailbox gives the command back
+/// let ticket = counter.post(Add(1))?; // many of these share one flush
+/// assert_eq!(ticket.wait()?, 3);
+/// assert_eq!(counter.peek(|counter| counter.0)?.value, 3); // what is in memory, durable or not
+/// # Ok::<(), annals::actor::ActorError>(())
+/// ```
 pub struct Addr<A: Actor> {
     cell: Arc<Cell<A>>,
 }
@@ -90,10 +120,7 @@ impl<A: Actor> Addr<A> {
         }
         let deadline = deadline.as_ref();
         match self.cell.serve(command) {
-            Served::Done(parked) => {
-                let events = self.cell.shared().events.as_ref();
-                parked.settle(events, deadline.map(Deadline::left))
-            }
+            Served::Done(parked) => parked.settle(self.cell.shared(), deadline.map(Deadline::left)),
             Served::Refused(_, why) => Err(why.into()),
             Served::Later(command) => {
                 let (slot, replier) = Slot::new();

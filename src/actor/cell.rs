@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
 use rkyv::util::AlignedVec;
 
 use super::error::Why;
@@ -32,8 +32,6 @@ pub(crate) struct Cell<A: Actor> {
     pub(crate) name: Arc<str>,
     pub(crate) stream: StreamId,
     lane: Mutex<Lane<A>>,
-    /// Waited on for room in the lane.
-    room: Condvar,
     body: Mutex<Body<A>>,
     /// The runtime's tick at the last turn; 0 while there is no state.
     used: AtomicU32,
@@ -60,6 +58,8 @@ pub(crate) struct Live<A: Actor> {
     pub(crate) saved: Seq,
     /// A worker has been asked to take a snapshot.
     pub(crate) save_asked: bool,
+    /// A worker has been asked to take the state out of memory.
+    pub(crate) leave_asked: bool,
 }
 
 /// What came of a caller's attempt to take the turn itself.
@@ -77,7 +77,6 @@ impl<A: Actor> Cell<A> {
             name,
             stream,
             lane: Mutex::new(Lane::new()),
-            room: Condvar::new(),
             body: Mutex::new(Body::Absent),
             used: AtomicU32::new(0),
         })
@@ -96,9 +95,9 @@ impl<A: Actor> Cell<A> {
         self.lane.lock().is_idle()
     }
 
-    /// Nothing would be lost with the cell. Asked by its only owner.
-    pub(crate) fn is_vacant(&mut self) -> bool {
-        self.lane.get_mut().is_idle() && !matches!(self.body.get_mut(), Body::Live(_))
+    /// Nothing would be lost with the cell, if nobody else holds it.
+    pub(crate) fn is_vacant(&self) -> bool {
+        self.is_idle() && self.body.try_lock().is_some_and(|body| !matches!(*body, Body::Live(_)))
     }
 
     /// Takes the turn on this thread if the actor is idle and little is queued.
@@ -131,20 +130,24 @@ impl<A: Actor> Cell<A> {
     }
 
     /// Runs up to `commands_max` queued commands; called by a worker for an entry of the ready
-    /// queue. `letters` is scratch.
-    pub(crate) fn visit(self: &Arc<Self>, commands_max: usize, letters: &mut Vec<Letter<A>>) {
+    /// queue.
+    pub(crate) fn visit(self: &Arc<Self>, commands_max: usize) {
         let mut lane = self.lane.lock();
         lane.listed = false;
         if lane.running || lane.queue.is_empty() {
             return; // Who runs will list it again when leaving.
         }
         lane.running = true;
-        let count = lane.queue.len().min(commands_max);
-        letters.extend(lane.queue.drain(..count));
+        let letters = if lane.queue.len() <= commands_max {
+            // The buffer goes with its contents: an idle actor has none.
+            std::mem::take(&mut lane.queue)
+        } else {
+            lane.queue.drain(..commands_max).collect()
+        };
         self.unlock_with_room(lane, true);
         let _visit = Visit { cell: self };
         let mut body = self.body();
-        for letter in letters.drain(..) {
+        for letter in letters {
             self.run(&mut body, letter);
             MutexGuard::bump(&mut body);
         }
@@ -246,18 +249,13 @@ impl<A: Actor> Cell<A> {
             if self.room(&lane).is_ok() {
                 break;
             }
-            lane.waiting += 1;
-            let timed_out = match deadline {
-                Some(deadline) => self.room.wait_for(&mut lane, deadline.left()).timed_out(),
-                None => {
-                    self.room.wait(&mut lane);
-                    false
-                }
-            };
-            lane.waiting -= 1;
-            if timed_out && self.room(&lane).is_err() {
+            if deadline.is_some_and(Deadline::is_over) {
                 return Err(ActorError::Timeout);
             }
+            lane.waiting = lane.waiting.saturating_add(1);
+            self.kind.room.wait_unlocking(lane, deadline);
+            lane = self.lane.lock();
+            lane.waiting = lane.waiting.saturating_sub(1);
         }
         lane.queue.push_back(letter);
         self.unlock_listed(lane);
@@ -306,8 +304,7 @@ impl<A: Actor> Cell<A> {
         let waiting = lane.waiting;
         drop(lane);
         if has_room && waiting > 0 {
-            // All: several rooms may have come free at once, and a close wakes everybody.
-            self.room.notify_all();
+            self.kind.room.notify();
         }
     }
 
@@ -370,10 +367,6 @@ impl<A: Actor> Cell<A> {
             // One that is not taken costs a longer replay, nothing else.
             let _taken: bool = self.shared().snapshots.save(snapshot);
         }
-        let mut lane = self.lane.lock();
-        if lane.queue.is_empty() {
-            lane.queue.shrink_to_fit();
-        }
     }
 
     /// [`Self::retire`], once the turn that is under way has ended.
@@ -407,6 +400,18 @@ impl<A: Actor> Cell<A> {
             let _depth = Depth::enter();
             self.forget(&mut body);
         }
+    }
+
+    /// Threads that wait for room.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> u16 {
+        self.lane.lock().waiting
+    }
+
+    /// What the queued commands depend on.
+    #[cfg(test)]
+    pub(crate) fn queued_marks(&self) -> Vec<Mark> {
+        self.lane.lock().queue.iter().map(|letter| letter.mark).collect()
     }
 
     pub(crate) fn dead_letter(&self, command: &'static str, why: ActorError) {

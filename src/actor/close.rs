@@ -1,6 +1,5 @@
 //! The end of a runtime: its threads, and what becomes of what was accepted.
 
-use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 
 use super::ActorError;
+use super::cell::drop_quietly;
 use super::runtime::{Gate, Shared};
 use super::sweep::{self, Call};
 use super::ticket::Deadline;
@@ -17,9 +17,11 @@ use super::worker::{self, Job};
 /// How often a close looks again, if nobody tells it that something has changed.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// What threads that are in no turn get to end, even when the deadline is over.
+const GRACE: Duration = Duration::from_millis(200);
+
 /// How a close went.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-#[must_use]
 #[non_exhaustive]
 pub struct CloseReport {
     /// Commands that were told and accepted, and not handled before the deadline.
@@ -89,7 +91,9 @@ impl Threads {
         shared.shut(Gate::Closing);
         // From here on nobody outside is let in: who had a lane's lock before this is in its
         // queue, who has it after sees the gate.
-        shared.each_kind().iter().for_each(|kind| kind.wake());
+        for kind in shared.each_kind() {
+            kind.wake();
+        }
         drain(shared, &deadline);
         let before = shared.dead_letters();
         shared.shut(Gate::Closed);
@@ -99,15 +103,19 @@ impl Threads {
         shared.call_keeper(Call::Stop);
         let inside = in_turn();
         if !inside {
-            self.await_end(shared, &deadline);
+            self.await_end(shared, deadline);
         }
-        shared.each_kind().iter().for_each(|kind| kind.close());
+        for kind in shared.each_kind() {
+            kind.close();
+        }
         shared.forget_kinds();
+        let all = self.handles.len();
+        let all_ended = !inside && *shared.ended.lock() == all;
         let mut threads_left = 0;
         for handle in self.handles {
-            if handle.is_finished() || (!inside && *shared.ended.lock() == self.workers + 1) {
+            if all_ended || handle.is_finished() {
                 if let Err(payload) = handle.join() {
-                    resume_unwind(payload);
+                    drop_quietly(payload);
                 }
             } else {
                 threads_left += 1;
@@ -116,15 +124,12 @@ impl Threads {
         CloseReport { dead_letters: shared.dead_letters() - before, threads_left }
     }
 
-    fn await_end(&self, shared: &Shared, deadline: &Deadline) {
+    fn await_end(&self, shared: &Shared, deadline: Deadline) {
+        // Also past the deadline threads that are in no turn need a moment to end.
+        let deadline = deadline.max(Deadline::after(GRACE));
         let mut ended = shared.ended.lock();
-        while *ended < self.handles.len() {
-            // Past the deadline a moment is given to threads that are between two commands.
-            let left = deadline.left().max(LOOK_AGAIN);
-            let timed_out = shared.changed.wait_for(&mut ended, left).timed_out();
-            if timed_out && deadline.is_over() {
-                return;
-            }
+        while *ended < self.handles.len() && !deadline.is_over() {
+            shared.changed.wait_for(&mut ended, deadline.left());
         }
     }
 }

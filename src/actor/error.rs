@@ -51,6 +51,9 @@ pub enum ActorError {
     /// The mailbox is full. The command was not accepted.
     #[error("the mailbox is full")]
     Full,
+    /// Sent by a turn to an actor of another runtime. The command was not accepted.
+    #[error("the actor belongs to another runtime")]
+    Foreign,
     /// The time given was over. **The outcome is unknown**: a command that had been accepted
     /// will still be handled, or has been already.
     #[error("no reply within the time given")]
@@ -195,6 +198,9 @@ pub enum Why {
     /// The runtime is closed or closing.
     #[error("the runtime is closed")]
     Closed,
+    /// The actor belongs to another runtime than the turn.
+    #[error("the actor belongs to another runtime")]
+    Foreign,
     /// Inside a turn messages leave through [`Turn::tell`](super::Turn::tell).
     #[error("inside a turn messages leave through the turn")]
     InTurn,
@@ -206,6 +212,7 @@ impl From<Why> for ActorError {
             Why::Full => Self::Full,
             Why::Closed => Self::Closed,
             Why::InTurn => Self::InTurn,
+            Why::Foreign => Self::Foreign,
         }
     }
 }

@@ -1,14 +1,18 @@
 //! A kind of actor within a runtime: its options, and the registry of its names.
 
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::cell::Cell;
 use super::runtime::Shared;
+use super::ticket::Deadline;
 use super::{Actor, ActorError, ActorOptions, Addr};
-use crate::types::{StreamId, StreamMap};
+use crate::types::{StreamHasher, StreamId};
 
 /// Shards of a registry: few enough to be small when empty, enough that a sweep of one is short.
 const SHARDS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
@@ -16,7 +20,70 @@ const SHARDS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 pub(crate) struct Kind<A: Actor> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) options: ActorOptions<A>,
-    shards: Box<[Mutex<StreamMap<Arc<Cell<A>>>>]>,
+    /// Waited on for room in a mailbox of this kind. A full one is rare, and a condition variable
+    /// in each cell would cost its 8 bytes a million times.
+    pub(crate) room: Room,
+    shards: Box<[Shard<A>]>,
+}
+
+/// Cells by stream. The lock guards which names have a cell.
+type Shard<A> = Mutex<HashSet<Registered<A>, BuildHasherDefault<StreamHasher>>>;
+
+/// A cell, found by its stream. The stream is not stored twice: with its alignment that would
+/// be a fifth of all that an idle actor takes.
+struct Registered<A: Actor>(Arc<Cell<A>>);
+
+impl<A: Actor> Borrow<StreamId> for Registered<A> {
+    fn borrow(&self) -> &StreamId {
+        &self.0.stream
+    }
+}
+
+impl<A: Actor> Hash for Registered<A> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.stream.hash(state);
+    }
+}
+
+impl<A: Actor> PartialEq for Registered<A> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.stream == other.0.stream
+    }
+}
+
+impl<A: Actor> Eq for Registered<A> {}
+
+/// Where threads wait until a mailbox has room again.
+#[derive(Default)]
+pub(crate) struct Room {
+    /// Guards nothing but the moment between letting go of a mailbox and waiting.
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Room {
+    /// Waits for a `notify` that comes after `mailbox` was unlocked, or for the deadline.
+    pub(crate) fn wait_unlocking<T>(
+        &self,
+        mailbox: MutexGuard<'_, T>,
+        deadline: Option<&Deadline>,
+    ) {
+        // Before the mailbox is unlocked: who makes room there notifies under this lock.
+        let mut lock = self.lock.lock();
+        drop(mailbox);
+        match deadline {
+            None => self.changed.wait(&mut lock),
+            Some(deadline) => {
+                self.changed.wait_for(&mut lock, deadline.left());
+            }
+        }
+    }
+
+    /// Wakes all, since they wait for different mailboxes.
+    pub(crate) fn notify(&self) {
+        let _lock = self.lock.lock();
+        self.changed.notify_all();
+    }
 }
 
 /// A kind, whatever its type.
@@ -41,7 +108,7 @@ pub(crate) trait AnyKind: Send + Sync {
 impl<A: Actor> Kind<A> {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let shards = (0..SHARDS.get()).map(|_| Mutex::default()).collect();
-        Self { shared, options: A::options(), shards }
+        Self { shared, options: A::options(), room: Room::default(), shards }
     }
 
     /// The one cell of a name, made if there is none.
@@ -54,7 +121,7 @@ impl<A: Actor> Kind<A> {
             return Err(ActorError::Lost);
         };
         let mut cells = shard.lock();
-        if let Some(cell) = cells.get(&stream) {
+        if let Some(Registered(cell)) = cells.get(&stream) {
             if &*cell.name != name {
                 return Err(ActorError::collision((A::KIND, name), (A::KIND, &cell.name)));
             }
@@ -63,14 +130,14 @@ impl<A: Actor> Kind<A> {
         // Under the lock: a close looks at every shard after it has shut the gate.
         self.shared.gate().here()?;
         let cell = Cell::new(self, name.into(), stream);
-        cells.insert(stream, Arc::clone(&cell));
+        cells.insert(Registered(Arc::clone(&cell)));
         Ok(Addr::new(cell))
     }
 
     /// Does `each` for every cell, under its shard's lock.
     fn each(&self, mut each: impl FnMut(&Arc<Cell<A>>)) {
         for shard in &self.shards {
-            shard.lock().values().for_each(&mut each);
+            shard.lock().iter().for_each(|Registered(cell)| each(cell));
         }
     }
 }
@@ -85,9 +152,9 @@ impl<A: Actor> AnyKind for Kind<A> {
         for shard in &self.shards {
             let unused: Vec<_> = shard
                 .lock()
-                .values()
-                .filter(|cell| (1..=tick).contains(&cell.used()))
-                .map(Arc::clone)
+                .iter()
+                .filter(|Registered(cell)| (1..=tick).contains(&cell.used()))
+                .map(|Registered(cell)| Arc::clone(cell))
                 .collect();
             // Not under the shard's lock: storing a state takes time.
             for cell in unused {
@@ -96,9 +163,11 @@ impl<A: Actor> AnyKind for Kind<A> {
                 }
             }
             let mut cells = shard.lock();
-            // `get_mut` succeeds for the only owner, and only through this lock can there come
-            // another: so nobody holds what is removed, and the next lookup makes a new cell.
-            cells.retain(|_, cell| Arc::get_mut(cell).is_none_or(|cell| !cell.is_vacant()));
+            // Only through this lock can a cell of which the registry is the only owner come to
+            // have another: so nobody holds what is removed, and the next lookup makes a new
+            // cell. What the last owner did happened before that: by the locks that `is_vacant`
+            // takes, and by the drop of the last `Arc`, here.
+            cells.retain(|Registered(cell)| Arc::strong_count(cell) > 1 || !cell.is_vacant());
             if cells.len() < cells.capacity() / 4 {
                 cells.shrink_to_fit();
             }
@@ -114,19 +183,20 @@ impl<A: Actor> AnyKind for Kind<A> {
     }
 
     fn is_idle(&self) -> bool {
-        let mut idle = true;
-        self.each(|cell| idle &= cell.is_idle());
-        idle
+        self.shards.iter().all(|shard| shard.lock().iter().all(|it| it.0.is_idle()))
     }
 
     fn wake(&self) {
         self.each(|cell| cell.wake());
     }
 
+    #[expect(clippy::mutable_key_type, reason = "the stream, which is the key, never changes")]
     fn close(&self) {
         for shard in &self.shards {
             let cells = std::mem::take(&mut *shard.lock());
-            cells.values().for_each(|cell| cell.close());
+            for cell in &cells {
+                cell.0.close();
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::cell::{Cell, Live, drop_quietly};
 use super::error::{StopReason, Stopped};
 use super::turn::message_of;
-use super::{Actor, ActorError, Old, Value};
+use super::{Actor, ActorError, Old, Value as _};
 use crate::log::frame::{Frame, Record, RecordKind};
 use crate::types::{FRAME_ALIGN, Lsn, Seq};
 
@@ -78,7 +78,8 @@ impl<'a, A: Actor> Loading<'a, A> {
                 }
             },
         };
-        let live = Live { state, seq, lsn, end: None, saved: seq, save_asked: false };
+        let live =
+            Live { state, seq, lsn, end: None, saved: seq, save_asked: false, leave_asked: false };
         let named = seq > Seq::ZERO;
         Ok(Self { cell, live, named, failure: None, upcast: Vec::new() })
     }

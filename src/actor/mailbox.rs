@@ -19,7 +19,7 @@ pub(crate) struct Lane<A: Actor> {
     /// Room promised to turns that have not ended.
     pub(crate) reserved: u32,
     /// Threads that wait for room.
-    pub(crate) waiting: u32,
+    pub(crate) waiting: u16,
     /// Somebody takes turns. Only who set it clears it.
     pub(crate) running: bool,
     /// The ready queue holds an entry for this actor: there is never a second one.
@@ -109,8 +109,8 @@ pub(crate) struct Sent<A: Actor, C> {
 
 impl<A: Handle<C>, C: Send + 'static> Sent<A, C> {
     /// Room in the mailbox has been reserved.
-    pub(crate) fn new(to: Arc<Cell<A>>, command: C) -> Box<Self> {
-        Box::new(Self { to: Some(to), command: Some(command) })
+    pub(crate) fn new(to: Arc<Cell<A>>, command: C) -> Self {
+        Self { to: Some(to), command: Some(command) }
     }
 }
 

@@ -96,7 +96,9 @@ mod tests;
 pub use addr::{Addr, Peek};
 pub use close::CloseReport;
 pub use error::{ActorError, Collision, Refused, StopReason, Stopped, Why};
-pub use options::{ActorOptions, DeadLetter, MAILBOX_COMMANDS, RuntimeOptions, SnapshotPolicy};
+pub use options::{
+    ActorOptions, DeadLetter, MAILBOX_COMMANDS, OnDeadLetter, RuntimeOptions, SnapshotPolicy,
+};
 pub use runtime::Runtime;
 pub use ticket::Ticket;
 pub use turn::Turn;

@@ -149,11 +149,14 @@ pub struct RuntimeOptions {
     /// Threads that run what was told; default one per processor.
     pub workers: NonZeroUsize,
     /// How hard a turn must be stored before its reply leaves.
+    ///
+    /// Once a failed sync has been noticed, replies at [`Durability::Process`] leave as if they
+    /// were at [`Durability::Power`]: what is not on disk is in doubt.
     pub durability: Durability,
     /// How many states may be in memory, about; those unused for longest leave first.
     pub residents_max: usize,
-    /// After how long without a command a state leaves memory. Looked at now and then only, so
-    /// it may be an eighth longer.
+    /// After how long without a command a state leaves memory, give or take an eighth, and not
+    /// more precisely than some 100 ms.
     pub idle: Duration,
     /// Commands that one actor handles before others have their turn.
     pub visit_commands: NonZeroU32,
@@ -161,7 +164,7 @@ pub struct RuntimeOptions {
     pub close_deadline: Duration,
     /// Told about each accepted command that got nobody an error and had no effect, on the
     /// thread that found out. It must not block; panics are ignored.
-    pub on_dead_letter: Option<Arc<dyn Fn(&DeadLetter) + Send + Sync>>,
+    pub on_dead_letter: Option<OnDeadLetter>,
 }
 
 impl Default for RuntimeOptions {
@@ -172,7 +175,7 @@ impl Default for RuntimeOptions {
             durability: Durability::default(),
             residents_max: 1_000_000,
             idle: Duration::from_mins(10),
-            visit_commands: NonZeroU32::new(64).unwrap_or(NonZeroU32::MIN),
+            visit_commands: NonZeroU32::new(256).unwrap_or(NonZeroU32::MIN),
             close_deadline: Duration::from_secs(10),
             on_dead_letter: None,
         }
@@ -191,6 +194,9 @@ impl fmt::Debug for RuntimeOptions {
             .finish_non_exhaustive()
     }
 }
+
+/// Who is told about dead letters.
+pub type OnDeadLetter = Arc<dyn Fn(&DeadLetter) + Send + Sync>;
 
 /// A command that was told, accepted, and had no effect.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -71,6 +71,7 @@ impl Runtime {
             residents: AtomicUsize::new(0),
             dead_letters: AtomicU64::new(0),
             activity: AtomicU64::new(0),
+            poisoned: AtomicBool::new(false),
             ended: Mutex::new(0),
             changed: Condvar::new(),
             kinds: RwLock::default(),
@@ -115,8 +116,9 @@ impl Runtime {
     /// Accepts no more commands, and returns when those accepted have been handled, or at the
     /// deadline. Messages that they send to other actors are handled too.
     ///
-    /// At the deadline whoever still waits gets [`ActorError::Closed`], and commands that were
-    /// told are counted as dead letters. What was appended is appended; nothing is synced here.
+    /// At the deadline (a fifth of a second later if a turn does not end) whoever still waits
+    /// gets [`ActorError::Closed`], and commands that were told are counted as dead letters. What
+    /// was appended is appended; nothing is synced here, and no snapshots are taken.
     /// Inside a turn it waits for nobody. A second call does nothing.
     pub fn close(&self, deadline: Duration) -> CloseReport {
         let Some(threads) = self.threads.lock().take() else { return CloseReport::default() };
@@ -200,6 +202,7 @@ pub(crate) struct Shared {
     dead_letters: AtomicU64,
     /// Visits ended since the gate began to close.
     activity: AtomicU64,
+    poisoned: AtomicBool,
     /// Threads that have ended.
     pub(crate) ended: Mutex<usize>,
     /// Of `ended` or `activity`.
@@ -311,6 +314,16 @@ impl Shared {
 
     pub(crate) fn resident_removed(&self) {
         self.residents.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A failed sync has come to notice.
+    pub(crate) fn note_poisoned(&self) {
+        self.poisoned.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        // Relaxed: it orders nothing; the store itself says what is durable.
+        self.poisoned.load(Ordering::Relaxed)
     }
 
     pub(crate) fn note_activity(&self) {

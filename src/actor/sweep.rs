@@ -6,6 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::runtime::{Gate, Shared};
+use super::worker::survive;
 
 /// Unit of the coarse time that cells are stamped with, in milliseconds: 32 bits last 8 years.
 pub(crate) const TICK_MS: u64 = 64;
@@ -26,9 +27,9 @@ pub(crate) enum Call {
 pub(crate) fn keep(shared: &Arc<Shared>, calls: &Receiver<Call>) {
     while shared.gate() != Gate::Closed {
         match calls.recv_timeout(period(shared)) {
-            Ok(Call::Crowded) => relieve(shared),
+            Ok(Call::Crowded) => survive(|| relieve(shared)),
             Ok(Call::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => sweep(shared),
+            Err(RecvTimeoutError::Timeout) => survive(|| sweep(shared)),
         }
     }
 }
@@ -62,7 +63,9 @@ fn relieve(shared: &Arc<Shared>) {
     let target = max - max / 16;
     let kinds = shared.each_kind();
     let mut used = Vec::new();
-    kinds.iter().for_each(|kind| kind.used(&mut used));
+    for kind in &kinds {
+        kind.used(&mut used);
+    }
     used.retain(|tick| *tick != 0);
     let surplus = used.len().saturating_sub(target);
     let Some(last) = surplus.checked_sub(1) else { return };

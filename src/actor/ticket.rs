@@ -10,9 +10,10 @@ use parking_lot::{Condvar, Mutex};
 
 use super::ActorError;
 use super::mailbox::Mark;
-use super::provider::EventStore;
+use super::runtime::Shared;
 use super::turn::in_turn;
 use super::worker::Resident;
+use crate::error::SyncError;
 use crate::time::Clock;
 
 /// The reply to a posted command, to be fetched when it is wanted.
@@ -21,6 +22,35 @@ use crate::time::Clock;
 /// and the first who waits sees to the commit. A dropped ticket changes nothing: the command is
 /// handled all the same. As a [`Future`] it needs no runtime of any kind; polled inside a turn
 /// it is ready with [`ActorError::InTurn`], and can be polled again outside.
+///
+/// ```
+/// # use annals::actor::memory::Memory;
+/// # use annals::actor::{Actor, Handle, Runtime, RuntimeOptions, Turn};
+/// # #[derive(Default)]
+/// # struct Counter(u64);
+/// # impl Actor for Counter {
+/// #     type Event = u64;
+/// #     const KIND: &'static str = "counter";
+/// #     fn apply(&mut self, event: &u64) { self.0 += event; }
+/// # }
+/// # struct Add(u64);
+/// # impl Handle<Add> for Counter {
+/// #     type Reply = u64;
+/// #     fn handle(Add(number): Add, turn: &mut Turn<'_, Self>) -> u64 {
+/// #         turn.emit(number);
+/// #         turn.0
+/// #     }
+/// # }
+/// # let memory = Memory::new();
+/// # let runtime = Runtime::start(memory.clone(), memory, Default::default(),
+/// #     RuntimeOptions::default())?;
+/// let counter = runtime.actor::<Counter>("a")?;
+/// let tickets: Vec<_> = (0..100).map(|_| counter.post(Add(1))).collect::<Result<_, _>>()?;
+/// for (before, ticket) in (0..).zip(tickets) {
+///     assert_eq!(ticket.wait()?, before + 1);
+/// }
+/// # Ok::<(), annals::actor::ActorError>(())
+/// ```
 #[must_use = "the reply is in it; `drop` it if none is wanted"]
 pub struct Ticket<R> {
     home: Arc<dyn Resident>,
@@ -50,8 +80,9 @@ impl<R> Parked<R> {
     }
 
     /// Whether it may leave now; `Some(Err)` if it never will.
-    fn check(&self, events: &dyn EventStore) -> Option<Result<(), ActorError>> {
+    fn check(&self, shared: &Shared) -> Option<Result<(), ActorError>> {
         let Some(mark) = self.mark else { return Some(Ok(())) };
+        let events = &shared.events;
         if events.durable() >= mark.get() {
             return Some(Ok(()));
         }
@@ -60,24 +91,27 @@ impl<R> Parked<R> {
         if events.durable() >= mark.get() {
             return Some(Ok(()));
         }
+        shared.note_poisoned();
         Some(Err(ActorError::InDoubt { lsn: mark, cause: Box::new(cause) }))
     }
 
     /// Waits until it may leave. A `Timeout` is told from the reply by the caller's `limit`.
-    fn wait(&self, events: &dyn EventStore, limit: Option<Duration>) -> Result<(), ActorError> {
+    fn wait(&self, shared: &Shared, limit: Option<Duration>) -> Result<(), ActorError> {
         match self.mark {
-            Some(mark) if events.durable() < mark.get() => Ok(events.wait_durable(mark, limit)?),
+            Some(mark) if shared.events.durable() < mark.get() => {
+                let waited = shared.events.wait_durable(mark, limit);
+                if let Err(SyncError::InDoubt { .. }) = waited {
+                    shared.note_poisoned();
+                }
+                Ok(waited?)
+            }
             _ => Ok(()),
         }
     }
 
     /// Waits until it may leave, and is the answer.
-    pub(crate) fn settle(
-        self,
-        events: &dyn EventStore,
-        limit: Option<Duration>,
-    ) -> Result<R, ActorError> {
-        self.wait(events, limit)?;
+    pub(crate) fn settle(self, shared: &Shared, limit: Option<Duration>) -> Result<R, ActorError> {
+        self.wait(shared, limit)?;
         self.result
     }
 }
@@ -118,8 +152,7 @@ impl<R: Send + 'static> Ticket<R> {
             self.state = State::Parked(parked);
         }
         if let State::Parked(parked) = &self.state {
-            let events = self.home.shared().events.as_ref();
-            match parked.wait(events, deadline.map(Deadline::left)) {
+            match parked.wait(self.home.shared(), deadline.map(Deadline::left)) {
                 Err(ActorError::Timeout) => return Err(ActorError::Timeout),
                 Err(error) => {
                     self.state = State::Taken;
@@ -141,7 +174,7 @@ impl<R: Send + 'static> Ticket<R> {
 
     fn take_if_durable(&mut self) -> Option<Result<R, ActorError>> {
         if let State::Parked(parked) = &self.state {
-            let checked = parked.check(self.home.shared().events.as_ref())?;
+            let checked = parked.check(self.home.shared())?;
             if let Err(error) = checked {
                 self.state = State::Taken;
                 return Some(Err(error));
@@ -282,7 +315,7 @@ impl<R> Drop for Replier<R> {
 
 /// When a wait is over. Threads sleep in real time, so it is the machine's clock that counts
 /// here, whatever clock the actors see.
-#[derive(Copy, Clone, Debug)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Deadline {
     at: Duration,
 }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use super::addr::Addr;
 use super::cell::{Body, Cell, Live, drop_quietly};
-use super::error::Refused;
+use super::error::{Refused, Why};
 use super::mailbox::{Mark, Outgoing, Sent};
 use super::ticket::Parked;
 use super::worker::Job;
-use super::{Actor, ActorError, Handle, Value};
+use super::{Actor, ActorError, Handle, Value as _};
 use crate::error::{AppendError, Reject};
 use crate::log::frame::{Batch, FRAME_BYTES_LIMIT, RecordKind};
 use crate::types::{Durability, HybridTime, Seq, StreamId};
@@ -72,12 +72,20 @@ struct Wishes {
     durability: Option<Durability>,
     snapshot: bool,
     passivate: bool,
-    /// The state is ahead of the log.
-    emitted: bool,
-    /// `apply` was entered and has not returned: the state is not whole.
-    applying: bool,
+    state: StateIs,
     /// Why the turn cannot be appended.
     failure: Option<ActorError>,
+}
+
+/// What a turn has made of the state.
+#[derive(Copy, Clone, Default, PartialEq, Eq)]
+enum StateIs {
+    #[default]
+    Stored,
+    /// Whole, but ahead of the log.
+    Ahead,
+    /// `apply` was entered and has not returned.
+    Torn,
 }
 
 /// What turns write on; kept from one to the next.
@@ -119,16 +127,18 @@ impl<A: Actor> Turn<'_, A> {
     /// It answers nothing. If the event cannot be stored (it refuses to be archived, the turn
     /// grows past what a frame holds, the disk is full) the whole turn fails: its caller gets
     /// the error, and the state is read again from the log.
+    ///
+    /// A panic of `apply` fails the turn, even if the handler catches it.
+    #[expect(clippy::needless_pass_by_value, reason = "what has happened is not used again")]
     pub fn emit(&mut self, event: A::Event) {
-        self.wishes.emitted = true;
+        self.wishes.state = StateIs::Torn;
         if self.wishes.failure.is_none()
             && let Err(failure) = self.record(&event)
         {
             self.wishes.failure = Some(failure);
         }
-        self.wishes.applying = true;
         self.live.state.apply(&event);
-        self.wishes.applying = false;
+        self.wishes.state = StateIs::Ahead;
     }
 
     fn record(&mut self, event: &A::Event) -> Result<(), ActorError> {
@@ -205,17 +215,21 @@ impl<A: Actor> Turn<'_, A> {
     /// It is in memory until it is handled: a crash in between loses it.
     ///
     /// # Errors
-    /// [`Refused`] gives the command back; the turn goes on.
+    /// [`Refused`] gives the command back; the turn goes on. An actor of another runtime is
+    /// refused ([`Why::Foreign`]): its log knows nothing of this one's order.
     pub fn tell<B, C>(&mut self, to: &Addr<B>, command: C) -> Result<(), Refused<C>>
     where
         B: Handle<C>,
         C: Send + 'static,
     {
+        if !Arc::ptr_eq(to.cell().shared(), self.cell.shared()) {
+            return Err(Refused { command, why: Why::Foreign });
+        }
         if let Err(why) = to.cell().reserve() {
             return Err(Refused { command, why });
         }
         let sent = Sent::new(Arc::clone(to.cell()), command);
-        self.desk.get_or_insert_with(take_desk).outgoing.push(sent);
+        self.desk.get_or_insert_with(take_desk).outgoing.push(Box::new(sent));
         Ok(())
     }
 
@@ -279,7 +293,7 @@ where
     let Turn { live, desk, mut wishes, .. } = turn;
     let mut desk = KeptDesk(desk);
     let (reply, failure) = match handled {
-        Ok(reply) if wishes.applying => {
+        Ok(reply) if wishes.state == StateIs::Torn => {
             drop_quietly(reply);
             let message = "an event could not be applied, and the handler went on".into();
             (None, Some(ActorError::Panicked { message }))
@@ -293,8 +307,10 @@ where
         .durability
         .or(cell.kind.options.durability)
         .unwrap_or(cell.shared().options.durability);
-    // At `Process` an appended frame is durable enough, and all that `depends` names are.
-    let mark = if level == Durability::Power { depends } else { None };
+    // At `Process` an appended frame is durable enough, and all that `depends` names are. After
+    // a failed sync nobody knows what a reopen will find: then only the disk counts.
+    let waits = level == Durability::Power || cell.shared().is_poisoned();
+    let mark = if waits { depends } else { None };
     match (failure, reply) {
         (None, Some(reply)) => {
             desk.deliver(depends);
@@ -302,7 +318,7 @@ where
             Parked { result: Ok(reply), mark }
         }
         (failure, reply) => {
-            if wishes.emitted {
+            if wishes.state != StateIs::Stored {
                 cell.forget(body);
             }
             drop_quietly(reply);
@@ -326,7 +342,11 @@ fn commit<A: Actor>(
         return Ok(());
     }
     let first = first.checked_add(1).unwrap_or(Seq::MAX);
-    let appended = cell.shared().events.append(&mut desk.batch, cell.stream, first)?;
+    let appended = cell.shared().events.append(&mut desk.batch, cell.stream, first);
+    if let Err(AppendError::Poisoned(_)) = appended {
+        cell.shared().note_poisoned();
+    }
+    let appended = appended?;
     live.lsn = Some(appended.lsn);
     live.end = Some(appended.end);
     Ok(())
@@ -342,7 +362,8 @@ fn aftermath<A: Actor>(cell: &Arc<Cell<A>>, live: &mut Live<A>, first: Seq, wish
             cell.shared().send(Job::Save(cell.resident()));
         }
     }
-    if wishes.passivate {
+    if wishes.passivate && !live.leave_asked {
+        live.leave_asked = true;
         cell.shared().send(Job::Passivate(cell.resident()));
     }
 }
@@ -367,13 +388,15 @@ impl Drop for KeptDesk {
         }
         if desk.batch.frame_bytes() <= KEPT_BATCH_BYTES_MAX {
             desk.batch.clear();
-            DESK.set(Some(desk));
+            // A thread that is ending has no place for it any more.
+            let _kept: Result<(), _> = DESK.try_with(|place| place.set(Some(desk)));
         }
     }
 }
 
+#[expect(clippy::unnecessary_box_returns, reason = "it stays where it is from turn to turn")]
 fn take_desk() -> Box<Desk> {
-    DESK.take().unwrap_or_default()
+    DESK.try_with(ThreadCell::take).ok().flatten().unwrap_or_default()
 }
 
 /// `kind len u16 LE | kind | name`: the first record of a stream.

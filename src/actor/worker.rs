@@ -1,13 +1,13 @@
 //! Workers: the threads that run what was told, and what is left to do after a turn.
 
 use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 
 use super::Actor;
-use super::cell::Cell;
-use super::mailbox::Letter;
+use super::cell::{Cell, drop_quietly};
 use super::runtime::Shared;
 
 /// An entry of the ready queue. Each actor has at most one `Visit` in it.
@@ -37,8 +37,7 @@ impl<A: Actor> Resident for Cell<A> {
 
     fn visit(self: Arc<Self>, commands_max: NonZeroU32) {
         let max = usize::try_from(commands_max.get()).unwrap_or(usize::MAX);
-        let mut letters: Vec<Letter<A>> = Vec::new();
-        Self::visit(&self, max, &mut letters);
+        Self::visit(&self, max);
     }
 
     fn save(&self) {
@@ -50,14 +49,25 @@ impl<A: Actor> Resident for Cell<A> {
     }
 }
 
+/// Panics of turns are caught where the turn is; what arrives here comes from a storage provider
+/// or a user's `Drop`. It has cost what was being done, and must not cost the thread.
+pub(crate) fn survive(work: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
+        drop_quietly(payload);
+    }
+}
+
 /// Until it is told to stop.
 pub(crate) fn work(jobs: &Receiver<Job>, commands_max: NonZeroU32) {
     while let Ok(job) = jobs.recv() {
-        match job {
+        if let Job::Stop = job {
+            return;
+        }
+        survive(|| match job {
             Job::Visit(resident) => resident.visit(commands_max),
             Job::Save(resident) => resident.save(),
             Job::Passivate(resident) => resident.passivate(),
-            Job::Stop => return,
-        }
+            Job::Stop => {}
+        });
     }
 }

@@ -122,6 +122,12 @@ pub trait File: Debug + Send + Sync + 'static {
     /// The operating system's, `Interrupted` among them.
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
 
+    /// The first offset at or behind `from` where anything was ever written, as far as the file
+    /// system can tell; `None` if there is nothing. A hint: what lies between reads as zeros.
+    fn next_data(&self, from: u64) -> Option<u64> {
+        Some(from)
+    }
+
     /// Writes at most `bytes.len()` bytes into the page cache.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::{
@@ -90,6 +90,10 @@ impl Disk for RealDisk {
             .create(true)
             .truncate(false)
             .open(path)?;
+        if let Some(name) = network_name(rustix::fs::fstatfs(&file)?.f_type) {
+            let refused = format!("a store cannot be kept on {name}, a network file system");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, refused));
+        }
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
@@ -98,10 +102,26 @@ impl Disk for RealDisk {
             }
             Err(error) => return Err(error.into()),
         }
-        file.set_len(0)?;
-        writeln!(file, "{}", std::process::id())?;
+        // For whoever is refused; the lock holds without it.
+        best_effort(file.set_len(0));
+        best_effort(writeln!(file, "{}", std::process::id()));
         Ok(Box::new(RealLock(file)))
     }
+}
+
+/// File systems whose locks, syncs and maps another machine answers for. The magic numbers are
+/// those of `statfs(2)`.
+fn network_name(magic: i64) -> Option<&'static str> {
+    Some(match magic {
+        0x6969 => "NFS",
+        0x517b | 0xff53_4d42 | 0xfe53_4d42 => "SMB",
+        0x00c3_6400 => "Ceph",
+        0x0102_1997 => "9P",
+        0x5346_414f => "AFS",
+        0x7375_7245 => "Coda",
+        0x0bd0_0bd0 => "Lustre",
+        _ => return None,
+    })
 }
 
 /// The lock is the open file's: it goes when the process does, however that ends.
@@ -120,6 +140,16 @@ impl File for RealFile {
 
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         self.0.read_at(buffer, at)
+    }
+
+    fn next_data(&self, from: u64) -> Option<u64> {
+        match rustix::fs::seek(&self.0, SeekFrom::Data(from)) {
+            Ok(offset) => Some(offset),
+            // Nothing but a hole up to the end.
+            Err(Errno::NXIO) => None,
+            // Not every file system can tell.
+            Err(_) => Some(from),
+        }
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {

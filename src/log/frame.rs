@@ -29,6 +29,8 @@
 //!
 //! **A frame knows where it is**: its position, its segment's base, its log and its life go into
 //! the checksum, so a moved or a stale frame never validates.
+//!
+//! `docs/format.md` has the same with an example, which a test compares with what is written here.
 
 use crc32fast::Hasher;
 use rkyv::util::AlignedVec;
@@ -468,7 +470,7 @@ impl<'a> Frame<'a> {
     }
 
     /// A `Life` frame names the life whose checksum it carries, so it is read before that life
-    /// is known. Answers the frame, the life it opens and the number of the one before.
+    /// is known. Answers the frame and the life it opens.
     ///
     /// # Errors
     /// Why it is not a `Life` frame.
@@ -611,3 +613,6 @@ fn record(body: &[u8]) -> Result<(Record<'_>, &[u8]), Reject> {
     let after = rest.get(end.next_multiple_of(8)..).unwrap_or_default();
     Ok((Record { kind, version: u16::from_le_bytes([v0, v1]), payload }, after))
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,7 @@ use crate::types::{Life, Lsn, Seq, StreamId};
 
 mod bell;
 mod chain;
+mod checkpoint;
 mod commit;
 pub mod frame;
 mod index;
@@ -55,6 +56,7 @@ use sync::Syncing;
 use tail::Tails;
 use write::Appender;
 
+pub use checkpoint::Totals;
 pub use open::Opening;
 pub use read::{Frames, Limit, StreamEnd};
 pub use recover::{RecoveryReport, Start};
@@ -71,6 +73,8 @@ pub struct LogOptions {
     pub ring: Option<PathBuf>,
     /// The mark file, if there is one.
     pub mark: Option<PathBuf>,
+    /// The folder of checkpoints, if there are any.
+    pub checkpoints: Option<PathBuf>,
     /// Size of the ring in bytes; a multiple of 4 KiB.
     pub ring_bytes: usize,
     /// Size of a life's first segment; they double from there.
@@ -101,6 +105,7 @@ impl LogOptions {
             dir: dir.into(),
             ring: None,
             mark: None,
+            checkpoints: None,
             ring_bytes: 8 << 20,
             segment_bytes_first: 1 << 20,
             segment_bytes_max: 64 << 20,
@@ -152,6 +157,8 @@ struct Counts {
     drains: AtomicU64,
     drained_bytes: AtomicU64,
     mark_failures: AtomicU64,
+    checkpoints: AtomicU64,
+    checkpoint_failures: AtomicU64,
     index_failures: AtomicU64,
 }
 
@@ -173,6 +180,8 @@ pub struct LogStats {
     pub drained_bytes: u64,
     /// Appends that found the ring full and stored it themselves.
     pub ring_full: u64,
+    /// Appends that found too much not durable and made it so themselves.
+    pub lag_waits: u64,
     /// Appends that waited for a segment to be prepared.
     pub segment_waits: u64,
     /// Segments sealed.
@@ -181,6 +190,10 @@ pub struct LogStats {
     pub segments: u64,
     /// Mark files that could not be written: less evidence for the next recovery.
     pub mark_failures: u64,
+    /// Checkpoints written.
+    pub checkpoints: u64,
+    /// Checkpoints that could not be written: the next open reads more.
+    pub checkpoint_failures: u64,
     /// Index files that could not be written: they are built again when needed.
     pub index_failures: u64,
 }
@@ -209,6 +222,14 @@ struct Shared {
     drain_bell: Bell,
     keeper_bell: Bell,
     counts: Counts,
+    /// Where this life's frames begin; what is below was there before.
+    first: u64,
+    /// What was counted up to a position of earlier lives, and where to count on.
+    counted: (Totals, u64),
+    /// What there was before this life, once somebody asked.
+    before: OnceLock<Totals>,
+    /// The checkpoint that is to be written.
+    due: Mutex<Option<(u64, Totals)>>,
 }
 
 impl Shared {
@@ -370,6 +391,15 @@ impl Log {
         self.shared.chain.read().lost()
     }
 
+    /// What was appended over all lives. The first call reads what no checkpoint covers.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn totals(&self) -> Result<Totals, ReadError> {
+        let counts = self.shared.append.lock().counts;
+        Ok(self.shared.totals_before()?.plus(counts.totals()))
+    }
+
     /// Was a frame given `lsn`, and is it still part of this log?
     pub fn holds(&self, lsn: Lsn) -> bool {
         self.shared.chain.read().locate(lsn.get(), self.written()).is_ok()
@@ -400,10 +430,13 @@ impl Log {
             drains: of(&shared.counts.drains),
             drained_bytes: of(&shared.counts.drained_bytes),
             ring_full: counts.ring_full,
+            lag_waits: counts.lag_waits,
             segment_waits: of(&shared.preparer.waits),
             seals: counts.seals,
             segments: shared.chain.read().segments().len() as u64,
             mark_failures: of(&shared.counts.mark_failures),
+            checkpoints: of(&shared.counts.checkpoints),
+            checkpoint_failures: of(&shared.counts.checkpoint_failures),
             index_failures: of(&shared.counts.index_failures),
         }
     }

@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::bell::{Bell, Rung};
 use super::chain::Chain;
+use super::checkpoint::{Checkpoint, Totals};
 use super::commit::{CommitQueue, Work};
 use super::frame::{Batch, FrameKind};
 use super::mark;
@@ -24,7 +25,7 @@ use super::tail::Tails;
 use super::write::{AppendCounts, Appender};
 use super::{Closing, Counts, Log, LogOptions, Shared};
 use crate::disk::{Access, Disk, Fill, PAGE_U64, RingSource, RingWriter, map::heap_ring};
-use crate::error::{AppendError, DiskError, OpenError, SyncError};
+use crate::error::{AppendError, DiskError, OpenError, ReadError, SyncError};
 use crate::types::{HybridTime, Life, Seq, StreamId};
 
 /// How long the committer waits before it syncs a mark file that was written.
@@ -138,6 +139,10 @@ impl Opening {
             drain_bell: Bell::new(),
             keeper_bell: Bell::new(),
             counts: Counts::default(),
+            first,
+            counted: survey.counted,
+            before: OnceLock::new(),
+            due: Mutex::new(None),
             options,
         });
         let mut report = survey.report.clone();
@@ -330,6 +335,7 @@ fn keeper(shared: &Shared) {
     loop {
         while shared.preparer.make_ahead() {}
         shared.index_sealed();
+        shared.checkpoint();
         if shared.keeper_bell.wait(Duration::from_secs(60)) == Rung::Stopped {
             return;
         }
@@ -337,6 +343,40 @@ fn keeper(shared: &Shared) {
 }
 
 impl Shared {
+    /// Writes the checkpoint that is due, once all below it is durable.
+    fn checkpoint(&self) {
+        let (Some(dir), Some((position, counted))) =
+            (&self.options.checkpoints, self.due.lock().take())
+        else {
+            return;
+        };
+        let write = || -> Result<(), ReadError> {
+            if self.durable.load(Ordering::Acquire) < position {
+                self.sync_written(self.syncing.lock())?;
+            }
+            let totals = self.totals_before()?.plus(counted);
+            let segments = self.chain.read().segments().to_vec();
+            Checkpoint::new(position, totals, &segments).write(&*self.disk, dir, self.id)?;
+            Ok(())
+        };
+        // An older checkpoint does, or none: the next open reads more.
+        let counter = match write() {
+            Ok(()) => &self.counts.checkpoints,
+            Err(_unwritten) => &self.counts.checkpoint_failures,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What was appended before this life.
+    pub(super) fn totals_before(&self) -> Result<Totals, ReadError> {
+        if let Some(totals) = self.before.get() {
+            return Ok(*totals);
+        }
+        let (totals, from) = self.counted;
+        let totals = totals.plus(self.count(from)?);
+        Ok(*self.before.get_or_init(|| totals))
+    }
+
     /// Writes the index files that are due.
     pub(super) fn index_sealed(&self) {
         let stored = self.stored.load(Ordering::Acquire);
@@ -422,8 +462,12 @@ impl Log {
         // recovery, and loses nothing.
         let appended =
             shared.append(&mut batch, Some(FrameKind::Close), StreamId::SYSTEM, Seq::ZERO);
-        drop(appended);
         self.sync()?;
+        if let (Ok(appended), Some(_)) = (appended, &shared.options.checkpoints) {
+            let counts = shared.append.lock().counts;
+            *shared.due.lock() = Some((appended.end.get(), counts.totals()));
+            shared.checkpoint();
+        }
         if shared.syncing.lock().settle().is_err() {
             shared.counts.mark_failures.fetch_add(1, Ordering::Relaxed);
         }

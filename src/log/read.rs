@@ -8,9 +8,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::checkpoint::Totals;
 use super::frame::{Frame, FrameKind, Header, RecordKind, Salt};
 use super::index::{Index, Places, after};
 use super::segment::{FIRST_FRAME, Segment};
+use super::write::FIRST_SEQ;
 use super::{Closing, Log, Shared};
 use crate::disk::PAGE_U64;
 use crate::error::{Damage, DamageReason, ReadError, Reject};
@@ -156,16 +158,20 @@ fn frame_damage(segment: &Segment, offset: u64, reject: Reject) -> Damage {
     }
 }
 
-/// Number of the last event in a frame.
-pub(super) fn last_event(frame: &Frame<'_>) -> Seq {
-    let events = match frame.header().kind {
+fn events_in(frame: &Frame<'_>) -> u64 {
+    match frame.header().kind {
         FrameKind::Single => 1,
         FrameKind::Records => frame
             .records()
             .filter(|record| matches!(record, Ok(record) if record.kind == RecordKind::Event))
             .count() as u64,
         FrameKind::Seal | FrameKind::Close | FrameKind::Life => 0,
-    };
+    }
+}
+
+/// Number of the last event in a frame.
+pub(super) fn last_event(frame: &Frame<'_>) -> Seq {
+    let events = events_in(frame);
     let first = frame.header().seq;
     // A frame without events (a snapshot's) stands for the number it carries.
     first.checked_add(events.saturating_sub(1)).unwrap_or(Seq::MAX)
@@ -209,6 +215,48 @@ impl Shared {
             segment.catch_up(&*self.disk, &mut segment.index.lock())?;
         }
         Ok(())
+    }
+
+    /// What is in the log from `from` up to this life's first frame.
+    pub(super) fn count(&self, from: u64) -> Result<Totals, ReadError> {
+        let mut totals = Totals::default();
+        let segments = self.chain.read().between(from..self.first);
+        for segment in segments {
+            let opened = segment.opened()?;
+            let mut index = segment.index.lock();
+            let start = from.saturating_sub(segment.header.base).max(FIRST_FRAME);
+            if start != FIRST_FRAME {
+                segment.catch_up(&*self.disk, &mut index)?;
+            }
+            let mut life = index.life_at(start).unwrap_or(segment.header.life);
+            drop(index);
+            let mut offset = start;
+            let bytes = opened.map.bytes();
+            let here = bytes.get(to_usize(start)..).unwrap_or_default();
+            if read_frame(here, start, segment.salt(life)).is_err() {
+                // Behind a `Close` frame.
+                offset = start.next_multiple_of(PAGE_U64);
+            }
+            let end = self.first.min(segment.header.limit()) - segment.header.base;
+            while offset < end {
+                let rest = bytes.get(to_usize(offset)..).unwrap_or_default();
+                if rest.is_empty() {
+                    break;
+                }
+                let (frame, at) = read_frame(rest, offset, segment.salt(life))
+                    .map_err(|reject| frame_damage(&segment, offset, reject))?;
+                let events = events_in(&frame);
+                totals.frames += 1;
+                totals.events += events;
+                totals.streams += u64::from(events > 0 && frame.header().seq == FIRST_SEQ);
+                life = at;
+                if frame.header().kind == FrameKind::Seal {
+                    break;
+                }
+                offset = after(&frame, offset);
+            }
+        }
+        Ok(totals)
     }
 
     /// The segments that hold `stream`, newest first, back to the event after `after`.

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::LogOptions;
+use super::checkpoint::{Checkpoint, Totals};
 use super::mark::{self, Mark};
 use super::scan::{Place, RingFileSource, SegmentSource, Walked, enter, highest_mark, walk};
 use super::segment::{FIRST_FRAME, SegmentHeader, base_of, file_path, read_header};
@@ -172,6 +173,8 @@ pub(super) struct Survey {
     pub place: Place,
     pub decision: Decision,
     pub mark: slots::Found,
+    /// What is known to have been appended below a position.
+    pub counted: (Totals, u64),
     pub report: RecoveryReport,
     rescue: Vec<Rescue>,
 }
@@ -187,7 +190,12 @@ pub(super) fn survey(
     evidence: u64,
 ) -> Result<Survey, OpenError> {
     let began = options.clock.monotonic();
-    let found = find(disk, options)?;
+    let checkpoints = match &options.checkpoints {
+        Some(dir) => Checkpoint::read_all(&**disk, dir, log),
+        None => Vec::new(),
+    };
+    let known_headers = checkpoints.first().map(|newest| &newest.headers);
+    let found = find(disk, options, known_headers)?;
     let mark_found = match &options.mark {
         Some(path) => slots::read(&**disk, path, mark::MAGIC)?,
         None => slots::Found::default(),
@@ -239,6 +247,17 @@ pub(super) fn survey(
         damage = Some(found);
         decision = if chain.is_empty() { Decision::Fresh } else { Decision::StartAnew };
     }
+    // Only what was counted below P was counted of this past.
+    let counted = checkpoints
+        .iter()
+        .find(|checkpoint| {
+            checkpoint.position <= end
+                && chain.iter().take(place.number + 1).any(|link| {
+                    let inside = link.header.base..=link.end.unwrap_or(link.header.limit());
+                    inside.contains(&checkpoint.position)
+                })
+        })
+        .map_or((Totals::default(), 0), |checkpoint| (checkpoint.totals, checkpoint.position));
     let used = place.number + 1;
     spares.extend(chain.iter().skip(used).map(|link| link.path.clone()));
     let report = RecoveryReport {
@@ -259,7 +278,18 @@ pub(super) fn survey(
         took: options.clock.monotonic().saturating_sub(began),
     };
     let chain = chain.into_iter().take(used).collect();
-    Ok(Survey { chain, spares, above, facts, place, decision, mark: mark_found, report, rescue })
+    Ok(Survey {
+        chain,
+        spares,
+        above,
+        facts,
+        place,
+        decision,
+        mark: mark_found,
+        counted,
+        report,
+        rescue,
+    })
 }
 
 /// A rebuildable log whose chain does not hold together: all of it is set aside.
@@ -295,6 +325,7 @@ fn aside(
         place: Place { number: 0, offset: 0, life: Life { number: 0, bits: 0 }, closed: false },
         decision: Decision::Fresh,
         mark: slots::Found::default(),
+        counted: (Totals::default(), 0),
         report,
         rescue: Vec::new(),
     })
@@ -309,7 +340,12 @@ struct Found {
 }
 
 /// The files of the log's directory; none if it is not there.
-fn find(disk: &Arc<dyn Disk>, options: &LogOptions) -> Result<Found, OpenError> {
+/// Headers that a checkpoint holds are not read again.
+fn find(
+    disk: &Arc<dyn Disk>,
+    options: &LogOptions,
+    known: Option<&BTreeMap<u64, SegmentHeader>>,
+) -> Result<Found, OpenError> {
     let dir = &options.dir;
     let entries = match disk.list(dir) {
         Ok(entries) => entries,
@@ -324,7 +360,11 @@ fn find(disk: &Arc<dyn Disk>, options: &LogOptions) -> Result<Found, OpenError> 
         let Some(base) = base_of(&entry.name, "seg") else { continue };
         let path = dir.join(&entry.name);
         found.above = found.above.max(base.saturating_add(entry.bytes));
-        let reason = match read_header(&**disk, &path)? {
+        let header = match known.and_then(|known| known.get(&base)) {
+            Some(header) => Ok(*header),
+            None => read_header(&**disk, &path)?,
+        };
+        let reason = match header {
             Ok(header) if header.base != base => Some("it is another segment's"),
             Ok(header) if header.bytes > entry.bytes => Some("the file is cut short"),
             Ok(header) => {
@@ -477,7 +517,7 @@ fn ring(
     if bytes == 0 || !bytes.is_multiple_of(PAGE_U64) {
         return Ok(nothing);
     }
-    let mut source = RingFileSource { file, path: path.clone(), bytes, buffer: Vec::new() };
+    let mut source = RingFileSource::new(file, path.clone(), bytes);
     let mut rescue: Vec<Rescue> = Vec::new();
     let walked = match walk(&mut source, chain, log, place, &mut |number, frame| {
         let offset = frame.header().offset;

@@ -1,5 +1,6 @@
 //! Walking over frames that nobody vouches for: the segments' files at open, and the ring's.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::frame::{Frame, FrameKind, HEADER, Header};
@@ -17,6 +18,11 @@ const WINDOW: usize = 1 << 18;
 pub(super) trait Source {
     /// `want` bytes at `offset` of the segment `link`; fewer where there are no more.
     fn bytes(&mut self, link: &Link, offset: u64, want: usize) -> Result<&[u8], DiskError>;
+
+    /// The first offset at or behind `offset` that may hold anything but zeros.
+    fn next_data(&mut self, _link: &Link, offset: u64) -> Result<Option<u64>, DiskError> {
+        Ok(Some(offset))
+    }
 }
 
 /// The segments' own files.
@@ -27,18 +33,24 @@ pub(super) struct SegmentSource {
     start: u64,
 }
 
+impl SegmentSource {
+    fn file(&mut self, link: &Link) -> Result<Arc<dyn File>, DiskError> {
+        let base = link.header.base;
+        if let Some((open, file)) = &self.open
+            && *open == base
+        {
+            return Ok(Arc::clone(file));
+        }
+        let file = link.open()?;
+        self.window.clear();
+        self.open = Some((base, Arc::clone(&file)));
+        Ok(file)
+    }
+}
+
 impl Source for SegmentSource {
     fn bytes(&mut self, link: &Link, offset: u64, want: usize) -> Result<&[u8], DiskError> {
-        let base = link.header.base;
-        let file = match &self.open {
-            Some((open, file)) if *open == base => Arc::clone(file),
-            _ => {
-                let file = link.open()?;
-                self.window.clear();
-                self.open = Some((base, Arc::clone(&file)));
-                file
-            }
-        };
+        let file = self.file(link)?;
         let inside =
             offset >= self.start && offset + want as u64 <= self.start + self.window.len() as u64;
         if !inside {
@@ -54,29 +66,54 @@ impl Source for SegmentSource {
         let to = (from + want).min(self.window.len());
         Ok(self.window.get(from..to).unwrap_or_default())
     }
+
+    fn next_data(&mut self, link: &Link, offset: u64) -> Result<Option<u64>, DiskError> {
+        Ok(self.file(link)?.next_data(offset))
+    }
 }
 
 /// The ring's file: position modulo its size.
 #[derive(Debug)]
 pub(super) struct RingFileSource {
-    pub file: Arc<dyn File>,
-    pub path: std::path::PathBuf,
-    pub bytes: u64,
-    pub buffer: Vec<u8>,
+    file: Arc<dyn File>,
+    path: PathBuf,
+    /// Size of the ring.
+    bytes: u64,
+    window: Vec<u8>,
+    /// Position of the window's first byte.
+    start: u64,
+}
+
+impl RingFileSource {
+    pub(super) fn new(file: Arc<dyn File>, path: PathBuf, bytes: u64) -> Self {
+        Self { file, path, bytes, window: Vec::new(), start: 0 }
+    }
+
+    /// Reads `bytes` bytes of the ring from `position` on, wrapping.
+    fn fill(&mut self, position: u64, bytes: u64) -> Result<(), DiskError> {
+        let start = position % self.bytes;
+        let first = bytes.min(self.bytes - start);
+        self.window.resize(to_usize(bytes), 0);
+        self.start = position;
+        let (head, tail) = self.window.split_at_mut(to_usize(first));
+        for (part, at) in [(head, start), (tail, 0)] {
+            read_full(&*self.file, part, at).map_err(DiskError::at("reading", &self.path))?;
+        }
+        Ok(())
+    }
 }
 
 impl Source for RingFileSource {
     fn bytes(&mut self, link: &Link, offset: u64, want: usize) -> Result<&[u8], DiskError> {
         let position = link.header.base + offset;
-        let start = position % self.bytes;
         let want = (want as u64).min(self.bytes);
-        let first = want.min(self.bytes - start);
-        self.buffer.resize(to_usize(want), 0);
-        let (head, tail) = self.buffer.split_at_mut(to_usize(first));
-        for (part, at) in [(head, start), (tail, 0)] {
-            read_full(&*self.file, part, at).map_err(DiskError::at("reading", &self.path))?;
+        let inside =
+            position >= self.start && position + want <= self.start + self.window.len() as u64;
+        if !inside {
+            self.fill(position, want.max(WINDOW as u64).min(self.bytes))?;
         }
-        Ok(&self.buffer)
+        let from = to_usize(position - self.start);
+        Ok(self.window.get(from..from + to_usize(want)).unwrap_or_default())
     }
 }
 
@@ -186,11 +223,20 @@ pub(super) fn highest_mark(
     const STEP: u64 = 16;
     let mut highest = 0;
     let mut offset = range.start.next_multiple_of(STEP);
+    let mut blank = true;
     while offset < range.end {
+        // Most of what was prepared was never written.
+        if blank {
+            match source.next_data(link, offset)? {
+                Some(data) if data < range.end => offset = data / STEP * STEP,
+                _ => break,
+            }
+        }
         let page_end = (offset / PAGE_U64 + 1) * PAGE_U64;
         let page_end = page_end.min(range.end);
         let page = source.bytes(link, offset, to_usize(page_end - offset))?;
-        let candidates = candidates(page, offset);
+        blank = is_blank(page);
+        let candidates = if blank { Vec::new() } else { candidates(page, offset) };
         for candidate in candidates {
             let bytes = whole_frame(source, link, candidate)?;
             let salt = |life| super::frame::Salt { log, life, base: link.header.base };
@@ -211,9 +257,6 @@ pub(super) fn highest_mark(
 /// position is right. Cheap, because it is asked of every 16 bytes of the look-ahead.
 fn candidates(page: &[u8], offset: u64) -> Vec<u64> {
     let mut found = Vec::new();
-    if page.iter().all(|byte| *byte == 0) {
-        return found;
-    }
     for (number, chunk) in page.as_chunks::<16>().0.iter().enumerate() {
         let at = offset + number as u64 * 16;
         let [.., p0, p1, p2, p3, _, _, _, _] = *chunk;
@@ -222,4 +265,11 @@ fn candidates(page: &[u8], offset: u64) -> Vec<u64> {
         }
     }
     found
+}
+
+/// Nothing but zeros?
+fn is_blank(page: &[u8]) -> bool {
+    let (chunks, rest) = page.as_chunks::<16>();
+    rest.iter().all(|byte| *byte == 0)
+        && chunks.iter().all(|chunk| u128::from_le_bytes(*chunk) == 0)
 }

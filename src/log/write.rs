@@ -14,6 +14,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::checkpoint::Totals;
 use super::frame::{Batch, FrameKind, HEADER, Place};
 use super::segment::{FIRST_FRAME, Segment};
 use super::{Closing, Shared};
@@ -23,6 +24,12 @@ use crate::types::{FRAME_ALIGN, HybridTime, Life, Lsn, Seq, StreamId, to_usize};
 
 /// What is pending in the ring when the drain thread is woken.
 pub(super) const DRAIN_BYTES: u64 = 1 << 20;
+
+/// The number of a stream's first event.
+pub(super) const FIRST_SEQ: Seq = match Seq::new(1) {
+    Some(seq) => seq,
+    None => Seq::ZERO,
+};
 
 /// Where a frame went.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -58,7 +65,16 @@ pub(super) struct AppendCounts {
     pub events: u64,
     pub bytes: u64,
     pub ring_full: u64,
+    pub lag_waits: u64,
     pub seals: u64,
+    /// Streams that began.
+    pub streams: u64,
+}
+
+impl AppendCounts {
+    pub(super) fn totals(&self) -> Totals {
+        Totals { frames: self.frames, events: self.events, streams: self.streams }
+    }
 }
 
 impl Shared {
@@ -95,6 +111,7 @@ impl Shared {
         appender.time = place.time;
         appender.counts.frames += 1;
         appender.counts.events += events;
+        appender.counts.streams += u64::from(events > 0 && first == FIRST_SEQ);
         appender.counts.bytes += bytes as u64;
         self.recent.insert(stream);
         let end = position + bytes as u64;
@@ -151,6 +168,13 @@ impl Shared {
     ) -> Result<(), AppendError> {
         let end = segment.header.base + appender.offset + bytes as u64;
         let ring = appender.ring.len() as u64;
+        // Recovery looks for evidence behind the first bad position no further than marks lag, so
+        // this is where they are kept from lagging further.
+        let lag_max = self.options.flush_bytes + ring;
+        if end.saturating_sub(self.durable.load(Ordering::Acquire)) > lag_max {
+            appender.counts.lag_waits += 1;
+            self.commit_below(end - lag_max).map_err(AppendError::Poisoned)?;
+        }
         // Acquire: pairs with the Release in `drain`; the kernel has copied what is below.
         let kept = |shared: &Self| shared.stored.load(Ordering::Acquire) / PAGE_U64 * PAGE_U64;
         if end.saturating_sub(kept(self)) > ring {
@@ -171,6 +195,10 @@ impl Shared {
         let next = self.preparer.take(|| self.keeper_bell.ring())?;
         if let Some(segment) = appender.segment.clone() {
             self.seal(appender, &segment)?;
+            if self.options.checkpoints.is_some() {
+                let position = next.header.first_frame();
+                *self.due.lock() = Some((position, appender.counts.totals()));
+            }
         }
         self.chain.write().push(Arc::clone(&next));
         appender.offset = FIRST_FRAME;

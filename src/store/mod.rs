@@ -7,6 +7,7 @@
 //!        ring        what was appended last; never synced
 //!        log/        segments of events and their indexes
 //!        snapshots/  segments of archived states
+//!        ckpt-<pos>  what was counted, and the segments' headers; the last two
 //!        catalogue/  derived: names; delete it at will
 //! ```
 //!
@@ -22,17 +23,20 @@ use crate::actor::{Actor, Addr, CloseReport, Runtime};
 use crate::catalogue::{Catalogue, CatalogueState, names_from};
 use crate::disk::{Disk, LockGuard};
 use crate::error::{DiskError, Error, OpenError};
-use crate::log::{Log, LogOptions, LogStats, Opening, RecoveryReport};
-use crate::options::StoreOptions;
+use crate::log::{Log, LogOptions, LogStats, Opening, RecoveryReport, Totals};
 use crate::snapshot::{SnapshotStats, Snapshots};
 use crate::types::{Life, Seq};
 
 mod history;
 mod identity;
+mod options;
 mod providers;
+#[cfg(test)]
+mod tests;
 
 pub use history::Past;
 use identity::{Identity, IdentityFile};
+pub use options::StoreOptions;
 
 /// Told apart from the event log's id, so that no frame of one is ever taken for the other's.
 const SNAPSHOTS_ID: u64 = 0x536e_6170_7368_6f74;
@@ -235,6 +239,15 @@ impl Store {
         Ok(())
     }
 
+    /// What was appended over the store's whole past. The first call reads what no checkpoint
+    /// covers.
+    ///
+    /// # Errors
+    /// See [`crate::error::ReadError`].
+    pub fn totals(&self) -> Result<Totals, Error> {
+        Ok(self.events.totals()?)
+    }
+
     /// What the open found and did.
     pub fn report(&self) -> &OpenReport {
         &self.report
@@ -329,6 +342,7 @@ fn log_options(path: &Path, options: &StoreOptions) -> (LogOptions, LogOptions) 
         dir: path.join("log"),
         ring: Some(path.join("ring")),
         mark: Some(path.join("mark")),
+        checkpoints: Some(path.to_owned()),
         ring_bytes: options.ring_bytes,
         segment_bytes_first: options.segment_bytes_first,
         segment_bytes_max: options.segment_bytes_max,
@@ -345,6 +359,7 @@ fn log_options(path: &Path, options: &StoreOptions) -> (LogOptions, LogOptions) 
         dir: path.join("snapshots"),
         ring: None,
         mark: None,
+        checkpoints: None,
         ring_bytes: frame * 2 + (8 << 10),
         segment_bytes_max: options.segment_bytes_max.max(frame as u64 * 4),
         frame_bytes_max: frame,

@@ -47,3 +47,22 @@ fn a_panic_gives_its_asker_the_message_and_leaves_the_state_of_before() {
     assert_eq!(list.ask(Get).unwrap(), [1]);
     assert_eq!(list.ask(Add(3)).unwrap(), 2);
 }
+
+#[test]
+fn addresses_and_tickets_cross_threads_whatever_the_state_is() {
+    /// `Send`, and not `Sync`: what an actor must be.
+    #[derive(Default)]
+    struct Local(std::cell::Cell<u64>);
+    impl Actor for Local {
+        type Event = u64;
+        const KIND: &'static str = "local";
+        fn apply(&mut self, event: &u64) {
+            self.0.set(self.0.get() + event);
+        }
+    }
+    fn crosses<T: Send + Sync + Unpin>() {}
+    crosses::<Addr<Local>>();
+    crosses::<Runtime>();
+    crosses::<crate::actor::Ticket<u64>>();
+    crosses::<ActorError>();
+}

@@ -1,6 +1,14 @@
 //! Behaviour of actors, over the provider in memory. Nothing sleeps: threads meet at channels.
 
 mod basics;
+mod closing;
+mod failing;
+mod mailboxes;
+mod passivation;
+mod replies;
+mod snapshots;
+mod stress;
+mod values;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +23,9 @@ use crate::types::Durability;
 /// Longer than anything takes; a wait for something that must happen.
 const LONG: Duration = Duration::from_secs(30);
 
+/// An event that `List` cannot apply.
+const BAD: u64 = u64::MAX;
+
 /// A list of numbers, in the order in which they were added.
 #[derive(Default, Debug)]
 struct List {
@@ -26,7 +37,7 @@ impl Actor for List {
     const KIND: &'static str = "list";
 
     fn apply(&mut self, event: &u64) {
-        assert_ne!(*event, 666, "the number of the beast");
+        assert_ne!(*event, BAD, "an event that cannot be applied");
         self.numbers.push(*event);
     }
 }
@@ -94,14 +105,83 @@ fn list(runtime: &Runtime, name: &str) -> Addr<List> {
     runtime.actor(name).unwrap()
 }
 
-/// A kind for which nothing waits for the disk.
+/// Counts, and nothing waits for the disk.
 #[derive(Default)]
-struct Fast;
+struct Fast(u64);
 impl Actor for Fast {
     type Event = u64;
     const KIND: &'static str = "fast";
-    fn apply(&mut self, _: &u64) {}
+    fn apply(&mut self, event: &u64) {
+        self.0 += event;
+    }
     fn options() -> ActorOptions<Self> {
         ActorOptions::new().durability(Durability::Process)
+    }
+}
+impl Handle<Add> for Fast {
+    type Reply = u64;
+    fn handle(Add(number): Add, turn: &mut Turn<'_, Self>) -> u64 {
+        turn.emit(number);
+        turn.0
+    }
+}
+
+impl Handle<Get> for Fast {
+    type Reply = u64;
+    fn handle(_: Get, turn: &mut Turn<'_, Self>) -> u64 {
+        turn.0
+    }
+}
+
+/// Three commands find room.
+#[derive(Default)]
+struct Narrow(Vec<u64>);
+impl Actor for Narrow {
+    type Event = u64;
+    const KIND: &'static str = "narrow";
+    fn apply(&mut self, event: &u64) {
+        self.0.push(*event);
+    }
+    fn options() -> ActorOptions<Self> {
+        ActorOptions::new().mailbox(3)
+    }
+}
+impl Handle<Add> for Narrow {
+    type Reply = ();
+    fn handle(Add(number): Add, turn: &mut Turn<'_, Self>) {
+        turn.emit(number);
+    }
+}
+impl Handle<Get> for Narrow {
+    type Reply = Vec<u64>;
+    fn handle(_: Get, turn: &mut Turn<'_, Self>) -> Vec<u64> {
+        turn.0.clone()
+    }
+}
+impl Handle<Block> for Narrow {
+    type Reply = ();
+    fn handle(block: Block, _: &mut Turn<'_, Self>) {
+        block.begun.send(()).unwrap();
+        block.go_on.recv_timeout(LONG).unwrap();
+    }
+}
+
+/// Keeps an actor busy until it is dropped; what is sent meanwhile is queued.
+struct Busy {
+    end: Sender<()>,
+}
+
+impl Busy {
+    fn keep<A: Handle<Block>>(addr: &Addr<A>) -> Self {
+        let (block, has_begun, end) = block();
+        addr.tell(block).unwrap();
+        has_begun.recv_timeout(LONG).unwrap();
+        Self { end }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.end.send(()).unwrap();
     }
 }

@@ -136,3 +136,12 @@ fn a_ring_reaches_its_file_and_the_kernel_copies_out_of_it() {
     assert_eq!(in_file[PAGE + PAGE / 2..], piece[..PAGE / 2]);
     assert_eq!(in_file[..PAGE / 2], piece[PAGE / 2..]);
 }
+
+#[test]
+fn network_file_systems_are_known_by_their_numbers_and_local_ones_are_not_among_them() {
+    assert_eq!(network_name(0x6969), Some("NFS"));
+    assert_eq!(network_name(0xff53_4d42), Some("SMB"));
+    for local in [0xef53, 0x5846_5342, 0x0102_1994, 0x9123_683e, 0x6573_5546] {
+        assert_eq!(network_name(local), None, "{local:#x}");
+    }
+}

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Store;
 use crate::actor::RuntimeOptions;
 use crate::disk::{Disk, RealDisk};
 use crate::error::Error;
-use crate::store::Store;
 use crate::time::Clock;
 use crate::types::Durability;
 
