@@ -344,7 +344,7 @@ fn keeper(shared: &Shared) {
 
 impl Shared {
     /// Writes the checkpoint that is due, once all below it is durable.
-    fn checkpoint(&self) {
+    pub(super) fn checkpoint(&self) {
         let (Some(dir), Some((position, counted))) =
             (&self.options.checkpoints, self.due.lock().take())
         else {

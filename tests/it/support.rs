@@ -52,6 +52,7 @@ pub(crate) fn tiny(ring: bool) -> LogOptions {
     LogOptions {
         ring: ring.then(|| "/store/ring".into()),
         mark: ring.then(|| "/store/mark".into()),
+        checkpoints: ring.then(|| "/store".into()),
         ring_bytes: 16 << 10,
         segment_bytes_first: 8 << 10,
         segment_bytes_max: 16 << 10,
@@ -227,7 +228,17 @@ impl Track {
         self.oracle.recovered(&found)?;
         self.check_streams();
         self.check_lost();
+        self.check_totals();
         Ok(())
+    }
+
+    /// Counted by checkpoints, or by reading: the same.
+    fn check_totals(&self) {
+        let totals = self.log().totals().unwrap();
+        let entries = &self.oracle.entries;
+        assert_eq!(totals.events, entries.len() as u64, "events, by {totals:?}");
+        let begun = entries.iter().filter(|entry| entry.seq == 1).count();
+        assert_eq!(totals.streams, begun as u64, "streams, by {totals:?}");
     }
 
     /// Everything that was appended is read, in the middle of a life.
