@@ -9,3 +9,4 @@ mod exhaustive;
 mod faults;
 mod store;
 mod support;
+mod threads;

@@ -89,7 +89,7 @@ pub(crate) struct Entry {
 }
 
 /// The payload that `number` stands for.
-fn payload(number: u64, bytes: usize) -> Vec<u8> {
+pub(crate) fn payload(number: u64, bytes: usize) -> Vec<u8> {
     let mut random = Random::new(number);
     let words = std::iter::once(number).chain(std::iter::repeat_with(|| random.bits()));
     let mut payload: Vec<u8> = words.take(bytes / 8 + 1).flat_map(u64::to_le_bytes).collect();
