@@ -313,8 +313,10 @@ impl Mapped {
                     [at, at + 8, at + 16].map(|at| number::<8>(bytes, at).map(u64::from_le_bytes));
                 Some((offset?, Life { number: number?, bits: bits? }))
             })
-            .collect::<Option<_>>()?;
-        Some(Self { map, lives, words, rows })
+            .collect::<Option<Vec<_>>>()?;
+        // Another segment may have had this base and been set aside.
+        let first = lives.first() == Some(&(FIRST_FRAME, segment.header.life));
+        first.then_some(Self { map, lives, words, rows })
     }
 
     fn places(&self, stream: StreamId) -> Option<Places> {

@@ -414,6 +414,14 @@ impl Log {
         self.shared.index_sealed();
     }
 
+    /// What the keeper thread does besides, for tests that do without it: segments made ahead,
+    /// and a checkpoint if one is due.
+    #[cfg(any(test, feature = "internals"))]
+    pub fn prepare_ahead(&self) {
+        while self.shared.preparer.make_ahead() {}
+        self.shared.checkpoint();
+    }
+
     /// Numbers since it was opened.
     pub fn stats(&self) -> LogStats {
         let shared = &*self.shared;

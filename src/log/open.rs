@@ -346,7 +346,7 @@ fn keeper(shared: &Shared) {
 
 impl Shared {
     /// Writes the checkpoint that is due, once all below it is durable.
-    fn checkpoint(&self) {
+    pub(super) fn checkpoint(&self) {
         let (Some(dir), Some((position, counted))) =
             (&self.options.checkpoints, self.due.lock().take())
         else {
@@ -442,7 +442,12 @@ impl Log {
             appender.closing = Closing::LastFrame;
         }
         let begun = shared.append.lock().begun;
-        let closed = if begun && self.poisoned().is_none() { self.close_frame() } else { Ok(()) };
+        let closed = match (begun, self.poisoned()) {
+            (false, _) => Ok(()),
+            (true, None) => self.close_frame(),
+            // Says what is in doubt, if anything is.
+            (true, Some(_)) => self.sync(),
+        };
         shared.append.lock().closing = Closing::Closed;
         shared.tails.ring();
         stop(shared, &mut self.threads.lock());

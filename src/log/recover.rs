@@ -206,7 +206,7 @@ pub(super) fn survey(
     let Found { files, bad, leftovers, above } = found;
     let linked = match bad {
         Some(damage) => Err(damage),
-        None => link(&files, options, log),
+        None => link(&files, options, log)?,
     };
     let (chain, dead) = match linked {
         Ok(linked) => linked,
@@ -220,7 +220,7 @@ pub(super) fn survey(
     spares.extend(dead);
 
     let mut source = SegmentSource::default();
-    let from = starting_place(&mut source, &chain, log, mark)?;
+    let from = starting_place(&chain, log, mark)?;
     let walked = walk(&mut source, &chain, log, from, &mut |_, _| {})?;
     let (rescue, rescued, walked_ring) = ring(disk, options, &chain, log, walked.place)?;
     let place = walked_ring.as_ref().map_or(walked.place, |ring| ring.place);
@@ -233,6 +233,7 @@ pub(super) fn survey(
     let time = walked_ring.as_ref().map_or(walked.time, |ring| ring.time.max(walked.time));
     let ring_mark = walked_ring.as_ref().map_or(0, |ring| ring.durable);
     let durable = [known, headers, walked.durable, ring_mark, behind].into_iter().fold(0, u64::max);
+    let (place, end) = step_back(&chain, place, durable).unwrap_or((place, end));
     let ending = match chain.get(place.number) {
         None => Ending::Empty,
         Some(link) if place.closed && has_room(link, place, options) => Ending::Closed,
@@ -398,14 +399,13 @@ fn find(
     Ok(found)
 }
 
-/// Follows the headers from the first segment; answers the chain and the files that are dead.
-fn link(
-    files: &[Link],
-    options: &LogOptions,
-    log: u64,
-) -> Result<(Vec<Link>, Vec<PathBuf>), Damage> {
+/// The chain, and the files that are dead; or what is wrong.
+type Linked = Result<(Vec<Link>, Vec<PathBuf>), Damage>;
+
+/// Follows the headers from the first segment.
+fn link(files: &[Link], options: &LogOptions, log: u64) -> Result<Linked, DiskError> {
     if let Some(other) = files.iter().find(|link| link.header.log != log) {
-        return Err(header_damage(other, "it belongs to another log"));
+        return Ok(Err(header_damage(other, "it belongs to another log")));
     }
     let mut followers: BTreeMap<u64, Vec<&Link>> = BTreeMap::new();
     for link in files {
@@ -437,19 +437,28 @@ fn link(
         if chain.iter().any(|chained| chained.header.base == link.header.base) {
             continue;
         }
-        let missing = link.header.previous.map_or(0, |previous| previous.base);
-        let named = files.iter().any(|other| other.header.base == missing);
-        if link.header.base > newest || !named {
-            return Err(Damage {
+        // What lies below the chain's newest was passed over by a recovery. What lies above it
+        // and holds nothing was prepared, and files prepared before it were removed before it
+        // was: a crash came in between, or kept one of the removals and not the other.
+        if link.header.base > newest && holds_frames(link, log)? {
+            let missing = link.header.previous.map_or(0, |previous| previous.base);
+            return Ok(Err(Damage {
                 file: file_path(&options.dir, missing, "seg"),
                 offset: 0,
                 lsns: missing..link.header.base,
                 reason: DamageReason::Missing,
-            });
+            }));
         }
         dead.push(link.path.clone());
     }
-    Ok((chain, dead))
+    Ok(Ok((chain, dead)))
+}
+
+/// Does a segment begin with a frame?
+fn holds_frames(link: &Link, log: u64) -> Result<bool, DiskError> {
+    let source = &mut SegmentSource::default();
+    let walked = walk(source, std::slice::from_ref(link), log, enter(0, link), &mut |_, _| {})?;
+    Ok(walked.frames > 0)
 }
 
 fn header_damage(link: &Link, reason: &'static str) -> Damage {
@@ -463,12 +472,7 @@ fn header_damage(link: &Link, reason: &'static str) -> Damage {
 
 /// Where the walk begins: the mark's frame boundary, else the segment before the newest one that
 /// begins with a frame.
-fn starting_place(
-    source: &mut SegmentSource,
-    chain: &[Link],
-    log: u64,
-    mark: Option<Mark>,
-) -> Result<Place, DiskError> {
+fn starting_place(chain: &[Link], log: u64, mark: Option<Mark>) -> Result<Place, DiskError> {
     if let Some(mark) = mark {
         let number = chain.partition_point(|link| link.header.base <= mark.boundary);
         if let Some((number, link)) =
@@ -486,9 +490,8 @@ fn starting_place(
     let mut number = chain.len().saturating_sub(1);
     while number > 0 {
         let Some(link) = chain.get(number) else { break };
-        let first = walk(source, std::slice::from_ref(link), log, enter(0, link), &mut |_, _| {})?;
         number -= 1;
-        if first.frames > 0 {
+        if holds_frames(link, log)? {
             break;
         }
     }
@@ -582,6 +585,17 @@ fn position(chain: &[Link], place: Place) -> u64 {
 fn has_room(link: &Link, place: Place, options: &LogOptions) -> bool {
     let next = place.offset.next_multiple_of(PAGE_U64);
     next + PAGE_U64 + options.frame_bytes_max as u64 <= link.header.bytes
+}
+
+/// The end of the segment before, where the log ends in one that a recovery has made, that holds
+/// nothing and that nothing speaks of: if the sync of its name failed, then a later one may
+/// succeed without it, and a segment that names this one would follow nothing.
+fn step_back(chain: &[Link], place: Place, durable: u64) -> Option<(Place, u64)> {
+    let empty = chain.get(place.number).filter(|_| place.offset == FIRST_FRAME)?;
+    let number = place.number.checked_sub(1)?;
+    let before = chain.get(number)?;
+    let end = before.end.filter(|_| durable <= empty.header.base)?;
+    Some((Place { number, offset: end - before.header.base, ..place }, end))
 }
 
 /// Which frame is missing.

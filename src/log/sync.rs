@@ -95,6 +95,7 @@ impl Shared {
             return Ok(durable);
         }
         let segments = self.chain.read().between(durable..cap);
+        let sealed = segments.len() > 1;
         for segment in segments {
             let synced = segment.opened().and_then(|opened| {
                 opened.file.sync_data().map_err(DiskError::at("syncing", &segment.path))
@@ -103,7 +104,10 @@ impl Shared {
         }
         // Release: pairs with the Acquire in `durable()`: what is answered is on disk.
         self.durable.store(cap, Ordering::Release);
-        if syncing.note(self.id, cap).is_err() {
+        // Once a segment the mark is made durable too: else a power cut in a busy life would leave
+        // one from its beginning, and the next open would read all of it.
+        let noted = syncing.note(self.id, cap);
+        if noted.and_then(|()| if sealed { syncing.settle() } else { Ok(()) }).is_err() {
             // Less evidence for the next recovery, and nothing else. Counted.
             self.counts.mark_failures.fetch_add(1, Ordering::Relaxed);
         }

@@ -1,1 +1,12 @@
-fn main() {}
+//! Tests of the log and the store on a simulated disk.
+//!
+//! `ANNALS_SEED` replays one seed, as a failure prints it; `ANNALS_STATES` multiplies how many
+//! states are looked at (default 1).
+mod ablations;
+mod crash;
+mod damage;
+mod exhaustive;
+mod faults;
+mod store;
+mod support;
+mod threads;

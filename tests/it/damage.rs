@@ -1,0 +1,271 @@
+//! Files that are not what they were: every kind of damage to every file, one at a time. Either
+//! the open says so and changes nothing, or what was durable is read back, or reading says so.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use annals::disk::sim::SimDisk;
+use annals::error::{Damage, OpenError, ReadError};
+use annals::log::LogOptions;
+
+use crate::support::{
+    End, Entry, STREAMS, Track, disk, life, read_stream, read_until, scaled, snapshot, tiny,
+};
+
+/// What became of one trial.
+#[derive(Copy, Clone, Debug, Default)]
+struct Tally {
+    trials: u64,
+    /// The open was refused.
+    refused: u64,
+    /// The open went on, and reading met the damage.
+    noticed: u64,
+    /// Nothing that was durable was touched.
+    harmless: u64,
+}
+
+/// How the store was left.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Left {
+    Closed,
+    Killed,
+}
+
+/// A log of several lives and many segments, with indexes and spares; and older copies of its
+/// files.
+fn log(left: Left, options: LogOptions) -> (SimDisk, Track, Vec<(PathBuf, Vec<u8>)>) {
+    let mut disk = disk(1);
+    let mut track = Track::new(options, 42);
+    let mut stale = Vec::new();
+    let mut number = 0;
+    for lives in 1..=4 {
+        track.reopen(&disk, life(lives));
+        for step in 0..8 {
+            number += 1;
+            let bytes = [60, 1_800, 300, 3_600, 10, 900][number % 6];
+            track.append(&disk, number as u64 % STREAMS, bytes).unwrap();
+            if step == 5 {
+                track.wait_last(&disk).unwrap();
+                stale.extend(snapshot(&disk));
+            }
+        }
+        let log = track.log.as_ref().unwrap();
+        log.keep();
+        log.prepare_ahead();
+        // The second and the last life end as they are asked to, the others are closed.
+        if lives % 2 == 1 || left == Left::Closed {
+            track.close(&disk).unwrap();
+        } else {
+            track.wait_last(&disk).unwrap();
+            track.append(&disk, 1, 40).unwrap();
+        }
+        let next = disk.kill();
+        track.ended(End::Kill);
+        disk = next;
+    }
+    (disk, track, stale)
+}
+
+/// Opens and reads a log with a damaged file.
+fn trial(disk: &SimDisk, track: &Track, file: &Path, tally: &mut Tally, what: &str) {
+    tally.trials += 1;
+    let before = snapshot(disk);
+    let mut track = track.clone();
+    // What the ring alone had may be gone with it.
+    track.ended(End::PowerCut);
+    let opened = catch_unwind(AssertUnwindSafe(|| track.open(disk, life(90))));
+    let opened = opened.unwrap_or_else(|_| panic!("{what} made the open panic"));
+    match opened {
+        Err(OpenError::Damage(damage)) => {
+            tally.refused += 1;
+            assert!(snapshot(disk) == before, "{what}: refused, and changed something");
+            names_a_place(&damage, what);
+        }
+        Err(other) => panic!("{what}: {other}"),
+        Ok(report) => {
+            let read = catch_unwind(AssertUnwindSafe(|| read(&track, file, what)));
+            let whole = read.unwrap_or_else(|_| panic!("{what}: {report:?}"));
+            *(if whole { &mut tally.harmless } else { &mut tally.noticed }) += 1;
+        }
+    }
+}
+
+fn names_a_place(damage: &Damage, what: &str) {
+    assert!(damage.file.starts_with("/store/log"), "{what}: {damage}");
+    assert!(damage.lsns.start <= damage.lsns.end, "{what}: {damage}");
+}
+
+/// Reads everything; answers whether all that was durable is there.
+fn read(track: &Track, file: &Path, what: &str) -> bool {
+    let log = track.log.as_ref().unwrap();
+    let entries = &track.oracle.entries;
+    let (found, error) = read_until(log);
+    assert!(entries.starts_with(&found), "{what}: what is read is not what was written");
+    match &error {
+        None => assert!(found.len() >= track.oracle.power, "{what}: a silent loss"),
+        Some(ReadError::Damage(damage)) => {
+            assert_eq!(damage.file, file, "{what}");
+            let next = entries.get(found.len()).map_or(u64::MAX, |next| next.end);
+            assert!(damage.lsns.start < next, "{what}: {damage} is said too late");
+        }
+        Some(other) => panic!("{what}: {other}"),
+    }
+    let mut whole = error.is_none();
+    for number in 0..STREAMS {
+        let expected: Vec<Entry> =
+            entries.iter().filter(|entry| entry.stream == number).copied().collect();
+        let durable = entries[..track.oracle.power].iter().filter(|it| it.stream == number).count();
+        match read_stream(log, number) {
+            Ok(found) => {
+                assert!(expected.starts_with(&found), "{what}: stream {number} is not itself");
+                assert!(found.len() >= durable, "{what}: stream {number} is cut in silence");
+            }
+            Err(ReadError::Damage(damage)) => {
+                assert_eq!(damage.file, file, "{what}");
+                whole = false;
+            }
+            Err(other) => panic!("{what}: {other}"),
+        }
+    }
+    whole
+}
+
+/// Every damage to every file of `disk`, one at a time.
+fn every_damage(
+    disk: &SimDisk,
+    stale: &[(PathBuf, Vec<u8>)],
+    try_it: &mut dyn FnMut(&SimDisk, &Path, &str),
+) {
+    let files = disk.list_all();
+    let bit_step = (401 / scaled(1)).max(1);
+    for (path, bytes) in &files {
+        let name = path.display();
+        for bit in (0..bytes * 8).step_by(usize::try_from(bit_step).unwrap()) {
+            let damaged = disk.fork();
+            damaged.flip_bit(path, bit / 8, u8::try_from(bit % 8).unwrap()).unwrap();
+            try_it(&damaged, path, &format!("{name}: bit {bit} flipped"));
+        }
+        for sector in 0..bytes.div_ceil(512) {
+            let damaged = disk.fork();
+            damaged.zero(path, sector * 512..(sector + 1) * 512).unwrap();
+            try_it(&damaged, path, &format!("{name}: sector {sector} zeroed"));
+            let damaged = disk.fork();
+            damaged.truncate(path, sector * 512).unwrap();
+            try_it(&damaged, path, &format!("{name}: cut at sector {sector}"));
+        }
+        for page in 1..bytes / 4_096 {
+            let damaged = disk.fork();
+            let at = usize::try_from(page * 4_096).unwrap();
+            let swap = |bytes: &mut Vec<u8>| {
+                // What is durable may be shorter than what is seen.
+                if bytes.len() >= at + 4_096 {
+                    let (before, after) = bytes.split_at_mut(at);
+                    before[at - 4_096..].swap_with_slice(&mut after[..4_096]);
+                }
+            };
+            damaged.damage(path, swap).unwrap();
+            try_it(&damaged, path, &format!("{name}: page {page} swapped with the one before"));
+        }
+        let damaged = disk.fork();
+        damaged.delete(path).unwrap();
+        try_it(&damaged, path, &format!("{name}: deleted"));
+        for (_, old) in stale.iter().filter(|(old, _)| old == path) {
+            let damaged = disk.fork();
+            damaged.put(path, old.clone()).unwrap();
+            try_it(&damaged, path, &format!("{name}: an old copy"));
+        }
+        for (other, _) in files.iter().filter(|(other, _)| other.extension() == path.extension()) {
+            let damaged = disk.fork();
+            damaged.put(path, disk.copy_bytes(other).unwrap()).unwrap();
+            try_it(&damaged, path, &format!("{name}: a copy of {}", other.display()));
+        }
+    }
+}
+
+#[test]
+fn damage_to_any_file_is_noticed_or_harmless_and_never_a_panic() {
+    // In the large one a segment holds several lives.
+    for (segment_bytes, left) in [8 << 10, 64 << 10]
+        .into_iter()
+        .flat_map(|bytes| [Left::Closed, Left::Killed].map(|left| (bytes, left)))
+    {
+        let segments = LogOptions {
+            segment_bytes_first: segment_bytes,
+            segment_bytes_max: 64 << 10,
+            ..tiny(true)
+        };
+        let (disk, track, stale) = log(left, segments);
+        let mut tally = Tally::default();
+        every_damage(&disk, &stale, &mut |damaged, file, what| {
+            trial(damaged, &track, file, &mut tally, &format!("{left:?}: {what}"));
+        });
+        println!("{segment_bytes}, {left:?}: {tally:?}");
+        assert!(tally.refused > 0 && tally.noticed > 0 && tally.harmless > 0, "{tally:?}");
+    }
+}
+
+#[test]
+fn a_log_that_can_be_rebuilt_opens_whatever_its_files_are() {
+    let (disk, track, stale) = log(Left::Closed, tiny(false));
+    let mut trials = 0;
+    every_damage(&disk, &stale, &mut |damaged, _, what| {
+        let mut track = track.clone();
+        track.ended(End::PowerCut);
+        let opened = track.open(damaged, life(90));
+        opened.unwrap_or_else(|error| panic!("{what}: {error}"));
+        let (found, _) = read_until(track.log.as_ref().unwrap());
+        assert!(track.oracle.entries.starts_with(&found), "{what}");
+        trials += 1;
+    });
+    println!("{trials} trials");
+}
+
+#[test]
+fn without_indexes_or_mark_or_ring_a_closed_log_is_the_same() {
+    let (disk, track, _) = log(Left::Closed, tiny(true));
+    let is = |path: &Path, ending: &str| path.extension().is_some_and(|it| it == ending);
+    let derived: [&dyn Fn(&Path) -> bool; 4] = [
+        &|path| is(path, "idx"),
+        &|path| path.ends_with("mark"),
+        &|path| path.ends_with("ring"),
+        &|path| !is(path, "seg"),
+    ];
+    for goes in derived {
+        let damaged = disk.fork();
+        let mut gone = 0;
+        for (path, _) in disk.list_all() {
+            if goes(&path) {
+                damaged.delete(&path).unwrap();
+                gone += 1;
+            }
+        }
+        assert!(gone > 0);
+        let mut track = track.clone();
+        track.ended(End::Kill);
+        let report = track.reopen(&damaged, life(90));
+        assert_eq!(report.start, annals::log::Start::Continued);
+        assert_eq!(track.oracle.power, track.oracle.entries.len());
+    }
+}
+
+/// A rebuildable log sets all its files aside, and may crash before the indexes are removed: the
+/// next segments have the same bases, and the old indexes were taken for theirs.
+#[test]
+fn an_index_that_is_left_of_another_segment_is_not_believed() {
+    let (first, _, _) = log(Left::Closed, tiny(false));
+    let second = disk(2);
+    let mut track = Track::new(tiny(false), 42);
+    track.open(&second, life(101)).unwrap();
+    for number in 0..20 {
+        track.append(&second, number % STREAMS, 900).unwrap();
+    }
+    track.close(&second).unwrap();
+    for (path, _) in first.list_all() {
+        if path.extension().is_some_and(|ending| ending == "idx") {
+            second.put(&path, first.copy_bytes(&path).unwrap()).unwrap();
+        }
+    }
+    let second = second.kill();
+    track.ended(End::Kill);
+    track.reopen(&second, life(102));
+}

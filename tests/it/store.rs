@@ -1,0 +1,340 @@
+//! A store with actors on the simulated disk: what an ask was answered survives as it said.
+
+use std::time::Duration;
+
+use annals::disk::sim::{Random, SimDisk};
+use annals::error::{Error, OpenError};
+use annals::rkyv::{Archive, Deserialize, Serialize};
+use annals::types::Seq;
+use annals::{Actor, ActorOptions, Durability, Handle, SnapshotPolicy, Store, Turn};
+
+use crate::support::{End, Replay, disk, seeds, snapshot};
+
+/// Keeps what it was told, in order.
+#[derive(Default, Archive, Serialize, Deserialize)]
+#[rkyv(crate = annals::rkyv)]
+struct Strict(Vec<u64>);
+
+/// The same, and does not wait for the disk.
+#[derive(Default, Archive, Serialize, Deserialize)]
+#[rkyv(crate = annals::rkyv)]
+struct Loose(Vec<u64>);
+
+#[derive(Archive, Serialize, Deserialize)]
+#[rkyv(crate = annals::rkyv)]
+struct Noted(u64);
+
+impl Actor for Strict {
+    type Event = Noted;
+    const KIND: &'static str = "strict";
+    fn apply(&mut self, event: &Noted) {
+        self.0.push(event.0);
+    }
+    fn options() -> ActorOptions<Self> {
+        ActorOptions::new().snapshots(1, SnapshotPolicy::every(3))
+    }
+}
+
+impl Actor for Loose {
+    type Event = Noted;
+    const KIND: &'static str = "loose";
+    fn apply(&mut self, event: &Noted) {
+        self.0.push(event.0);
+    }
+    fn options() -> ActorOptions<Self> {
+        ActorOptions::new()
+            .durability(Durability::Process)
+            .snapshots(1, SnapshotPolicy::every(2).on_passivate())
+    }
+}
+
+struct Note(u64);
+struct Get;
+
+impl Handle<Note> for Strict {
+    type Reply = usize;
+    fn handle(command: Note, turn: &mut Turn<'_, Self>) -> usize {
+        turn.emit(Noted(command.0));
+        turn.0.len()
+    }
+}
+
+impl Handle<Note> for Loose {
+    type Reply = usize;
+    fn handle(command: Note, turn: &mut Turn<'_, Self>) -> usize {
+        turn.emit(Noted(command.0));
+        turn.0.len()
+    }
+}
+
+impl Handle<Get> for Strict {
+    type Reply = Vec<u64>;
+    fn handle(_: Get, turn: &mut Turn<'_, Self>) -> Vec<u64> {
+        turn.0.clone()
+    }
+}
+
+impl Handle<Get> for Loose {
+    type Reply = Vec<u64>;
+    fn handle(_: Get, turn: &mut Turn<'_, Self>) -> Vec<u64> {
+        turn.0.clone()
+    }
+}
+
+/// What one actor was told, and what of it was answered.
+#[derive(Clone, Debug, Default)]
+struct Told {
+    sent: Vec<u64>,
+    process: usize,
+    power: usize,
+}
+
+impl Told {
+    fn ended(&mut self, end: End) {
+        if end == End::PowerCut {
+            self.process = self.power;
+        }
+    }
+
+    fn found(&mut self, state: &[u64], history: &[u64], what: &str) {
+        assert_eq!(state, history, "{what}: state and history");
+        assert!(self.sent.starts_with(state), "{what}: {state:?} was never told, {self:?}");
+        assert!(state.len() >= self.process, "{what}: {state:?} is less than promised, {self:?}");
+        self.sent.truncate(state.len());
+        (self.process, self.power) = (state.len(), state.len());
+    }
+}
+
+/// What was answered is on the disk.
+fn keep_all(told: &mut [Told; 4]) {
+    for told in told {
+        told.power = told.process;
+    }
+}
+
+fn open(disk: &SimDisk) -> Result<Store, Error> {
+    Store::options()
+        .disk(disk.handle())
+        .threads(false)
+        .ring_bytes(16 << 10)
+        .segment_bytes(8 << 10, 16 << 10)
+        .frame_bytes_max(4 << 10)
+        .snapshot_bytes_max(4 << 10)
+        .workers(std::num::NonZeroUsize::MIN)
+        .open("/store")
+}
+
+const NAMES: [&str; 2] = ["a", "b"];
+
+/// What there is, against what was told: two strict actors, then two loose ones.
+fn check(store: &Store, told: &mut [Told; 4], what: &str) {
+    for (number, told) in told.iter_mut().enumerate() {
+        let name = NAMES[number % 2];
+        let (state, history) = if number < 2 {
+            let state = store.actor::<Strict>(name).unwrap().ask(Get).unwrap();
+            (state, store.history::<Strict>(name, Seq::ZERO).unwrap())
+        } else {
+            let state = store.actor::<Loose>(name).unwrap().ask(Get).unwrap();
+            (state, store.history::<Loose>(name, Seq::ZERO).unwrap())
+        };
+        let history: Vec<u64> = history.into_iter().map(|past| past.event.0).collect();
+        told.found(&state, &history, &format!("{what}, actor {number}"));
+    }
+}
+
+/// Tells one actor one number, and takes note of the answer.
+fn tell(store: &Store, disk: &SimDisk, told: &mut [Told; 4], number: usize, note: u64) {
+    let name = NAMES[number % 2];
+    told[number].sent.push(note);
+    let answer = if number < 2 {
+        store.actor::<Strict>(name).unwrap().ask(Note(note))
+    } else {
+        store.actor::<Loose>(name).unwrap().ask(Note(note))
+    };
+    match answer {
+        // An answer of a process that is dead was never heard.
+        Ok(_) if disk.has_crashed() => {}
+        Ok(count) => {
+            let told = &mut told[number];
+            assert_eq!(count, told.sent.len());
+            told.process = count;
+            if number < 2 {
+                told.power = count;
+            }
+        }
+        Err(error) => assert!(disk.has_crashed(), "{error}"),
+    }
+}
+
+fn run(seed: u64) -> u64 {
+    let mut random = Random::new(seed);
+    let mut disk = disk(seed);
+    let mut told: [Told; 4] = Default::default();
+    let mut note = 0;
+    let mut states = 0;
+    for _ in 0..6 {
+        if random.once_in(3) {
+            disk.crash_at(random.below(40) as u64);
+        }
+        let store = match open(&disk) {
+            Ok(store) if !disk.has_crashed() => {
+                disk.clear_faults();
+                check(&store, &mut told, &format!("seed {seed}"));
+                states += 1;
+                Some(store)
+            }
+            Ok(dead) => Some(dead),
+            Err(error) => {
+                assert!(disk.has_crashed(), "refused: {error}");
+                None
+            }
+        };
+        if let Some(store) = store.as_ref().filter(|_| !disk.has_crashed()) {
+            if random.once_in(3) {
+                disk.crash_at(random.below(40) as u64);
+            }
+            for _ in 0..random.below(25) {
+                note += 1;
+                tell(store, &disk, &mut told, random.below(4), note);
+                if disk.has_crashed() {
+                    break;
+                }
+                if random.once_in(8) && store.sync().is_ok() && !disk.has_crashed() {
+                    keep_all(&mut told);
+                }
+            }
+        }
+        let mut store = store;
+        if random.once_in(3)
+            && let Some(store) = store.take()
+        {
+            let closed = store.close(Duration::from_secs(10));
+            assert!(disk.has_crashed() || closed.is_ok(), "{closed:?}");
+            if !disk.has_crashed() {
+                keep_all(&mut told);
+            }
+        }
+        let (next, end) = match random.below(3) {
+            0 => (disk.kill(), End::Kill),
+            1 => (disk.power_cut_losing_all(), End::PowerCut),
+            _ => (disk.power_cut(random.bits()), End::PowerCut),
+        };
+        drop(store);
+        for told in &mut told {
+            told.ended(end);
+        }
+        disk = next;
+    }
+    let store = open(&disk).unwrap_or_else(|error| panic!("refused: {error}"));
+    check(&store, &mut told, &format!("seed {seed}, at last"));
+    states + 1
+}
+
+#[test]
+fn an_actor_is_what_it_was_told_and_answered_whatever_ended_its_lives() {
+    let mut states = 0;
+    for seed in seeds(200) {
+        let _replay = Replay(seed);
+        states += run(seed);
+    }
+    println!("{states} recoveries were looked at");
+}
+
+/// A closed store, and what its actors were told.
+fn closed() -> (SimDisk, [Told; 4]) {
+    let disk = disk(1);
+    let mut told: [Told; 4] = Default::default();
+    for life in 0..3 {
+        let store = open(&disk).unwrap();
+        for note in 0..40 {
+            tell(&store, &disk, &mut told, usize::try_from(note % 4).unwrap(), life * 100 + note);
+        }
+        let _report = store.close(Duration::from_secs(10)).unwrap();
+    }
+    let disk = disk.kill();
+    (disk, told)
+}
+
+#[test]
+fn a_second_open_is_refused_as_locked_until_the_first_is_over() {
+    let disk = disk(1);
+    let store = open(&disk).unwrap();
+    assert!(matches!(open(&disk), Err(Error::Open(OpenError::Locked { .. }))));
+    let _report = store.close(Duration::from_secs(10)).unwrap();
+    let store = open(&disk).unwrap();
+    let next = disk.kill();
+    drop(store);
+    open(&next).unwrap();
+}
+
+#[test]
+fn without_its_snapshots_a_store_is_the_same() {
+    let (disk, told) = closed();
+    let paths: Vec<_> = disk
+        .list_all()
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("/store/snapshots"))
+        .collect();
+    assert!(paths.iter().any(|(path, _)| path.extension().is_some_and(|it| it == "seg")));
+    for (path, bytes) in &paths {
+        for at in (0..*bytes).step_by(2_003) {
+            let damaged = disk.fork();
+            damaged.flip_bit(path, at, 3).unwrap();
+            let store = open(&damaged).unwrap();
+            check(&store, &mut told.clone(), &format!("{}, byte {at}", path.display()));
+        }
+    }
+    for (path, _) in &paths {
+        disk.delete(path).unwrap();
+    }
+    check(&open(&disk).unwrap(), &mut told.clone(), "without snapshots");
+}
+
+#[test]
+fn damage_to_any_file_of_a_store_is_refused_or_harmless() {
+    let (disk, told) = closed();
+    let (mut refused, mut harmless, mut noticed) = (0, 0, 0);
+    for (path, bytes) in disk.list_all() {
+        let ats = (0..bytes).step_by(127).map(Some).chain([None]);
+        for at in ats {
+            let damaged = disk.fork();
+            match at {
+                Some(at) => damaged.flip_bit(&path, at, 5).unwrap(),
+                None => damaged.delete(&path).unwrap(),
+            }
+            let what = format!("{}, {at:?}", path.display());
+            let before = snapshot(&damaged);
+            match open(&damaged) {
+                Ok(store) => {
+                    let histories = NAMES.map(|name| store.history::<Strict>(name, Seq::ZERO));
+                    if histories.iter().all(Result::is_ok) {
+                        check_strict(&store, &told, &what);
+                        harmless += 1;
+                    } else {
+                        noticed += 1;
+                    }
+                }
+                Err(Error::Open(OpenError::Damage(_))) => {
+                    let is_lock = |path: &std::path::Path| path.ends_with("LOCK");
+                    let mut after = snapshot(&damaged);
+                    after.retain(|(path, _)| !is_lock(path));
+                    let mut before = before;
+                    before.retain(|(path, _)| !is_lock(path));
+                    assert!(after == before, "{what}: refused, and changed something");
+                    refused += 1;
+                }
+                Err(other) => panic!("{what}: {other}"),
+            }
+        }
+    }
+    println!("{refused} refused, {noticed} noticed, {harmless} harmless");
+    assert!(refused > 0 && harmless > 0);
+}
+
+fn check_strict(store: &Store, told: &[Told; 4], what: &str) {
+    for (name, told) in NAMES.into_iter().zip(told) {
+        let history = store.history::<Strict>(name, Seq::ZERO).unwrap();
+        let notes: Vec<u64> = history.into_iter().map(|past| past.event.0).collect();
+        assert_eq!(notes, told.sent, "{what}");
+    }
+}
