@@ -5,6 +5,7 @@
 mod ablations;
 mod crash;
 mod damage;
+mod disk_full;
 mod exhaustive;
 mod faults;
 mod store;
