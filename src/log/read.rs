@@ -45,6 +45,8 @@ pub struct Frames {
     /// Where the next frame begins.
     offset: u64,
     life: Life,
+    /// How far to go, as last seen.
+    end: u64,
     current: Option<Header>,
 }
 
@@ -70,40 +72,42 @@ impl Frames {
 
     /// Steps to the next frame; `false` if there is none yet.
     pub(super) fn advance(&mut self) -> Result<bool, ReadError> {
-        let end = self.shared.end(self.limit);
-        if self.segment.is_none() {
-            let Some(first) = self.shared.chain.read().segments().first().cloned() else {
-                return Ok(false);
+        loop {
+            let Some(segment) = &self.segment else {
+                let first = self.shared.chain.read().segments().first().cloned();
+                let Some(first) = first else { return Ok(false) };
+                self.enter(first);
+                continue;
             };
-            self.enter(first);
+            let own_end = segment.end();
+            let sealed = self.current.is_some_and(|header| header.kind == FrameKind::Seal);
+            if sealed || own_end == Some(segment.header.base + self.offset) {
+                let next = self.shared.chain.read().following(segment.header.base);
+                let Some(next) = next else { return Ok(false) };
+                self.enter(next);
+                continue;
+            }
+            let position = segment.header.base + self.offset;
+            if position >= self.end || self.shared.poison.get().is_some() {
+                self.end = self.shared.end(self.limit);
+                if position >= self.end {
+                    return Ok(false);
+                }
+            }
+            let map = &segment.opened()?.map;
+            if map.bytes().len() as u64 <= self.offset {
+                self.shared.drain(self.shared.written.load(Ordering::Acquire))?;
+            }
+            let bytes = map.bytes().get(to_usize(self.offset)..).unwrap_or_default();
+            let (frame, life) = read_frame(bytes, self.offset, segment.salt(self.life))
+                .map_err(|reject| frame_damage(segment, self.offset, reject))?;
+            let next = after(&frame, self.offset);
+            self.current = Some(*frame.header());
+            // A closed segment that nobody went on in ends with its Close frame.
+            self.offset = own_end.map_or(next, |end| next.min(end - segment.header.base));
+            self.life = life;
+            return Ok(true);
         }
-        let Some(segment) = self.segment.clone() else { return Ok(false) };
-        let sealed = self.current.is_some_and(|header| header.kind == FrameKind::Seal);
-        if sealed || segment.end() == Some(segment.header.base + self.offset) {
-            let Some(next) = self.shared.chain.read().following(segment.header.base) else {
-                return Ok(false);
-            };
-            self.enter(next);
-            return self.advance();
-        }
-        let position = segment.header.base + self.offset;
-        if position >= end {
-            return Ok(false);
-        }
-        let opened = segment.opened()?;
-        if opened.map.bytes().len() as u64 <= self.offset {
-            self.shared.drain(self.shared.written.load(Ordering::Acquire))?;
-        }
-        let (frame, life) = self.read(&segment, opened.map.bytes())?;
-        let next = after(&frame, frame.header().offset);
-        // A closed segment that nobody went on in ends with its Close frame.
-        self.offset = match segment.end() {
-            Some(end) => next.min(end - segment.header.base),
-            None => next,
-        };
-        self.life = life;
-        self.current = Some(*frame.header());
-        Ok(true)
     }
 
     fn enter(&mut self, segment: Arc<Segment>) {
@@ -111,16 +115,6 @@ impl Frames {
         self.life = segment.header.life;
         self.current = None;
         self.segment = Some(segment);
-    }
-
-    /// The frame at the next offset, and its life.
-    fn read<'a>(&self, segment: &Segment, bytes: &'a [u8]) -> Result<(Frame<'a>, Life), ReadError> {
-        read_frame(
-            bytes.get(to_usize(self.offset)..).unwrap_or_default(),
-            self.offset,
-            segment.salt(self.life),
-        )
-        .map_err(|reject| frame_damage(segment, self.offset, reject).into())
     }
 
     /// The frame that `advance` stepped to.
@@ -332,6 +326,7 @@ impl Log {
             segment: None,
             offset: FIRST_FRAME,
             life: Life { number: 0, bits: 0 },
+            end: 0,
             current: None,
         };
         if from == 0 {
