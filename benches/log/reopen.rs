@@ -9,7 +9,7 @@ use annals::disk::{Access, Disk as _, Fill, RealDisk, read_full};
 use crate::support::Bench;
 use crate::support::home::{Home, remove};
 use crate::support::table::{Row, Unit, median};
-use crate::writer::{Writer, open, options};
+use crate::writer::{Writer, look, options, start};
 
 /// Appended after the last flush of a life that crashes.
 const TAIL_EVENTS: u64 = 4_000;
@@ -26,18 +26,23 @@ pub(crate) fn reopen(bench: &mut Bench) {
         bench.scale.pick(&[2_000], &[100_000, 1_000_000], &[100_000, 1_000_000, 2_000_000]);
     let rounds = bench.scale.pick(1, 3, 9);
     for events in sizes {
-        let mut crashed = Vec::new();
-        let mut closed = Vec::new();
+        let (mut looks, mut crashed, mut closed) = (Vec::new(), Vec::new(), Vec::new());
         let mut limit = Vec::new();
         let (dir, image) = crash(&bench.home, *events);
-        for _ in 0..rounds {
+        for round in 0..rounds {
             let copy = bench.home.fresh("reopen-copy");
             copy_all(&image, &copy);
             rustix::fs::sync();
-            let (log, took) = time(|| open(options(&copy), 2).0);
-            crashed.push(took);
+            let (opening, looked) = time(|| look(options(&copy)));
+            let (log, started) = time(|| start(opening, 2));
+            looks.push(looked);
+            crashed.push(looked + started);
+            if round == 0 {
+                let totals = log.totals().expect("a sound log");
+                assert_eq!(totals.events, *events, "a kill loses nothing");
+            }
             drop(log);
-            let (log, took) = time(|| open(options(&copy), 3).0);
+            let (log, took) = time(|| start(look(options(&copy)), 3));
             closed.push(took);
             drop(log);
             limit.push(time(|| least(&bench.home, &copy.join("log"))).1);
@@ -46,10 +51,14 @@ pub(crate) fn reopen(bench: &mut Bench) {
         remove(&dir);
         remove(&image);
         let least = median(&limit);
-        for (how, times) in [("crash", crashed), ("close", closed)] {
+        for (how, times, limit) in [
+            ("after a crash", crashed, least),
+            ("of that before the new life", looks, None),
+            ("after a close", closed, least),
+        ] {
             if let Some(took) = median(&times) {
-                let work = format!("reopen: after a {how}, {events} events");
-                bench.table.add(Row::measured(work, Unit::Time, (took, least)));
+                let work = format!("reopen: {how}, {events} events");
+                bench.table.add(Row::measured(work, Unit::Time, (took, limit)));
             }
         }
     }
@@ -63,7 +72,7 @@ fn crash(home: &Home, events: u64) -> (PathBuf, PathBuf) {
     let mut options = options(&dir);
     // So that what is behind the last flush is the same each time.
     options.flush_interval = Duration::from_hours(1);
-    let (log, _) = open(options, 1);
+    let log = start(look(options), 1);
     let mut writer = Writer::new(0, 1_000);
     writer.append_many(&log, events.saturating_sub(TAIL_EVENTS));
     log.sync().expect("a commit");

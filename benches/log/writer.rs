@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use annals::disk::{Access, Disk, Fill, RealDisk, RingWriter};
 use annals::log::frame::{Batch, RecordKind};
-use annals::log::{Appended, Log, LogOptions, Opening, RecoveryReport};
+use annals::log::{Appended, Log, LogOptions, Opening};
 use annals::types::{Life, Seq, StreamId};
 use crc32fast::Hasher;
 
 use crate::support::home::{Home, remove};
 use crate::support::{FRAME_BYTES, PAYLOAD_BYTES};
 
-pub(crate) const LOG_ID: u64 = 42;
+const LOG_ID: u64 = 42;
 /// A frame's header; the payload is behind it.
 const HEADER: usize = FRAME_BYTES - PAYLOAD_BYTES;
 /// So that neither the disk nor the page cache fills up.
@@ -30,17 +30,21 @@ pub(crate) fn options(dir: &Path) -> LogOptions {
     }
 }
 
-pub(crate) fn open(options: LogOptions, life: u64) -> (Log, RecoveryReport) {
+/// Looks through what is there, and makes it sound.
+pub(crate) fn look(options: LogOptions) -> Opening {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    Opening::new(&disk, options, LOG_ID, 0).expect("the log is sound")
+}
+
+pub(crate) fn start(opening: Opening, life: u64) -> Log {
     let life = Life { number: life, bits: life * 0x9e37_79b9 };
-    let opening = Opening::new(&disk, options, LOG_ID, 0).expect("the log is sound");
-    opening.start(life).expect("the log opens")
+    opening.start(life).expect("the log opens").0
 }
 
 /// A fresh log in `dir`, which is made.
 pub(crate) fn fresh(dir: &Path) -> Log {
     std::fs::create_dir_all(dir).expect("the log's folder");
-    open(options(dir), 1).0
+    start(look(options(dir)), 1)
 }
 
 /// Bytes that compress badly and are the same in every run.

@@ -44,8 +44,8 @@ impl Bench {
         let scale = arguments.scale();
         let criterion = Criterion::default()
             .without_plots()
-            .warm_up_time(Duration::from_millis(scale.pick(1, 100, 1_000)))
-            .measurement_time(Duration::from_millis(scale.pick(1, 500, 3_000)))
+            .warm_up_time(Duration::from_millis(scale.pick(1, 200, 1_000)))
+            .measurement_time(Duration::from_millis(scale.pick(1, 1_000, 3_000)))
             .sample_size(scale.pick(10, 10, 20))
             .configure_from_args();
         let home = Home::new(name);

@@ -21,6 +21,22 @@ impl Scale {
     }
 }
 
+/// Criterion's options that have no value behind them.
+const ALONE: [&str; 12] = [
+    "--quick",
+    "--exact",
+    "--verbose",
+    "-v",
+    "--quiet",
+    "--noplot",
+    "-n",
+    "--discard-baseline",
+    "--ignored",
+    "--include-ignored",
+    "--nocapture",
+    "--show-output",
+];
+
 /// What criterion makes of the command line, as far as what it does not run needs to know.
 pub(crate) struct Arguments {
     once: bool,
@@ -32,12 +48,17 @@ impl Arguments {
     pub(crate) fn of_process() -> Self {
         let mut this = Self { once: false, list: false, filter: None };
         let mut bench = false;
-        for argument in std::env::args().skip(1) {
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--bench" => bench = true,
                 "--test" => this.once = true,
                 "--list" => this.list = true,
-                option if option.starts_with('-') => {}
+                option if option.starts_with('-') => {
+                    if !ALONE.contains(&option) && !option.contains('=') {
+                        arguments.next();
+                    }
+                }
                 filter => this.filter = Some(filter.to_owned()),
             }
         }
