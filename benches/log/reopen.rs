@@ -77,7 +77,7 @@ fn crash(home: &Home, events: u64) -> (PathBuf, PathBuf) {
     writer.append_many(&log, events.saturating_sub(TAIL_EVENTS));
     log.sync().expect("a commit");
     writer.append_many(&log, TAIL_EVENTS.min(events));
-    // The ring is a shared map: a copy of its file has what a kill would leave there.
+    // The map of the ring is of its file: a copy of that has what a kill would leave there.
     copy_all(&dir, &image);
     drop(log);
     (dir, image)
