@@ -27,6 +27,8 @@ const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// How large a catalogue may be before it is built again: sled grows.
 const BYTES_MAX: u64 = 4 << 30;
 const TOO_LONG: &str = "it took too long to open";
+/// How much of the log a close takes in.
+const CLOSE_BYTES_MAX: u64 = 64 << 20;
 /// Frames between two stamps.
 const STAMP_EVERY: u64 = 10_000;
 const STAMP: &[u8] = b"stamp";
@@ -218,8 +220,10 @@ impl Worker {
             drop(ask.answer.send(answer));
         }
         if let Some(open) = tree {
-            // What is not taken in or kept is taken in again.
-            if self.catch_up(&open, &mut stamp).is_ok() {
+            // What is not taken in or kept is taken in by the next life, in the background; a
+            // close does not wait for much of it.
+            let behind = self.log.durable().saturating_sub(stamp.next);
+            if behind <= CLOSE_BYTES_MAX && self.catch_up(&open, &mut stamp).is_ok() {
                 drop(open.flush());
             }
         }

@@ -26,7 +26,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::frame::{Frame, FrameKind, Salt};
+use super::frame::{FrameKind, Header as FrameHeader, Salt};
 use super::read::read_frame;
 use super::segment::{FIRST_FRAME, Segment, file_path};
 use crate::disk::{Access, Disk, PAGE_U64, SegmentMap, write_full};
@@ -141,15 +141,32 @@ impl Growing {
             if life != self.life() {
                 self.lives.push((self.upto, life));
             }
-            self.add(&frame);
-            self.sealed = frame.header().kind == FrameKind::Seal;
-            self.upto = after(&frame, self.upto);
+            self.step(frame.header());
         }
         Ok(())
     }
 
-    fn add(&mut self, frame: &Frame<'_>) {
-        let header = frame.header();
+    /// Goes on over the bytes of a segment that this very process writes: nobody has had a chance
+    /// to damage what is in its page cache, and what is read through this index is checked.
+    fn grow_own(&mut self, bytes: &[u8]) -> Result<(), Reject> {
+        while !self.sealed && self.upto < bytes.len() as u64 {
+            let rest = bytes.get(to_usize(self.upto)..).unwrap_or_default();
+            let header = FrameHeader::read(rest)?;
+            if header.offset != self.upto {
+                return Err(Reject::Position);
+            }
+            self.step(&header);
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, header: &FrameHeader) {
+        self.add(header);
+        self.sealed = header.kind == FrameKind::Seal;
+        self.upto = after(header, self.upto);
+    }
+
+    fn add(&mut self, header: &FrameHeader) {
         if header.stream == StreamId::SYSTEM {
             return;
         }
@@ -244,10 +261,10 @@ impl Growing {
     }
 }
 
-/// Where the frame after `frame` begins, in the same file.
-pub(super) fn after(frame: &Frame<'_>, offset: u64) -> u64 {
-    let end = offset + frame.header().length as u64;
-    match frame.header().kind {
+/// Where the frame after the one at `offset` begins, in the same file.
+pub(super) fn after(header: &FrameHeader, offset: u64) -> u64 {
+    let end = offset + header.length as u64;
+    match header.kind {
         FrameKind::Close => end.next_multiple_of(PAGE_U64),
         FrameKind::Single | FrameKind::Records | FrameKind::Seal | FrameKind::Life => end,
     }
@@ -376,7 +393,13 @@ impl Segment {
             };
         }
         if let Index::Growing(growing) = index {
-            growing.grow(opened.map.bytes(), |life| self.salt(life)).map_err(|reject| {
+            let bytes = opened.map.bytes();
+            let grown = if self.own {
+                growing.grow_own(bytes)
+            } else {
+                growing.grow(bytes, |life| self.salt(life))
+            };
+            grown.map_err(|reject| {
                 let at = self.header.base + growing.upto;
                 Damage {
                     file: self.path.clone(),

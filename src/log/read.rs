@@ -101,7 +101,7 @@ impl Frames {
             let bytes = map.bytes().get(to_usize(self.offset)..).unwrap_or_default();
             let (frame, life) = read_frame(bytes, self.offset, segment.salt(self.life))
                 .map_err(|reject| frame_damage(segment, self.offset, reject))?;
-            let next = after(&frame, self.offset);
+            let next = after(frame.header(), self.offset);
             self.current = Some(*frame.header());
             // A closed segment that nobody went on in ends with its Close frame.
             self.offset = own_end.map_or(next, |end| next.min(end - segment.header.base));
@@ -248,7 +248,7 @@ impl Shared {
                 if frame.header().kind == FrameKind::Seal {
                     break;
                 }
-                offset = after(&frame, offset);
+                offset = after(frame.header(), offset);
             }
         }
         Ok(totals)
@@ -302,6 +302,9 @@ impl Shared {
 
     /// The first of `offsets` whose frame holds events after `after`.
     fn first_after(segment: &Segment, offsets: &[u32], after: Seq) -> Result<usize, ReadError> {
+        if after == Seq::ZERO {
+            return Ok(0);
+        }
         let bytes = segment.opened()?.map.bytes();
         let begins_after = |place: &u32| {
             let start = to_usize(u64::from(*place) * FRAME_ALIGN as u64);

@@ -188,6 +188,8 @@ pub(crate) struct Segment {
     open: OnceLock<Opened>,
     disk: Arc<dyn Disk>,
     pub index: Mutex<Index>,
+    /// Made in this life, so that all frames in it are of this process.
+    pub own: bool,
     /// Its index file has been written, or was tried to be.
     pub indexed: AtomicBool,
 }
@@ -206,16 +208,20 @@ impl Segment {
         header: SegmentHeader,
         end: Option<u64>,
     ) -> Arc<Self> {
-        let path = file_path(dir, header.base, "seg");
-        Arc::new(Self {
+        Arc::new(Self::new(disk, dir, header, end))
+    }
+
+    fn new(disk: &Arc<dyn Disk>, dir: &Path, header: SegmentHeader, end: Option<u64>) -> Self {
+        Self {
             header,
-            path,
+            path: file_path(dir, header.base, "seg"),
             end: AtomicU64::new(end.unwrap_or(0)),
             open: OnceLock::new(),
             disk: Arc::clone(disk),
             index: Mutex::new(Index::default()),
+            own: false,
             indexed: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Makes a segment that may be written at once: everything about it is durable.
@@ -240,10 +246,8 @@ impl Segment {
         disk.sync_dir(dir).map_err(DiskError::at("syncing", dir))?;
         let map =
             file.map_segment(to_usize(header.bytes)).map_err(DiskError::at("mapping", &path))?;
-        let segment = Self::existing(disk, dir, header, None);
-        // A fresh cell, so that there is nothing to be refused by.
-        segment.open.get_or_init(|| Opened { file, map });
-        Ok(segment)
+        let open = OnceLock::from(Opened { file, map });
+        Ok(Arc::new(Self { open, own: true, ..Self::new(disk, dir, header, None) }))
     }
 
     fn make(

@@ -124,8 +124,11 @@ impl Shared {
             self.drain_bell.ring();
         }
         self.tails.ring_written();
-        let lsn = |position| Lsn::new(position).ok_or(AppendError::Closed);
-        Ok(Appended { lsn: lsn(position)?, end: lsn(end)?, time: place.time })
+        match (Lsn::new(position), Lsn::new(end)) {
+            (Some(lsn), Some(end)) => Ok(Appended { lsn, end, time: place.time }),
+            // A frame stands behind a header page, at a multiple of 16.
+            (None, _) | (_, None) => unreachable!("a frame at {position} to {end}"),
+        }
     }
 
     fn accepting(&self, appender: &Appender, kind: Option<FrameKind>) -> Result<(), AppendError> {
