@@ -316,7 +316,7 @@ impl Mapped {
             .collect::<Option<Vec<_>>>()?;
         // Another segment may have had this base and been set aside.
         let first = lives.first() == Some(&(FIRST_FRAME, segment.header.life));
-        first.then_some(Self { lives, words, rows, map })
+        first.then_some(Self { map, lives, words, rows })
     }
 
     fn places(&self, stream: StreamId) -> Option<Places> {
