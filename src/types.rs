@@ -156,7 +156,6 @@ impl Hasher for StreamHasher {
 /// The low and the high 64 bits.
 const fn halves(hash: u128) -> [u64; 2] {
     const MASK: u128 = u64::MAX as u128;
-    #[expect(clippy::cast_possible_truncation, reason = "masked to 64 bits")]
     [(hash & MASK) as u64, (hash >> 64) as u64]
 }
 

@@ -49,6 +49,8 @@ pub(crate) struct Plan {
     pub(crate) durability: Durability,
     /// Die right after this command of this life was posted.
     pub(crate) kill_at: Option<u64>,
+    /// Somebody is about to kill it: do not end before that.
+    pub(crate) linger: bool,
     /// Rows that earlier lives acknowledged to each feeder.
     pub(crate) acked: [u64; FEEDERS],
 }
@@ -156,7 +158,7 @@ fn say(line: &Line) -> io::Result<()> {
     out.flush()
 }
 
-/// Lives until everything is fed. Does not return if it is killed.
+/// Lives until everything is fed. Does not return if it is to be killed.
 pub(crate) fn live(plan: &Plan) -> Result<(), Failure> {
     let pathways = csv::read(&plan.data)?;
     say(&Line::Opening)?;
@@ -196,6 +198,15 @@ pub(crate) fn live(plan: &Plan) -> Result<(), Failure> {
         Ok::<_, Failure>(())
     })?;
     say(&stats(&store, since.get()))?;
+    if plan.kill_at.is_some() {
+        // Less was left to feed than the parent could know.
+        die();
+    }
+    if plan.linger {
+        loop {
+            thread::park();
+        }
+    }
     close(store)?;
     say(&Line::Done)?;
     Ok(())
@@ -356,9 +367,13 @@ impl Feeder<'_> {
         // Relaxed: a counter, nothing else is read by it.
         let posted = self.posted.fetch_add(1, Ordering::Relaxed) + 1;
         if Some(posted) == self.plan.kill_at {
-            kill_process(getpid(), Signal::KILL).unwrap_or_else(|error| panic!("kill: {error}"));
+            die();
         }
     }
+}
+
+fn die() {
+    kill_process(getpid(), Signal::KILL).unwrap_or_else(|error| panic!("kill: {error}"));
 }
 
 /// All rows of the share, as they happened.

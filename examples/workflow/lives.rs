@@ -47,7 +47,7 @@ pub(crate) enum End {
 #[derive(Clone, Debug)]
 pub(crate) struct Life {
     pub(crate) end: End,
-    /// It was killed. (A planned kill may come too late.)
+    /// It was killed, rather than done.
     pub(crate) killed: bool,
     /// How the store came up, and how long that took. `None` if the kill came first.
     pub(crate) opened: Option<(String, Duration)>,
@@ -83,7 +83,7 @@ pub(crate) fn run(
                 End::After(Duration::from_micros(random.up_to(opening * 3 / 2)))
             }
             // On average the kills divide the work into equal parts; a quarter less, because more
-            // may have been done than was told, and a kill behind the end would kill nobody.
+            // may have been done than was told.
             _ => {
                 let done: u64 = plan.acked.iter().sum();
                 End::Command(random.up_to((rows - done) * 3 / 2 / u64::from(left + 1)))
@@ -93,6 +93,7 @@ pub(crate) fn run(
             End::Command(number) => Some(number),
             End::After(_) | End::Done => None,
         };
+        plan.linger = matches!(end, End::After(_));
         bar.set_message(format!("life {}", lives.len() + 1));
         let life = one(&mut plan, end, bar)?;
         let finished = !life.killed;

@@ -41,14 +41,18 @@ Usage: workflow [options]
   --help";
 
 fn main() -> ExitCode {
-    match Arguments::parse().map_err(Failure::from).and_then(|arguments| match arguments {
-        Arguments { help: true, .. } => {
+    let result = match Arguments::parse() {
+        Ok(None) => {
             println!("{HELP}");
             Ok(())
         }
-        Arguments { child: true, .. } => child::live(&arguments.plan()?),
-        _ => run(&arguments),
-    }) {
+        Ok(Some(arguments)) if arguments.child => {
+            arguments.plan().and_then(|plan| child::live(&plan))
+        }
+        Ok(Some(arguments)) => run(&arguments),
+        Err(error) => Err(error.into()),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("workflow: {failure}");
@@ -113,7 +117,6 @@ fn seed_of_now() -> Result<u64, Failure> {
 /// What was asked for on the command line.
 #[derive(Debug)]
 struct Arguments {
-    help: bool,
     scale: u64,
     kills: u32,
     seed: Option<u64>,
@@ -123,14 +126,15 @@ struct Arguments {
     /// Hidden: this process is one life.
     child: bool,
     kill_at: Option<u64>,
+    linger: bool,
     acked: [u64; FEEDERS],
 }
 
 impl Arguments {
-    fn parse() -> Result<Self, lexopt::Error> {
+    /// `None`: help was asked for.
+    fn parse() -> Result<Option<Self>, lexopt::Error> {
         use lexopt::prelude::{Long, Short, ValueExt as _};
         let mut arguments = Self {
-            help: false,
             scale: 1,
             kills: 5,
             seed: None,
@@ -139,12 +143,13 @@ impl Arguments {
             keep: false,
             child: false,
             kill_at: None,
+            linger: false,
             acked: [0; FEEDERS],
         };
         let mut parser = lexopt::Parser::from_env();
         while let Some(argument) = parser.next()? {
             match argument {
-                Short('h') | Long("help") => arguments.help = true,
+                Short('h') | Long("help") => return Ok(None),
                 Long("scale") => arguments.scale = parser.value()?.parse()?,
                 Long("kills") => arguments.kills = parser.value()?.parse()?,
                 Long("seed") => arguments.seed = Some(parser.value()?.parse()?),
@@ -153,6 +158,7 @@ impl Arguments {
                 Long("keep") => arguments.keep = true,
                 Long("child") => arguments.child = true,
                 Long("kill-at") => arguments.kill_at = Some(parser.value()?.parse()?),
+                Long("linger") => arguments.linger = true,
                 Long("acked") => {
                     for acked in &mut arguments.acked {
                         *acked = parser.value()?.parse()?;
@@ -161,7 +167,7 @@ impl Arguments {
                 _ => return Err(argument.unexpected()),
             }
         }
-        Ok(arguments)
+        Ok(Some(arguments))
     }
 
     fn plan(&self) -> Result<Plan, Failure> {
@@ -174,6 +180,7 @@ impl Arguments {
             scale: self.scale,
             durability: self.durability,
             kill_at: self.kill_at,
+            linger: self.linger,
             acked: self.acked,
         })
     }
@@ -191,6 +198,9 @@ fn child_arguments(plan: &Plan) -> Vec<OsString> {
     option("--durability", &[plan.durability.to_string()]);
     if let Some(command) = plan.kill_at {
         option("--kill-at", &[command.to_string()]);
+    }
+    if plan.linger {
+        option("--linger", &[]);
     }
     option("--acked", &plan.acked.map(|rows| rows.to_string()));
     arguments

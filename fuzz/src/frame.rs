@@ -107,7 +107,7 @@ fn push(data: &[u8]) {
         let (payload, after) = after.split_at(after.len().min(usize::from(*length)));
         let before = batch.frame_bytes();
         let kind = kinds[usize::from(choice % 4)];
-        let align = 1 << (choice >> 2) % 5;
+        let align = 1 << ((choice >> 2) % 5);
         let pushed = batch.push_with(kind, u16::from(*choice), align, |buffer| {
             buffer.extend_from_slice(payload);
             Ok(())

@@ -6,8 +6,11 @@
 pub mod frame;
 pub mod recover;
 
+/// What a target does with its input: nothing, or it panics.
+pub type Body = fn(&[u8]);
+
 /// Every target: its name, which is also that of its folder of seeds, and its body.
-pub const TARGETS: [(&str, fn(&[u8])); 2] = [("frame", frame::run), ("recover", recover::run)];
+pub const TARGETS: [(&str, Body); 2] = [("frame", frame::run), ("recover", recover::run)];
 
 #[cfg(test)]
 mod tests {

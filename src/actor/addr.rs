@@ -184,7 +184,7 @@ impl<A: Actor> Addr<A> {
 
     /// Looks at the state as the last turn left it, without a turn and without a commit.
     ///
-    /// **What it sees may be taken back by a crash**; it is the one way to see such. `look` runs
+    /// **What it sees may be taken back by a crash**; no reply ever is. `look` runs
     /// between two turns, so it should be short.
     ///
     /// # Errors

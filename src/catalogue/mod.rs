@@ -22,10 +22,11 @@ use crate::log::frame::{Frame, RecordKind};
 use crate::log::{Limit, Log, name};
 use crate::types::{Seq, StreamId};
 
-/// A catalogue may take this long to open, before a new one is built beside it.
+/// A catalogue may take this long to open, before this life does without.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// How large a catalogue may be before it is built again: sled grows.
 const BYTES_MAX: u64 = 4 << 30;
+const TOO_LONG: &str = "it took too long to open";
 /// Frames between two stamps.
 const STAMP_EVERY: u64 = 10_000;
 const STAMP: &[u8] = b"stamp";
@@ -198,24 +199,21 @@ impl Worker {
         let (tree, mut stamp, state) = self.open();
         let mut tree = tree;
         *self.state.lock() = Some(state);
-        if let Some(open) = &tree {
-            if self.catch_up(open, &mut stamp).is_err() {
-                tree = None;
-            }
+        if let Some(open) = &tree
+            && self.catch_up(open, &mut stamp).is_err()
+        {
+            tree = None;
         }
         while let Ok(ask) = asks.recv() {
             let listed = match &tree {
                 Some(open) => self.list(open, &mut stamp, &ask.kind),
                 None => Err(()),
             };
-            let answer = match listed {
-                Ok(answer) => answer,
-                Err(()) => {
-                    // From here on the log is read.
-                    tree = None;
-                    names_from(&self.log, 0, &ask.kind)
-                }
-            };
+            let answer = listed.unwrap_or_else(|()| {
+                // From here on the log is read.
+                tree = None;
+                names_from(&self.log, 0, &ask.kind)
+            });
             // Who asked may have gone.
             drop(ask.answer.send(answer));
         }
@@ -300,10 +298,14 @@ impl Worker {
                 Err(reason) => Some(reason),
             }
         };
-        if reason.is_some() {
-            if let Err(error) = std::fs::remove_dir_all(&self.dir) {
-                return (None, empty, CatalogueState::Absent(error.to_string()));
-            }
+        if reason == Some(TOO_LONG) {
+            // It may still open, in a thread that nobody waits for: it is left to that one.
+            return (None, empty, CatalogueState::Absent(TOO_LONG.to_owned()));
+        }
+        if reason.is_some()
+            && let Err(error) = std::fs::remove_dir_all(&self.dir)
+        {
+            return (None, empty, CatalogueState::Absent(error.to_string()));
         }
         let state = reason.map_or(CatalogueState::New, CatalogueState::Rebuilt);
         match open_within(&self.dir, OPEN_LIMIT) {
@@ -348,7 +350,7 @@ fn open_within(dir: &Path, limit: Duration) -> Result<sled::Db, &'static str> {
         Ok(Ok(Ok(tree))) => Ok(tree),
         Ok(Ok(Err(_error))) => Err("it does not open"),
         Ok(Err(_panic)) => Err("opening it panicked"),
-        Err(_timeout) => Err("it took too long to open"),
+        Err(_timeout) => Err(TOO_LONG),
     }
 }
 

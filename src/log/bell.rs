@@ -30,9 +30,8 @@ impl Bell {
     pub(super) fn ring(&self) {
         if let Some(ring) = &*self.ring.lock() {
             match ring.try_send(()) {
-                // Full: it has been rung and not been answered yet.
-                Ok(()) | Err(TrySendError::Full(())) => {}
-                Err(TrySendError::Disconnected(())) => {}
+                // Full: it has been rung and not been answered yet. Disconnected: nobody listens.
+                Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
             }
         }
     }

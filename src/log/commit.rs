@@ -44,6 +44,7 @@ pub(super) struct CommitQueue {
 struct Word(AtomicU32);
 
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "four facts that do not exclude each other")]
 struct State {
     running: bool,
     /// What the running commit covers.

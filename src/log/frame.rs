@@ -248,7 +248,7 @@ impl Batch {
         debug_assert!(align.is_power_of_two() && align <= 16, "archives align to 16 at most");
         let records = self.records.checked_add(1).ok_or(Reject::Records)?;
         let head = self.buffer.len().next_multiple_of(8);
-        let gap: u8 = if align > 8 && (head + RECORD_HEADER) % 16 != 0 { 8 } else { 0 };
+        let gap: u8 = if align > 8 && !(head + RECORD_HEADER).is_multiple_of(16) { 8 } else { 0 };
         let payload = head + RECORD_HEADER + usize::from(gap);
         self.buffer.resize(payload, 0);
         write(&mut self.buffer)?;

@@ -130,6 +130,8 @@ impl LogOptions {
             Some("frame_bytes_max must be less than half of ring_bytes, by a page")
         } else if frame * 4 > self.segment_bytes_max || self.segment_bytes_max > 1 << 35 {
             Some("segment_bytes_max must be at least four times frame_bytes_max, at most 32 GiB")
+        } else if self.flush_bytes > 1 << 34 {
+            Some("flush_bytes must be at most 16 GiB")
         } else if self.segment_bytes_first < 2 * page as u64
             || self.segment_bytes_first > self.segment_bytes_max
             || !self.segment_bytes_first.is_multiple_of(page as u64)
@@ -147,7 +149,7 @@ impl LogOptions {
 enum Closing {
     Open,
     /// Nothing but the `Close` frame.
-    Closing,
+    LastFrame,
     Closed,
 }
 
@@ -236,8 +238,10 @@ impl Shared {
     /// From now on nothing is accepted, and everybody who waits is told.
     pub(super) fn poison(&self, error: DiskError) -> DiskError {
         let error = self.poison.get_or_init(|| error).clone();
-        self.commits.wake_futures(u64::MAX);
         self.tails.ring();
+        // Futures are woken at the end of a commit, by a thread that holds none of our locks:
+        // a waker may run anything.
+        self.commits.request();
         error
     }
 }
@@ -443,16 +447,12 @@ impl Log {
         }
     }
 
-    /// Visits nothing: the last event's number of `stream`, [`Seq::ZERO`] if it has none.
+    /// The last event's number of `stream`, [`Seq::ZERO`] if it has none.
     ///
     /// # Errors
     /// See [`ReadError`].
     pub fn last_seq(&self, stream: StreamId) -> Result<Seq, ReadError> {
-        let mut last = Seq::ZERO;
-        self.stream(stream, Seq::ZERO, &mut |frame: Frame<'_>| {
-            last = read::last_event(&frame);
-            std::ops::ControlFlow::Continue(())
-        })?;
-        Ok(last)
+        let visit = &mut |_: Frame<'_>| std::ops::ControlFlow::Break(());
+        Ok(self.stream(stream, Seq::MAX, visit)?.last)
     }
 }

@@ -26,7 +26,7 @@ use super::write::{AppendCounts, Appender};
 use super::{Closing, Counts, Log, LogOptions, Shared};
 use crate::disk::{Access, Disk, Fill, PAGE_U64, RingSource, RingWriter, map::heap_ring};
 use crate::error::{AppendError, DiskError, OpenError, ReadError, SyncError};
-use crate::types::{HybridTime, Life, Seq, StreamId};
+use crate::types::{Life, Seq, StreamId};
 
 /// How long the committer waits before it syncs a mark file that was written.
 const MARK_IDLE: Duration = Duration::from_millis(50);
@@ -110,7 +110,7 @@ impl Opening {
             offset: writing.as_ref().map_or(0, |segment| first - segment.header.base),
             segment: writing,
             begun: false,
-            time: HybridTime::default(),
+            time: survey.time,
             life,
             closing: Closing::Open,
             counts: AppendCounts::default(),
@@ -239,23 +239,25 @@ fn open_ring(disk: &dyn Disk, options: &LogOptions) -> Result<(RingWriter, RingS
         .open(path, Access::Write)
         .ok()
         .filter(|file| file.len().is_ok_and(|length| length == bytes));
-    let file = match existing {
-        Some(file) => file,
-        None => {
-            let file = disk.open(path, Access::Create).map_err(DiskError::at("creating", path))?;
-            // All of it before it is mapped: a page fault cannot answer "disk full".
-            file.allocate(bytes, Fill::Reserve).map_err(DiskError::at("allocating", path))?;
-            file
-        }
+    let file = if let Some(file) = existing {
+        file
+    } else {
+        let file = disk.open(path, Access::Create).map_err(DiskError::at("creating", path))?;
+        // All of it before it is mapped: a page fault cannot answer "disk full".
+        file.allocate(bytes, Fill::Reserve).map_err(DiskError::at("allocating", path))?;
+        file
     };
     file.map_ring(options.ring_bytes).map_err(DiskError::at("mapping", path))
 }
 
+/// A thread's name, and what it does.
+type Task = (&'static str, fn(&Shared));
+
 /// The threads of a log: committer, drain, keeper.
 fn spawn(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>, DiskError> {
     shared.preparer.keep();
-    let tasks: [(&str, fn(&Shared)); 3] =
-        [("annals-commit", committer), ("annals-drain", drainer), ("annals-keeper", keeper)];
+    let tasks: [Task; 3] =
+        [("annals-commit", committer), ("annals-drain", drainer), ("annals-segments", keeper)];
     let mut threads = Vec::new();
     for (name, task) in tasks {
         let shared_here = Arc::clone(shared);
@@ -320,7 +322,7 @@ fn committer(shared: &Shared) {
 
 /// Stores what is in the ring before it is full.
 fn drainer(shared: &Shared) {
-    while shared.drain_bell.wait(Duration::from_secs(60)) != Rung::Stopped {
+    while shared.drain_bell.wait(Duration::from_mins(1)) != Rung::Stopped {
         // An error has poisoned the log; there is nobody else to tell.
         let Ok(stored) = shared.drain(shared.written.load(Ordering::Acquire)) else { continue };
         let unsynced = stored.saturating_sub(shared.durable.load(Ordering::Acquire));
@@ -336,7 +338,7 @@ fn keeper(shared: &Shared) {
         while shared.preparer.make_ahead() {}
         shared.index_sealed();
         shared.checkpoint();
-        if shared.keeper_bell.wait(Duration::from_secs(60)) == Rung::Stopped {
+        if shared.keeper_bell.wait(Duration::from_mins(1)) == Rung::Stopped {
             return;
         }
     }
@@ -437,7 +439,7 @@ impl Log {
             if appender.closing != Closing::Open {
                 return Ok(());
             }
-            appender.closing = Closing::Closing;
+            appender.closing = Closing::LastFrame;
         }
         let begun = shared.append.lock().begun;
         let closed = match (begun, self.poisoned()) {

@@ -53,6 +53,7 @@ impl Frames {
     ///
     /// # Errors
     /// See [`ReadError`]; the reader stays where it is.
+    #[expect(clippy::should_implement_trait, reason = "it lends: a frame borrows from its reader")]
     pub fn next(&mut self) -> Result<Option<Frame<'_>>, ReadError> {
         if self.advance()? { self.current() } else { Ok(None) }
     }
@@ -288,12 +289,11 @@ impl Shared {
     }
 
     /// The frame of `stream` at one of its places.
-    fn frame_at<'a>(
-        &self,
-        segment: &'a Segment,
+    fn frame_at(
+        segment: &Segment,
         (place, life): (u32, Option<Life>),
         stream: StreamId,
-    ) -> Result<Frame<'a>, ReadError> {
+    ) -> Result<Frame<'_>, ReadError> {
         let offset = u64::from(place) * FRAME_ALIGN as u64;
         let life =
             life.or_else(|| segment.index.lock().life_at(offset)).unwrap_or(segment.header.life);
@@ -419,12 +419,12 @@ impl Log {
         else {
             return Ok(StreamEnd::default());
         };
-        let last = shared.frame_at(newest, last, stream)?;
+        let last = Shared::frame_at(newest, last, stream)?;
         let end = StreamEnd { last: last_event(&last), end: Lsn::new(last.end()) };
         for (segment, places) in found.iter().rev() {
             let first = Shared::first_after(segment, &places.offsets, after)?;
             for place in places.offsets.iter().skip(first) {
-                let frame = shared.frame_at(segment, (*place, places.life), stream)?;
+                let frame = Shared::frame_at(segment, (*place, places.life), stream)?;
                 if last_event(&frame) > after && visit(frame).is_break() {
                     return Ok(end);
                 }
@@ -450,7 +450,7 @@ impl Log {
         for segment in segments.into_iter().rev() {
             let Some(places) = shared.places_in(&segment, stream)? else { continue };
             for place in places.offsets.iter().rev() {
-                let frame = shared.frame_at(&segment, (*place, places.life), stream);
+                let frame = Shared::frame_at(&segment, (*place, places.life), stream);
                 if visit(frame).is_break() {
                     return Ok(());
                 }

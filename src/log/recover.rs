@@ -31,7 +31,7 @@ use super::segment::{FIRST_FRAME, SegmentHeader, base_of, file_path, read_header
 use super::slots;
 use crate::disk::{Access, Disk, File, PAGE_U64, read_full, write_full};
 use crate::error::{Damage, DamageReason, DiskError, OpenError, Reject};
-use crate::types::{Life, to_usize};
+use crate::types::{HybridTime, Life, to_usize};
 
 /// How the last life of a log ended.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -173,6 +173,8 @@ pub(super) struct Survey {
     pub place: Place,
     pub decision: Decision,
     pub mark: slots::Found,
+    /// The time of the newest frame.
+    pub time: HybridTime,
     /// What is known to have been appended below a position.
     pub counted: (Totals, u64),
     pub report: RecoveryReport,
@@ -204,7 +206,7 @@ pub(super) fn survey(
     let Found { files, bad, leftovers, above } = found;
     let linked = match bad {
         Some(damage) => Err(damage),
-        None => link(files, options, log)?,
+        None => link(&files, options, log)?,
     };
     let (chain, dead) = match linked {
         Ok(linked) => linked,
@@ -226,7 +228,9 @@ pub(super) fn survey(
     let end = position(&chain, place);
 
     let headers = chain.iter().filter_map(|link| link.end).max().unwrap_or(0);
-    let behind = look_ahead(&mut source, &chain, log, place, options, mark)?;
+    let lives = lives(&chain, place, mark);
+    let behind = look_ahead(&mut source, &chain, (log, &lives), place, options)?;
+    let time = walked_ring.as_ref().map_or(walked.time, |ring| ring.time.max(walked.time));
     let ring_mark = walked_ring.as_ref().map_or(0, |ring| ring.durable);
     let durable = [known, headers, walked.durable, ring_mark, behind].into_iter().fold(0, u64::max);
     let (place, end) = step_back(&chain, place, durable).unwrap_or((place, end));
@@ -286,6 +290,7 @@ pub(super) fn survey(
         place,
         decision,
         mark: mark_found,
+        time,
         counted,
         report,
         rescue,
@@ -325,6 +330,7 @@ fn aside(
         place: Place { number: 0, offset: 0, life: Life { number: 0, bits: 0 }, closed: false },
         decision: Decision::Fresh,
         mark: slots::Found::default(),
+        time: HybridTime::default(),
         counted: (Totals::default(), 0),
         report,
         rescue: Vec::new(),
@@ -354,7 +360,7 @@ fn find(
     };
     let mut found = Found { files: Vec::new(), bad: None, leftovers: Vec::new(), above: 0 };
     for entry in entries {
-        if entry.name.ends_with(".tmp") || entry.name.ends_with(".itmp") {
+        if [".tmp", ".itmp"].iter().any(|ending| entry.name.ends_with(ending)) {
             found.leftovers.push(dir.join(&entry.name));
         }
         let Some(base) = base_of(&entry.name, "seg") else { continue };
@@ -397,12 +403,12 @@ fn find(
 type Linked = Result<(Vec<Link>, Vec<PathBuf>), Damage>;
 
 /// Follows the headers from the first segment.
-fn link(files: Vec<Link>, options: &LogOptions, log: u64) -> Result<Linked, DiskError> {
+fn link(files: &[Link], options: &LogOptions, log: u64) -> Result<Linked, DiskError> {
     if let Some(other) = files.iter().find(|link| link.header.log != log) {
         return Ok(Err(header_damage(other, "it belongs to another log")));
     }
     let mut followers: BTreeMap<u64, Vec<&Link>> = BTreeMap::new();
-    for link in &files {
+    for link in files {
         if let Some(previous) = link.header.previous {
             followers.entry(previous.base).or_default().push(link);
         }
@@ -418,7 +424,7 @@ fn link(files: Vec<Link>, options: &LogOptions, log: u64) -> Result<Linked, Disk
         next = after
             .iter()
             .filter(|after| end_of(after).is_some())
-            .chain(after.iter().filter(|after| end_of(after).is_none()).next_back())
+            .chain(after.iter().rfind(|after| end_of(after).is_none()))
             .max_by_key(|after| (end_of(after).is_some(), after.header.base))
             .copied();
         if let (Some(after), Some(last)) = (next, chain.last_mut()) {
@@ -427,7 +433,7 @@ fn link(files: Vec<Link>, options: &LogOptions, log: u64) -> Result<Linked, Disk
     }
     let newest = chain.last().map_or(0, |link| link.header.base);
     let mut dead = Vec::new();
-    for link in &files {
+    for link in files {
         if chain.iter().any(|chained| chained.header.base == link.header.base) {
             continue;
         }
@@ -536,22 +542,26 @@ fn ring(
     Ok((rescue, rescued, (rescued > 0).then_some(walked)))
 }
 
-/// The highest durable mark in any valid frame behind `place`, as far as marks can lag.
-fn look_ahead(
-    source: &mut SegmentSource,
-    chain: &[Link],
-    log: u64,
-    place: Place,
-    options: &LogOptions,
-    mark: Option<Mark>,
-) -> Result<u64, DiskError> {
-    let window =
-        2 * (options.flush_bytes + options.ring_bytes as u64) + 2 * options.frame_bytes_max as u64;
+/// The lives whose frames there may be, newest first.
+fn lives(chain: &[Link], place: Place, mark: Option<Mark>) -> Vec<Life> {
     let mut lives: Vec<Life> = chain.iter().map(|link| link.header.life).collect();
     lives.push(place.life);
     lives.extend(mark.map(|mark| mark.life));
     lives.sort_by_key(|life| std::cmp::Reverse(life.number));
     lives.dedup();
+    lives
+}
+
+/// The highest durable mark in any valid frame behind `place`, as far as marks can lag.
+fn look_ahead(
+    source: &mut SegmentSource,
+    chain: &[Link],
+    (log, lives): (u64, &[Life]),
+    place: Place,
+    options: &LogOptions,
+) -> Result<u64, DiskError> {
+    let window =
+        2 * (options.flush_bytes + options.ring_bytes as u64) + 2 * options.frame_bytes_max as u64;
     let from = position(chain, place);
     let mut highest = 0;
     for (number, link) in chain.iter().enumerate().skip(place.number) {
@@ -561,7 +571,7 @@ fn look_ahead(
         let start = if number == place.number { place.offset } else { FIRST_FRAME };
         let limit = from.saturating_add(window).saturating_sub(link.header.base);
         let range = start..limit.min(link.header.bytes);
-        highest = highest.max(highest_mark(source, link, (log, &lives), range)?);
+        highest = highest.max(highest_mark(source, link, (log, lives), range)?);
     }
     Ok(highest)
 }

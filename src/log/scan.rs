@@ -9,7 +9,7 @@ use super::recover::Link;
 use super::segment::FIRST_FRAME;
 use crate::disk::{File, PAGE_U64, read_full};
 use crate::error::{DiskError, Reject};
-use crate::types::{Life, to_usize};
+use crate::types::{HybridTime, Life, to_usize};
 
 /// How much is read at a time.
 const WINDOW: usize = 1 << 18;
@@ -138,6 +138,8 @@ pub(super) struct Walked {
     pub bytes: u64,
     /// The highest durable mark in any frame.
     pub durable: u64,
+    /// The latest time in any frame.
+    pub time: HybridTime,
     /// Why the next bytes are no frame.
     pub reject: Reject,
 }
@@ -151,7 +153,14 @@ pub(super) fn walk(
     from: Place,
     see: &mut dyn FnMut(usize, &Frame<'_>),
 ) -> Result<Walked, DiskError> {
-    let mut walked = Walked { place: from, frames: 0, bytes: 0, durable: 0, reject: Reject::Short };
+    let mut walked = Walked {
+        place: from,
+        frames: 0,
+        bytes: 0,
+        durable: 0,
+        time: HybridTime::default(),
+        reject: Reject::Short,
+    };
     while let Some(link) = chain.get(walked.place.number) {
         let Place { number, offset, life, closed } = walked.place;
         if link.end == Some(link.header.base + offset) {
@@ -179,6 +188,7 @@ pub(super) fn walk(
         walked.frames += 1;
         walked.bytes += length;
         walked.durable = walked.durable.max(frame.durable());
+        walked.time = walked.time.max(frame.header().time);
         let kind = frame.header().kind;
         walked.place =
             Place { number, offset: at + length, life, closed: kind == FrameKind::Close };

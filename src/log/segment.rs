@@ -3,7 +3,7 @@
 //! ```text
 //!    0  magic        8 bytes  "ANNALSEG"
 //!    8  version      u32      1
-//!   12  layout       u32      how archives are laid out: see `LAYOUT`
+//!   12  layout       u32      how archives are laid out: see `layout`
 //!   16  log          u64      random id of the log
 //!   24  base         u64      position of this page; in the file's name too
 //!   32  bytes        u64      size of the file
@@ -35,15 +35,20 @@ use crate::types::{Life, to_usize};
 /// The newest version of the format that this build reads, and the one it writes.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// How rkyv lays archives out in this build: little-endian 1, pointer bytes, alignment of `u64`.
-pub const LAYOUT: u32 = {
-    let pointer = size_of::<rkyv::primitive::ArchivedUsize>();
-    let align = align_of::<rkyv::primitive::ArchivedU64>();
-    #[expect(clippy::cast_possible_truncation, reason = "both are at most 8")]
-    let layout =
-        (cfg!(target_endian = "little") as u32) << 16 | (pointer as u32) << 8 | align as u32;
-    layout
-};
+/// How rkyv lays archives out in this build: its byte order (1: little-endian), the bytes of a
+/// pointer, the alignment of a `u64`. All three are chosen by features of rkyv, which any crate
+/// in the tree can switch.
+pub fn layout() -> u32 {
+    static LAYOUT: OnceLock<u32> = OnceLock::new();
+    *LAYOUT.get_or_init(|| {
+        let little = rkyv::to_bytes::<rkyv::rancor::Error>(&1_u32)
+            .is_ok_and(|bytes| bytes.first() == Some(&1));
+        let pointer = size_of::<rkyv::primitive::ArchivedUsize>();
+        let align = align_of::<rkyv::primitive::ArchivedU64>();
+        let byte = |number: usize| u32::from(u8::try_from(number).unwrap_or(u8::MAX));
+        u32::from(little) << 16 | byte(pointer) << 8 | byte(align)
+    })
+}
 
 const MAGIC: [u8; 8] = *b"ANNALSEG";
 const CRC_AT: usize = PAGE - 4;
@@ -96,7 +101,7 @@ impl SegmentHeader {
         let mut fields = Vec::with_capacity(72);
         fields.extend_from_slice(&MAGIC);
         fields.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-        fields.extend_from_slice(&LAYOUT.to_le_bytes());
+        fields.extend_from_slice(&layout().to_le_bytes());
         for number in
             [self.log, self.base, self.bytes, self.life.number, self.life.bits, previous, end]
         {
@@ -131,7 +136,7 @@ impl SegmentHeader {
             return Err(HeaderReject::Version(version));
         }
         let layout = words.next().unwrap_or(0);
-        if layout != LAYOUT {
+        if layout != self::layout() {
             return Err(HeaderReject::Layout(layout));
         }
         let mut numbers = numbers.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
@@ -332,7 +337,7 @@ pub(super) fn read_header(
             Err(OpenError::Version { path: path.to_owned(), found, known: FORMAT_VERSION })
         }
         Err(HeaderReject::Layout(found)) => {
-            Err(OpenError::Layout { path: path.to_owned(), found, here: LAYOUT })
+            Err(OpenError::Layout { path: path.to_owned(), found, here: layout() })
         }
     }
 }

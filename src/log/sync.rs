@@ -70,7 +70,11 @@ impl Shared {
         // An error has poisoned the log, and whoever waits finds that.
         let committed = self.sync_written(self.syncing.lock()).is_ok_and(|mark| mark > before);
         self.commits.end(begun, committed);
-        self.commits.wake_futures(self.durable.load(Ordering::Acquire));
+        let reached = match self.poison.get() {
+            None => self.durable.load(Ordering::Acquire),
+            Some(_) => u64::MAX,
+        };
+        self.commits.wake_futures(reached);
         self.tails.ring();
     }
 

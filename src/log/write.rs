@@ -133,8 +133,8 @@ impl Shared {
             return Err(AppendError::Poisoned(poison.clone()));
         }
         match (appender.closing, kind) {
-            (Closing::Open, _) | (Closing::Closing, Some(FrameKind::Close)) => Ok(()),
-            (Closing::Closing | Closing::Closed, _) => Err(AppendError::Closed),
+            (Closing::Open, _) | (Closing::LastFrame, Some(FrameKind::Close)) => Ok(()),
+            (Closing::LastFrame | Closing::Closed, _) => Err(AppendError::Closed),
         }
     }
 

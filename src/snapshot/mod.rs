@@ -22,6 +22,7 @@ use rkyv::util::AlignedVec;
 use crate::error::{DiskError, OpenError, ReadError, Reject};
 use crate::log::frame::{Batch, Frame, RecordKind};
 use crate::log::{Log, name};
+use crate::time::Clock;
 use crate::types::{Lsn, Seq, StreamId};
 
 /// Snapshots that may wait for the thread.
@@ -204,12 +205,11 @@ impl Snapshots {
         let shared = &*self.shared;
         shared.log.stream_newest(stream, &mut |frame| {
             let snapshot = frame.as_ref().ok().and_then(SnapshotRef::of);
-            match snapshot.filter(|snapshot| shared.events.holds(snapshot.covers)) {
-                Some(snapshot) => visit(snapshot),
-                None => {
-                    shared.skipped.fetch_add(1, Ordering::Relaxed);
-                    ControlFlow::Continue(())
-                }
+            if let Some(snapshot) = snapshot.filter(|it| shared.events.holds(it.covers)) {
+                visit(snapshot)
+            } else {
+                shared.skipped.fetch_add(1, Ordering::Relaxed);
+                ControlFlow::Continue(())
             }
         })
     }
@@ -240,10 +240,9 @@ impl Snapshots {
     /// See [`crate::error::SyncError`].
     pub fn close(&self) -> Result<(), crate::error::SyncError> {
         self.queue.lock().take();
-        if let Some(thread) = self.thread.lock().take() {
-            if let Err(panic) = thread.join() {
-                std::panic::resume_unwind(panic);
-            }
+        let thread = self.thread.lock().take();
+        if let Some(Err(panic)) = thread.map(JoinHandle::join) {
+            std::panic::resume_unwind(panic);
         }
         self.shared.log.close()
     }
@@ -259,6 +258,7 @@ impl Drop for Snapshots {
 impl Shared {
     fn write_all(&self, queue: &Receiver<NewSnapshot>, flush_interval: Duration) {
         let mut unsynced = 0;
+        let mut synced = Clock::System.monotonic_coarse();
         loop {
             match queue.recv_timeout(flush_interval) {
                 Ok(snapshot) => {
@@ -266,15 +266,17 @@ impl Shared {
                     self.write(&snapshot);
                     unsynced += 1;
                 }
-                Err(RecvTimeoutError::Timeout) if unsynced == 0 => continue,
-                Err(RecvTimeoutError::Timeout) => unsynced = UNSYNCED_MAX,
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            if unsynced >= UNSYNCED_MAX {
+            let now = Clock::System.monotonic_coarse();
+            let due = unsynced >= UNSYNCED_MAX || now.saturating_sub(synced) >= flush_interval;
+            if unsynced > 0 && due {
                 // A failure poisons this log alone: snapshots fail from here on, and are counted.
                 self.log.sync().unwrap_or_default();
                 self.log.keep();
                 unsynced = 0;
+                synced = now;
             }
         }
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::actor::{Actor, ActorError, Old, StopReason, Stopped, Value as _};
 use crate::error::Error;
-use crate::log::Log;
 use crate::log::frame::{Frame, RecordKind};
+use crate::log::{Log, name as name_record};
 use crate::types::{HybridTime, Lsn, Seq, StreamId};
 
 /// One event of an actor's past.
@@ -65,6 +65,9 @@ fn frame_events<A: Actor>(
     };
     for record in frame.records() {
         let record = record.map_err(|_reject| stopped(seq, StopReason::Frame))?;
+        if record.kind == RecordKind::Name {
+            check_name::<A>(name, record.payload)?;
+        }
         if record.kind != RecordKind::Event {
             continue;
         }
@@ -86,4 +89,14 @@ fn frame_events<A: Actor>(
         seq = seq.checked_add(1).unwrap_or(Seq::MAX);
     }
     Ok(())
+}
+
+/// Two names may have one hash.
+fn check_name<A: Actor>(name: &str, payload: &[u8]) -> Result<(), Error> {
+    match name_record::decode(payload) {
+        Some(found) if found != (A::KIND, name) => {
+            Err(ActorError::collision((A::KIND, name), found).into())
+        }
+        Some(_) | None => Ok(()),
+    }
 }

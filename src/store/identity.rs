@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
 use crate::error::{Damage, DamageReason, DiskError, OpenError};
-use crate::log::segment::{FORMAT_VERSION, LAYOUT};
+use crate::log::segment::{FORMAT_VERSION, layout};
 use crate::log::slots::{self, Fields, Found, Slots};
 use crate::types::Life;
 
@@ -81,20 +81,20 @@ impl IdentityFile {
 
 fn encode(identity: &Identity) -> Fields {
     let Identity { store, node, life, durable } = *identity;
-    let format = u64::from(FORMAT_VERSION) << 32 | u64::from(LAYOUT);
+    let format = u64::from(FORMAT_VERSION) << 32 | u64::from(layout());
     [store, node, life.number, life.bits, durable, format, 0, 0]
 }
 
 fn decode(fields: &Fields, path: &Path) -> Result<Identity, OpenError> {
     let [store, node, number, bits, durable, format, ..] = *fields;
     let low = |number: u64| u32::try_from(number & u64::from(u32::MAX)).unwrap_or(0);
-    let (version, layout) = (low(format >> 32), low(format));
+    let (version, found) = (low(format >> 32), low(format));
     let path = || path.to_owned();
     if version != FORMAT_VERSION {
         return Err(OpenError::Version { path: path(), found: version, known: FORMAT_VERSION });
     }
-    if layout != LAYOUT {
-        return Err(OpenError::Layout { path: path(), found: layout, here: LAYOUT });
+    if found != layout() {
+        return Err(OpenError::Layout { path: path(), found, here: layout() });
     }
     Ok(Identity { store, node, life: Life { number, bits }, durable })
 }

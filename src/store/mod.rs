@@ -331,7 +331,7 @@ fn take(disk: &dyn Disk, path: &Path) -> Result<Box<dyn LockGuard>, OpenError> {
 /// Is anything in the folder of the event log?
 fn has_files(disk: &dyn Disk, dir: &Path) -> Result<bool, DiskError> {
     match disk.list(dir) {
-        Ok(entries) => Ok(entries.iter().any(|entry| entry.name.ends_with(".seg"))),
+        Ok(entries) => Ok(entries.iter().any(|entry| entry.name.contains(".seg"))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(DiskError::at("listing", dir)(error)),
     }
@@ -374,14 +374,10 @@ fn log_options(path: &Path, options: &StoreOptions) -> (LogOptions, LogOptions) 
 fn random() -> Result<u64, OpenError> {
     let mut bytes = [0; 8];
     let filled = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
-    match filled {
-        Ok(8) => Ok(u64::from_le_bytes(bytes)),
-        Ok(_) | Err(_) => {
-            let error = filled.err().map_or_else(
-                || std::io::Error::from(std::io::ErrorKind::UnexpectedEof),
-                std::io::Error::from,
-            );
-            Err(DiskError::at("reading", "random bits".as_ref())(error).into())
-        }
-    }
+    let error = match filled {
+        Ok(8) => return Ok(u64::from_le_bytes(bytes)),
+        Ok(_) => std::io::ErrorKind::UnexpectedEof.into(),
+        Err(error) => std::io::Error::from(error),
+    };
+    Err(DiskError::at("reading", "random bits".as_ref())(error).into())
 }
