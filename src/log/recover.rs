@@ -224,8 +224,7 @@ pub(super) fn survey(
     let walked = walk(&mut source, &chain, log, from, &mut |_, _| {})?;
     let (rescue, rescued, walked_ring) = ring(disk, options, &chain, log, walked.place)?;
     let place = walked_ring.as_ref().map_or(walked.place, |ring| ring.place);
-    let segments_end = position(&chain, walked.place);
-    let end = position(&chain, place);
+    let (segments_end, end) = (position(&chain, walked.place), position(&chain, place));
 
     let headers = chain.iter().filter_map(|link| link.end).max().unwrap_or(0);
     let lives = lives(&chain, place, mark);

@@ -269,3 +269,30 @@ fn an_index_that_is_left_of_another_segment_is_not_believed() {
     track.ended(End::Kill);
     track.reopen(&second, life(102));
 }
+
+/// Without a mark file, frames behind the damage say how far the log had been durable.
+#[test]
+fn frames_behind_the_damage_are_evidence_of_it() {
+    let segments =
+        LogOptions { segment_bytes_first: 64 << 10, segment_bytes_max: 64 << 10, ..tiny(true) };
+    let disk = disk(1);
+    let mut track = Track::new(segments, 42);
+    track.reopen(&disk, life(1));
+    for _ in 0..20 {
+        track.append(&disk, 0, 700).unwrap();
+        track.wait_last(&disk).unwrap();
+    }
+    let disk = disk.kill();
+    track.ended(End::Kill);
+    disk.delete("/store/mark".as_ref()).unwrap();
+    disk.delete("/store/ring".as_ref()).unwrap();
+    let file = Path::new("/store/log/00000000000000000000.seg");
+    // Of the last one no frame speaks.
+    for entry in &track.oracle.entries[..19] {
+        let damaged = disk.fork();
+        damaged.flip_bit(file, entry.lsn + 100, 1).unwrap();
+        let error = track.clone().open(&damaged, life(2)).unwrap_err();
+        assert!(matches!(error, OpenError::Damage(damage) if damage.lsns.start == entry.lsn));
+    }
+    track.reopen(&disk, life(2));
+}
