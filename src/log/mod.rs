@@ -30,6 +30,7 @@ mod checkpoint;
 mod commit;
 pub mod frame;
 mod index;
+mod links;
 pub mod mark;
 pub mod name;
 mod open;
@@ -40,6 +41,7 @@ pub mod recover;
 mod scan;
 pub mod segment;
 pub mod slots;
+mod survey;
 mod sync;
 mod tail;
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::frame::{Frame, FrameKind, HEADER, Header};
+use super::links::Link;
 use super::read::read_frame;
-use super::recover::Link;
 use super::segment::FIRST_FRAME;
 use crate::disk::{File, PAGE_U64, read_full};
 use crate::error::{DiskError, Reject};

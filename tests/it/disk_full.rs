@@ -80,8 +80,8 @@ fn fill_and_go_on(dir: &Path, durability: Durability, make_room: impl FnOnce()) 
         }
         assert!(kept < 10_000, "the disk is never full");
     };
-    let full = matches!(&refused, ActorError::Append(error) if matches!(**error, AppendError::DiskFull(_)));
-    assert!(full, "{refused}");
+    let ActorError::Append(cause) = &refused else { panic!("{refused}") };
+    assert!(matches!(**cause, AppendError::DiskFull(_)), "{refused}");
     assert!(kept > 10, "only {kept} before it was full");
     // Refused again, and still nothing is lost.
     assert!(shelf.ask(Keep).is_err());
