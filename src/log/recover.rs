@@ -26,7 +26,9 @@ use std::time::Duration;
 use super::LogOptions;
 use super::checkpoint::{Checkpoint, Totals};
 use super::mark::{self, Mark};
-use super::scan::{Place, RingFileSource, SegmentSource, Walked, enter, highest_mark, walk};
+use super::scan::{
+    Place, RingFileSource, SegmentSource, Walked, enter, highest_mark, holds_frames, walk,
+};
 use super::segment::{FIRST_FRAME, SegmentHeader, base_of, file_path, read_header};
 use super::slots;
 use crate::disk::{Access, Disk, File, PAGE_U64, read_full, write_full};
@@ -224,8 +226,7 @@ pub(super) fn survey(
     let walked = walk(&mut source, &chain, log, from, &mut |_, _| {})?;
     let (rescue, rescued, walked_ring) = ring(disk, options, &chain, log, walked.place)?;
     let place = walked_ring.as_ref().map_or(walked.place, |ring| ring.place);
-    let segments_end = position(&chain, walked.place);
-    let end = position(&chain, place);
+    let (segments_end, end) = (position(&chain, walked.place), position(&chain, place));
 
     let headers = chain.iter().filter_map(|link| link.end).max().unwrap_or(0);
     let lives = lives(&chain, place, mark);
@@ -452,13 +453,6 @@ fn link(files: &[Link], options: &LogOptions, log: u64) -> Result<Linked, DiskEr
         dead.push(link.path.clone());
     }
     Ok(Ok((chain, dead)))
-}
-
-/// Does a segment begin with a frame?
-fn holds_frames(link: &Link, log: u64) -> Result<bool, DiskError> {
-    let source = &mut SegmentSource::default();
-    let walked = walk(source, std::slice::from_ref(link), log, enter(0, link), &mut |_, _| {})?;
-    Ok(walked.frames > 0)
 }
 
 fn header_damage(link: &Link, reason: &'static str) -> Damage {

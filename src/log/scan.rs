@@ -205,6 +205,13 @@ pub(super) fn enter(number: usize, link: &Link) -> Place {
     Place { number, offset: FIRST_FRAME, life: link.header.life, closed: false }
 }
 
+/// Does a segment begin with a frame?
+pub(super) fn holds_frames(link: &Link, log: u64) -> Result<bool, DiskError> {
+    let source = &mut SegmentSource::default();
+    let walked = walk(source, std::slice::from_ref(link), log, enter(0, link), &mut |_, _| {})?;
+    Ok(walked.frames > 0)
+}
+
 /// The bytes of the frame that its header at `offset` speaks of, as far as there are any.
 fn whole_frame<'a>(
     source: &'a mut dyn Source,
