@@ -126,9 +126,17 @@ fn network_name(magic: i64) -> Option<&'static str> {
 
 /// The lock is the open file's: it goes when the process does, however that ends.
 #[derive(Debug)]
-struct RealLock(#[expect(dead_code, reason = "held, not read")] fs::File);
+struct RealLock(fs::File);
 
 impl LockGuard for RealLock {}
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        // A child that is being started may hold a copy of the descriptor for a moment, and with
+        // it the lock: so it is given up for all copies, not just closed.
+        best_effort(rustix::fs::flock(&self.0, FlockOperation::Unlock));
+    }
+}
 
 #[derive(Debug)]
 struct RealFile(fs::File);

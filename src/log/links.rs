@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::LogOptions;
-use super::scan::{SegmentSource, enter, walk};
+use super::scan::holds_frames;
 use super::segment::{SegmentHeader, base_of, file_path, read_header};
 use crate::disk::{Access, Disk, File, PAGE_U64};
 use crate::error::{Damage, DamageReason, DiskError, OpenError};
@@ -142,13 +142,6 @@ pub(super) fn link(files: &[Link], options: &LogOptions, log: u64) -> Result<Lin
         dead.push(link.path.clone());
     }
     Ok(Ok((chain, dead)))
-}
-
-/// Does a segment begin with a frame?
-pub(super) fn holds_frames(link: &Link, log: u64) -> Result<bool, DiskError> {
-    let source = &mut SegmentSource::default();
-    let walked = walk(source, std::slice::from_ref(link), log, enter(0, link), &mut |_, _| {})?;
-    Ok(walked.frames > 0)
 }
 
 fn header_damage(link: &Link, reason: &'static str) -> Damage {

@@ -214,7 +214,9 @@ fn remove(disk: &dyn Disk, dir: &Path, survey: &Survey) -> Result<(), DiskError>
     if survey.spares.is_empty() {
         return Ok(());
     }
-    for path in &survey.spares {
+    let indexes = survey.spares.iter().filter(|path| path.extension() == Some("seg".as_ref()));
+    let indexes: Vec<_> = indexes.map(|path| path.with_extension("idx")).collect();
+    for path in survey.spares.iter().chain(&indexes) {
         match disk.remove(path) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

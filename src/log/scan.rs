@@ -140,6 +140,9 @@ pub(super) struct Walked {
     pub durable: u64,
     /// The latest time in any frame.
     pub time: HybridTime,
+    /// The walk ended with a `Seal` behind which there is no segment, although one was durable
+    /// before the seal was written: where its first frame would be. Else 0.
+    pub sealed: u64,
     /// Why the next bytes are no frame.
     pub reject: Reject,
 }
@@ -159,6 +162,7 @@ pub(super) fn walk(
         bytes: 0,
         durable: 0,
         time: HybridTime::default(),
+        sealed: 0,
         reject: Reject::Short,
     };
     while let Some(link) = chain.get(walked.place.number) {
@@ -193,7 +197,10 @@ pub(super) fn walk(
         walked.place =
             Place { number, offset: at + length, life, closed: kind == FrameKind::Close };
         if kind == FrameKind::Seal && link.end.is_none() {
-            let Some(next) = chain.get(number + 1) else { break };
+            let Some(next) = chain.get(number + 1) else {
+                walked.sealed = link.header.limit() + FIRST_FRAME;
+                break;
+            };
             walked.place = enter(number + 1, next);
         }
     }
@@ -203,6 +210,13 @@ pub(super) fn walk(
 /// The beginning of a link.
 pub(super) fn enter(number: usize, link: &Link) -> Place {
     Place { number, offset: FIRST_FRAME, life: link.header.life, closed: false }
+}
+
+/// Does a segment begin with a frame?
+pub(super) fn holds_frames(link: &Link, log: u64) -> Result<bool, DiskError> {
+    let source = &mut SegmentSource::default();
+    let walked = walk(source, std::slice::from_ref(link), log, enter(0, link), &mut |_, _| {})?;
+    Ok(walked.frames > 0)
 }
 
 /// The bytes of the frame that its header at `offset` speaks of, as far as there are any.

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use super::LogOptions;
 use super::checkpoint::{Checkpoint, Totals};
-use super::links::{Found, Link, find, holds_frames, link};
+use super::links::{Found, Link, find, link};
 use super::mark::{self, Mark};
 use super::recover::{Decision, Ending, Facts, RecoveryReport, Start, decide};
-use super::scan::{Place, RingFileSource, SegmentSource, Walked, enter, highest_mark, walk};
+use super::scan::{
+    Place, RingFileSource, SegmentSource, Walked, enter, highest_mark, holds_frames, walk,
+};
 use super::segment::{FIRST_FRAME, file_path};
 use super::slots;
 use crate::disk::{Access, Disk, File, PAGE_U64, read_full, write_full};
@@ -96,7 +98,9 @@ pub(super) fn survey(
     let behind = look_ahead(&mut source, &chain, (log, &lives), place, options)?;
     let time = walked_ring.as_ref().map_or(walked.time, |ring| ring.time.max(walked.time));
     let ring_mark = walked_ring.as_ref().map_or(0, |ring| ring.durable);
-    let durable = [known, headers, walked.durable, ring_mark, behind].into_iter().fold(0, u64::max);
+    let sealed = walked_ring.as_ref().unwrap_or(&walked).sealed;
+    let durable = [known, headers, walked.durable, ring_mark, behind, sealed];
+    let durable = durable.into_iter().fold(0, u64::max);
     let (place, end) = step_back(&chain, place, durable).unwrap_or((place, end));
     let ending = ending(&chain, place, options);
     let facts = Facts { ending, end, durable };
@@ -236,7 +240,7 @@ fn ring(
     }
     let mut source = RingFileSource::new(file, path.clone(), bytes);
     let mut rescue: Vec<Rescue> = Vec::new();
-    let walked = match walk(&mut source, chain, log, place, &mut |number, frame| {
+    let walked = walk(&mut source, chain, log, place, &mut |number, frame| {
         let offset = frame.header().offset;
         match rescue.last_mut() {
             Some(run) if run.number == number && run.offset + run.bytes.len() as u64 == offset => {
@@ -244,11 +248,7 @@ fn ring(
             }
             _ => rescue.push(Rescue { number, offset, bytes: frame.bytes().to_vec() }),
         }
-    }) {
-        Ok(walked) => walked,
-        // A ring that cannot be read is as good as none: whether that matters, P and D decide.
-        Err(_unreadable) => return Ok(nothing),
-    };
+    })?;
     let rescued = walked.frames;
     Ok((rescue, rescued, (rescued > 0).then_some(walked)))
 }
