@@ -296,3 +296,34 @@ fn frames_behind_the_damage_are_evidence_of_it() {
     }
     track.reopen(&disk, life(2));
 }
+
+/// A seal is written once the next segment is durable, so one without a next segment is evidence,
+/// also where that held nothing that any durable mark speaks of: what was in it had been promised
+/// to survive a kill.
+#[test]
+fn a_seal_without_a_next_segment_is_evidence_of_a_missing_one() {
+    let disk = disk(1);
+    let mut track = Track::new(tiny(true), 42);
+    track.reopen(&disk, life(1));
+    let segments = |track: &Track| track.log.as_ref().unwrap().stats().segments;
+    while segments(&track) < 2 {
+        track.append(&disk, 0, 700).unwrap();
+    }
+    track.append(&disk, 0, 700).unwrap();
+    track.store(&disk).unwrap();
+    let disk = disk.kill();
+    track.ended(End::Kill);
+    // Without mark and ring nothing else speaks of the second segment.
+    disk.delete("/store/mark".as_ref()).unwrap();
+    disk.delete("/store/ring".as_ref()).unwrap();
+    let whole = disk.fork();
+    for (path, _) in disk.list_all() {
+        let segment = path.extension() == Some("seg".as_ref());
+        if segment && path != Path::new("/store/log/00000000000000000000.seg") {
+            disk.delete(&path).unwrap();
+        }
+    }
+    let error = track.clone().open(&disk, life(2)).unwrap_err();
+    assert!(matches!(error, OpenError::Damage(_)), "{error}");
+    track.reopen(&whole, life(2));
+}
