@@ -134,7 +134,8 @@ impl CommitQueue {
         if !state.running {
             return Some(Turn::Commit(state.begin(written())));
         }
-        Some(Turn::Sleep(if mark <= state.cap {
+        // Where no thread serves the next commit, one of those who wake after this one begins it.
+        Some(Turn::Sleep(if mark <= state.cap || !state.served {
             state.generation
         } else {
             state.wanted = true;
@@ -220,12 +221,13 @@ impl CommitQueue {
         let mut state = self.state.lock();
         state.served = true;
         loop {
+            // Before it stops: somebody may be asleep until it is done.
+            if state.wanted && !state.running {
+                return Work::Commit(state.begin(written()));
+            }
             if state.stop {
                 state.served = false;
                 return Work::Stop;
-            }
-            if state.wanted && !state.running {
-                return Work::Commit(state.begin(written()));
             }
             if self.work.wait_for(&mut state, idle).timed_out() && !state.wanted && !state.stop {
                 return Work::Idle;

@@ -238,3 +238,52 @@ fn a_frame_over_the_limit_is_refused_and_the_log_goes_on() {
     log.append(&mut event(1), stream(1), Seq::new(1).unwrap()).unwrap();
     assert_eq!(all(&log), [1]);
 }
+
+#[test]
+fn without_background_threads_those_who_wait_commit_for_each_other() {
+    let mut home = Home::new();
+    let (log, _) = home.open_with(LogOptions { threads: false, ..home.options() });
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let log = &log;
+            scope.spawn(move || {
+                for number in 0..50 {
+                    let seq = Seq::new(number + 1).unwrap();
+                    let appended = log.append(&mut event(number), stream(thread), seq).unwrap();
+                    log.wait_durable(appended.end, Some(Duration::from_secs(20))).unwrap();
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_wait_is_over_when_its_time_is_and_the_commit_may_still_happen() {
+    let mut home = Home::new();
+    let (log, _) = home.open();
+    let appended = log.append(&mut event(1), stream(1), Seq::new(1).unwrap()).unwrap();
+    let waited = log.wait_durable(appended.end, Some(Duration::ZERO));
+    assert!(matches!(waited, Err(SyncError::Timeout)));
+    log.sync().unwrap();
+    assert!(log.durable() >= appended.end.get());
+}
+
+#[test]
+fn a_future_is_woken_when_its_mark_is_durable() {
+    struct Woken(crossbeam_channel::Sender<()>);
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.send(()).unwrap();
+        }
+    }
+    let mut home = Home::new();
+    let (log, _) = home.open();
+    for number in 0..20 {
+        let seq = Seq::new(number + 1).unwrap();
+        let appended = log.append(&mut event(number), stream(1), seq).unwrap();
+        let (sender, woken) = crossbeam_channel::bounded(4);
+        log.wake_when_durable(appended.end, &Arc::new(Woken(sender)).into());
+        woken.recv_timeout(Duration::from_secs(20)).expect("woken in time");
+        assert!(log.durable() >= appended.end.get());
+    }
+}
