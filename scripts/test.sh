@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-: "${ANNALS_CRASH_ROUNDS:=25}"
+: "${ANNALS_CRASH_ROUNDS:=100}"
 export ANNALS_CRASH_ROUNDS
 
 step() {
