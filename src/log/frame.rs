@@ -135,6 +135,7 @@ pub struct Salt {
 }
 
 impl Salt {
+    #[inline]
     fn bytes(self) -> [u8; TAIL_SALT] {
         let mut bytes = [0; TAIL_SALT];
         let (log, place) = bytes.split_at_mut(8);
@@ -351,6 +352,7 @@ fn header_bytes(place: &Place, length: usize, kind: u8, n: u16) -> [u8; HEADER] 
     header
 }
 
+#[inline]
 fn crc_of(mut body: Hasher, header: &[u8; HEADER], salt: Salt) -> u32 {
     let mut block = [0; HEADER + TAIL_SALT];
     let (head, tail) = block.split_at_mut(HEADER);
@@ -387,6 +389,7 @@ impl Header {
     ///
     /// # Errors
     /// Why these bytes begin no frame.
+    #[inline]
     pub fn read(bytes: &[u8]) -> Result<Self, Reject> {
         let (header, _) = bytes.split_first_chunk::<HEADER>().ok_or(Reject::Short)?;
         let [c0, c1, c2, c3, l0, l1, l2, kind, rest @ ..] = *header;
@@ -444,6 +447,7 @@ impl<'a> Frame<'a> {
     ///
     /// # Errors
     /// Why it is not a frame of this log, life and place.
+    #[inline]
     pub fn read(bytes: &'a [u8], offset: u64, salt: Salt) -> Result<Self, Reject> {
         let header = Header::read(bytes)?;
         if header.offset != offset {
@@ -465,6 +469,7 @@ impl<'a> Frame<'a> {
     }
 
     /// A frame that was checked where it stands, again.
+    #[inline]
     pub(super) fn checked_before(header: Header, base: u64, bytes: &'a [u8]) -> Self {
         Self { header, base, bytes }
     }

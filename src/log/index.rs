@@ -262,6 +262,7 @@ impl Growing {
 }
 
 /// Where the frame after the one at `offset` begins, in the same file.
+#[inline]
 pub(super) fn after(header: &FrameHeader, offset: u64) -> u64 {
     let end = offset + header.length as u64;
     match header.kind {

@@ -234,6 +234,8 @@ struct Shared {
     before: OnceLock<Totals>,
     /// The checkpoint that is to be written.
     due: Mutex<Option<(u64, Totals)>>,
+    /// Files of earlier lives that hold nothing and are to go.
+    leftovers: Mutex<Vec<PathBuf>>,
 }
 
 impl Shared {

@@ -1,6 +1,6 @@
 //! Opening a log, its background threads, and closing it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,11 +13,11 @@ use super::bell::{Bell, Rung};
 use super::chain::Chain;
 use super::checkpoint::{Checkpoint, Totals};
 use super::commit::{CommitQueue, Work};
-use super::frame::{Batch, FrameKind};
+use super::frame::{Batch, FrameKind, Salt};
 use super::mark;
 use super::prepare::{self, Preparer};
 use super::recent::Recent;
-use super::recover::{Decision, RecoveryReport, Start};
+use super::recover::{Decision, RecoveryReport};
 use super::segment::{Previous, Segment};
 use super::slots::Slots;
 use super::survey::{Survey, survey};
@@ -80,7 +80,7 @@ impl Opening {
         }
         let going_on = survey.decision == Decision::GoOn;
         if survey.decision != Decision::StartAnew {
-            remove(&*disk, &dir, &survey)?;
+            remove(&*disk, &dir, &survey.spares)?;
         }
         let (ring_writer, ring) = open_ring(&*disk, &options)?;
         let mark = match &options.mark {
@@ -109,6 +109,7 @@ impl Opening {
         let appender = Appender {
             ring: ring_writer,
             offset: writing.as_ref().map_or(0, |segment| first - segment.header.base),
+            salt: Salt { log: id, life, base: last.as_ref().map_or(0, |last| last.header.base) },
             segment: writing,
             begun: false,
             time: survey.time,
@@ -144,29 +145,27 @@ impl Opening {
             counted: survey.counted,
             before: OnceLock::new(),
             due: Mutex::new(None),
+            leftovers: Mutex::new(Vec::new()),
             options,
         });
-        let mut report = survey.report.clone();
-        let eager = shared.options.mark.is_some();
-        if eager {
+        let anew = survey.decision == Decision::StartAnew;
+        let mut report = survey.report;
+        if shared.options.mark.is_some() || anew {
             begin(&shared)?;
-            let first = shared.append.lock().segment.as_ref().map_or(end, |at| at.header.base);
-            if survey.decision == Decision::StartAnew {
-                report.lost = end..first;
-            }
         }
-        if survey.decision == Decision::StartAnew {
-            if !eager {
-                // The files that are to go are what keeps positions from being given out twice.
-                begin(&shared)?;
+        if anew {
+            let first = shared.append.lock().salt.base;
+            report.lost = end..first;
+            // Only now: the files that are to go keep positions from being given out twice. Large
+            // ones take their time, and where there is a thread for it nothing waits for that.
+            if shared.options.threads {
+                *shared.leftovers.lock() = survey.spares;
+            } else {
+                remove(&*shared.disk, &dir, &survey.spares)?;
             }
-            remove(&*shared.disk, &dir, &survey)?;
         }
         let threads = if shared.options.threads { spawn(&shared)? } else { Vec::new() };
         report.took += shared.options.clock.monotonic().saturating_sub(began);
-        if report.start == Start::Fresh {
-            report.lost = 0..0;
-        }
         Ok((Log { shared, threads: Mutex::new(threads) }, report))
     }
 }
@@ -210,13 +209,13 @@ fn segments(disk: &Arc<dyn Disk>, dir: &Path, survey: &Survey) -> Vec<Arc<Segmen
 }
 
 /// Removes the files that hold nothing, and sees to it that they do not come back.
-fn remove(disk: &dyn Disk, dir: &Path, survey: &Survey) -> Result<(), DiskError> {
-    if survey.spares.is_empty() {
+fn remove(disk: &dyn Disk, dir: &Path, spares: &[PathBuf]) -> Result<(), DiskError> {
+    if spares.is_empty() {
         return Ok(());
     }
-    let indexes = survey.spares.iter().filter(|path| path.extension() == Some("seg".as_ref()));
+    let indexes = spares.iter().filter(|path| path.extension() == Some("seg".as_ref()));
     let indexes: Vec<_> = indexes.map(|path| path.with_extension("idx")).collect();
-    for path in survey.spares.iter().chain(&indexes) {
+    for path in spares.iter().chain(&indexes) {
         match disk.remove(path) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -339,6 +338,9 @@ fn drainer(shared: &Shared) {
 fn keeper(shared: &Shared) {
     loop {
         while shared.preparer.make_ahead() {}
+        let leftovers = std::mem::take(&mut *shared.leftovers.lock());
+        // What stays is found and removed by the next open.
+        remove(&*shared.disk, &shared.options.dir, &leftovers).unwrap_or_default();
         shared.index_sealed();
         shared.checkpoint();
         if shared.keeper_bell.wait(Duration::from_mins(1)) == Rung::Stopped {

@@ -248,11 +248,13 @@ pub(super) fn highest_mark(
     let mut highest = 0;
     let mut offset = range.start.next_multiple_of(STEP);
     let mut blank = true;
+    let mut ask_at = offset;
     while offset < range.end {
-        // Most of what was prepared was never written.
-        if blank {
+        // Most of what was prepared was never written. To ask costs about as much as to read.
+        if blank && offset >= ask_at {
+            ask_at = offset + WINDOW as u64;
             match source.next_data(link, offset)? {
-                Some(data) if data < range.end => offset = data / STEP * STEP,
+                Some(data) if data < range.end => offset = offset.max(data / STEP * STEP),
                 _ => break,
             }
         }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::checkpoint::Totals;
-use super::frame::{Batch, FrameKind, HEADER, Place};
+use super::frame::{Batch, FrameKind, HEADER, Place, Salt};
 use super::segment::{FIRST_FRAME, Segment};
 use super::{Closing, Shared};
 use crate::disk::{PAGE_U64, RingWriter, write_ring_full};
@@ -48,6 +48,8 @@ pub(super) struct Appender {
     pub ring: RingWriter,
     /// The segment being written; none before a log's first frame.
     pub segment: Option<Arc<Segment>>,
+    /// What goes into the checksum of frames in it.
+    pub salt: Salt,
     /// The `Life` frame has been written.
     pub begun: bool,
     /// Offset of the next frame in it.
@@ -94,10 +96,10 @@ impl Shared {
         }
         let mut appender = self.append.lock();
         self.accepting(&appender, kind)?;
-        let (base, life) = self.make_room(&mut appender, bytes)?;
+        self.make_room(&mut appender, bytes)?;
         let offset = appender.offset;
         let place = Place {
-            salt: base.salt(life),
+            salt: appender.salt,
             offset,
             // Relaxed: any older mark is as true.
             durable: self.durable.load(Ordering::Relaxed),
@@ -105,7 +107,7 @@ impl Shared {
             stream,
             seq: first,
         };
-        let position = base.header.base + offset;
+        let position = appender.salt.base + offset;
         appender.ring.copy_in(position, sealed.place(&place));
         appender.offset += bytes as u64;
         appender.time = place.time;
@@ -142,20 +144,14 @@ impl Shared {
     }
 
     /// Sees to it that `bytes` fit the segment and the ring; answers the segment and the life.
-    fn make_room(
-        &self,
-        appender: &mut Appender,
-        bytes: usize,
-    ) -> Result<(Arc<Segment>, Life), AppendError> {
+    fn make_room(&self, appender: &mut Appender, bytes: usize) -> Result<(), AppendError> {
         self.begin_life(appender)?;
         // A seal must always fit behind.
         let needed = (bytes + HEADER) as u64;
         loop {
             match &appender.segment {
                 Some(segment) if appender.offset + needed <= segment.header.bytes => {
-                    let segment = Arc::clone(segment);
-                    self.ring_room(appender, &segment, bytes)?;
-                    return Ok((segment, appender.life));
+                    return self.ring_room(appender, bytes);
                 }
                 _ => self.roll_over(appender)?,
             }
@@ -163,13 +159,8 @@ impl Shared {
     }
 
     /// Waits until `bytes` more fit the ring, by storing what is in it.
-    fn ring_room(
-        &self,
-        appender: &mut Appender,
-        segment: &Segment,
-        bytes: usize,
-    ) -> Result<(), AppendError> {
-        let end = segment.header.base + appender.offset + bytes as u64;
+    fn ring_room(&self, appender: &mut Appender, bytes: usize) -> Result<(), AppendError> {
+        let end = appender.salt.base + appender.offset + bytes as u64;
         let ring = appender.ring.len() as u64;
         // Recovery looks for evidence behind the first bad position no further than marks lag, so
         // this is where they are kept from lagging further.
@@ -214,13 +205,14 @@ impl Shared {
         }
         // Release: as in `append`. With the seal, so that a drain that sees it can step over.
         self.written.store(next.header.first_frame(), Ordering::Release);
+        appender.salt = next.salt(appender.life);
         appender.segment = Some(next);
         Ok(())
     }
 
     fn seal(&self, appender: &mut Appender, segment: &Segment) -> Result<(), AppendError> {
         let position = segment.header.base + appender.offset;
-        self.ring_room(appender, segment, HEADER)?;
+        self.ring_room(appender, HEADER)?;
         self.put(appender, segment, (FrameKind::Seal, &[]));
         appender.counts.seals += 1;
         segment.finish(position + HEADER as u64);
@@ -239,7 +231,7 @@ impl Shared {
         body: &[u8],
     ) -> Result<(), AppendError> {
         let Some(segment) = appender.segment.clone() else { return Err(AppendError::Closed) };
-        self.ring_room(appender, &segment, HEADER + body.len() + FRAME_ALIGN)?;
+        self.ring_room(appender, HEADER + body.len() + FRAME_ALIGN)?;
         self.put(appender, &segment, (kind, body));
         // Release: as in `append`.
         self.written.store(segment.header.base + appender.offset, Ordering::Release);
