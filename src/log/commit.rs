@@ -18,11 +18,16 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::task::Waker;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::thread::futex;
 use rustix::time::Timespec;
 
+use crate::time::Clock;
+
 const WORDS: usize = 8;
+
+/// How long the committer waits for those it has just woken.
+const GATHER: Duration = Duration::from_micros(100);
 
 /// The bookkeeping; what a commit does is the log's.
 #[derive(Debug)]
@@ -44,15 +49,22 @@ pub(super) struct CommitQueue {
 struct Word(AtomicU32);
 
 #[derive(Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "four facts that do not exclude each other")]
+#[expect(clippy::struct_excessive_bools, reason = "five facts that do not exclude each other")]
 struct State {
     running: bool,
+    /// The next commit is the committer thread's, and it has not begun yet.
+    handed_over: bool,
     /// What the running commit covers.
     cap: u64,
     /// Number of the running commit, or of the last one.
     generation: u32,
     /// Somebody waits for the commit after the running one.
     wanted: bool,
+    /// Who sleeps until the running commit has ended, and until the one after it has.
+    sleepers: u32,
+    sleepers_next: u32,
+    /// Who was woken by the last commit and may be back with more.
+    woken: u32,
     stop: bool,
     /// The committer thread exists and takes over.
     served: bool,
@@ -136,9 +148,11 @@ impl CommitQueue {
         }
         // Where no thread serves the next commit, one of those who wake after this one begins it.
         Some(Turn::Sleep(if mark <= state.cap || !state.served {
+            state.sleepers += 1;
             state.generation
         } else {
             state.wanted = true;
+            state.sleepers_next += 1;
             state.generation.wrapping_add(1)
         }))
     }
@@ -171,8 +185,14 @@ impl CommitQueue {
     /// Ends a commit: wakes those it concerns; lets the committer go on if more is wanted.
     pub(super) fn end(&self, begun: &Begun, committed: bool) {
         let mut state = self.state.lock();
-        state.running = false;
-        let hand_over = state.wanted && state.served;
+        state.woken = state.sleepers;
+        // Where somebody waits for the next commit, or several will be back with more, it is the
+        // committer's: whoever comes in between waits for that one too, instead of beginning one
+        // of his own for himself alone.
+        let hand_over = state.served && (state.wanted || state.woken > 1);
+        state.handed_over = hand_over;
+        state.running = hand_over;
+        state.cap = 0;
         drop(state);
         if committed {
             // Relaxed: a counter.
@@ -222,8 +242,14 @@ impl CommitQueue {
         state.served = true;
         loop {
             // Before it stops: somebody may be asleep until it is done.
-            if state.wanted && !state.running {
-                return Work::Commit(state.begin(written()));
+            if state.handed_over || (state.wanted && !state.running) {
+                gather(&mut state);
+                if state.wanted {
+                    return Work::Commit(state.begin(written()));
+                }
+                // Nobody came back.
+                state.handed_over = false;
+                state.running = false;
             }
             if state.stop {
                 state.served = false;
@@ -247,11 +273,27 @@ impl CommitQueue {
     }
 }
 
+/// Gives those whom the last commit has woken a moment to come back with more. Else the first of
+/// them would have a commit for himself, and the others one after it.
+fn gather(state: &mut MutexGuard<'_, State>) {
+    // Who comes now waits for the commit that is about to begin.
+    state.running = true;
+    state.cap = 0;
+    let expected = state.sleepers_next.saturating_add(state.woken);
+    let limit = Clock::System.monotonic() + GATHER;
+    while state.sleepers_next < expected && Clock::System.monotonic() < limit {
+        MutexGuard::unlocked(state, std::thread::yield_now);
+    }
+}
+
 impl State {
     fn begin(&mut self, written: u64) -> Begun {
         self.running = true;
+        self.handed_over = false;
         self.wanted = false;
         self.cap = written;
+        self.sleepers = std::mem::take(&mut self.sleepers_next);
+        self.woken = 0;
         self.generation = self.generation.wrapping_add(1);
         Begun { generation: self.generation }
     }
