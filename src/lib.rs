@@ -122,3 +122,8 @@ pub use error::{Error, OpenError};
 pub use rkyv;
 pub use store::{OpenReport, Past, Store, StoreOptions, StoreStats};
 pub use types::{Durability, HybridTime, Lsn, Seq, StreamId};
+
+/// The README's example runs as a test too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

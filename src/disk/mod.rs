@@ -108,7 +108,10 @@ pub trait Disk: Debug + Send + Sync + 'static {
 pub trait LockGuard: Debug + Send + Sync {}
 
 /// An open file. Offsets are bytes from its beginning.
-#[expect(clippy::len_without_is_empty, reason = "nobody asks, and it would be another call")]
+#[cfg_attr(
+    any(test, feature = "internals"),
+    expect(clippy::len_without_is_empty, reason = "nobody asks, and it would be another call")
+)]
 pub trait File: Debug + Send + Sync + 'static {
     /// Its size in bytes.
     ///
