@@ -10,6 +10,7 @@ use super::error::{StopReason, Stopped};
 use super::turn::message_of;
 use super::{Actor, ActorError, Old, Value as _};
 use crate::log::frame::{Frame, Record, RecordKind};
+use crate::log::name;
 use crate::types::{FRAME_ALIGN, Lsn, Seq};
 
 /// The state of an actor as its events left it. The caller is inside a turn as far as `ask` is
@@ -142,7 +143,7 @@ impl<'a, A: Actor> Loading<'a, A> {
     fn check_name(&mut self, payload: &[u8], lsn: Lsn) -> Result<(), ActorError> {
         let wanted = (A::KIND, &*self.cell.name);
         let (kind, name) =
-            read_name(payload).ok_or_else(|| self.stopped(StopReason::Frame, Some(lsn)))?;
+            name::decode(payload).ok_or_else(|| self.stopped(StopReason::Frame, Some(lsn)))?;
         if (kind, name) != wanted {
             return Err(ActorError::collision(wanted, (kind, name)));
         }
@@ -165,13 +166,6 @@ impl<'a, A: Actor> Loading<'a, A> {
 fn stopped<A: Actor>(cell: &Cell<A>, seq: Seq, lsn: Option<Lsn>, why: StopReason) -> ActorError {
     let name = Arc::clone(&cell.name);
     ActorError::Stopped(Arc::new(Stopped { kind: A::KIND, name, seq, lsn, why }))
-}
-
-/// `kind len u16 LE | kind | name`.
-fn read_name(payload: &[u8]) -> Option<(&str, &str)> {
-    let (length, rest) = payload.split_first_chunk::<2>()?;
-    let (kind, name) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
-    Some((str::from_utf8(kind).ok()?, str::from_utf8(name).ok()?))
 }
 
 /// The newest snapshot before `older_than` that this build can read.

@@ -16,6 +16,7 @@ use super::worker::Job;
 use super::{Actor, ActorError, Handle, Value as _};
 use crate::error::{AppendError, Reject};
 use crate::log::frame::{Batch, FRAME_BYTES_LIMIT, RecordKind};
+use crate::log::name;
 use crate::types::{Durability, HybridTime, Seq, StreamId};
 
 /// A batch that grew past this is not kept for the next turn.
@@ -146,7 +147,7 @@ impl<A: Actor> Turn<'_, A> {
         let too_large =
             |bytes| ActorError::from(AppendError::GroupTooLarge { bytes, max: FRAME_BYTES_LIMIT });
         if self.live.seq == Seq::ZERO {
-            let name = name_record(A::KIND, &self.cell.name);
+            let name = name::encode(A::KIND, &self.cell.name).ok_or(ActorError::BadName)?;
             batch.push(RecordKind::Name, 1, &name).map_err(|_reject| too_large(name.len()))?;
         }
         self.live.seq = self.live.seq.checked_add(1).ok_or_else(|| too_large(usize::MAX))?;
@@ -397,13 +398,6 @@ impl Drop for KeptDesk {
 #[expect(clippy::unnecessary_box_returns, reason = "it stays where it is from turn to turn")]
 fn take_desk() -> Box<Desk> {
     DESK.try_with(ThreadCell::take).ok().flatten().unwrap_or_default()
-}
-
-/// `kind len u16 LE | kind | name`: the first record of a stream.
-fn name_record(kind: &str, name: &str) -> Vec<u8> {
-    // Both lengths were checked when the actor got its cell.
-    let length = u16::try_from(kind.len()).unwrap_or(u16::MAX);
-    [&length.to_le_bytes(), kind.as_bytes(), name.as_bytes()].concat()
 }
 
 /// What a panic says.
