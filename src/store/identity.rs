@@ -1,6 +1,6 @@
 //! The identity: who the store is and how often it was opened.
 //!
-//! Two [slots](crate::log::slots) in the file `identity`, with the fields: store id, node id,
+//! Two [slots](crate::log::slots) in the file `identity`, both the same, with the fields: store id, node id,
 //! life number, life bits, a position of the event log that had been durable when that life
 //! began, format version and archive layout in one, 2 zeros.
 //!
@@ -75,7 +75,11 @@ impl IdentityFile {
         let mut slots = Slots::open(disk, &self.path, MAGIC, &self.found)?;
         slots.write(&encode(identity))?;
         slots.sync()?;
-        disk.sync_dir(dir).map_err(DiskError::at("syncing", dir))
+        disk.sync_dir(dir).map_err(DiskError::at("syncing", dir))?;
+        // The other slot too, once this one is safe: so that each of them alone knows the newest
+        // life, and one bad sector costs nothing.
+        slots.write(&encode(identity))?;
+        slots.sync()
     }
 }
 

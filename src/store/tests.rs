@@ -240,3 +240,22 @@ fn a_history_has_times_and_numbers_and_goes_on_from_any_event() {
     assert_eq!(rest, all[3..]);
     assert_eq!(store.history::<Counter>("nobody", Seq::ZERO).unwrap(), []);
 }
+
+#[test]
+fn either_slot_of_the_identity_is_enough_from_the_first_life_on() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("store");
+    for lives in 1..=3 {
+        fill(&path, 3, 1);
+        let identity = path.join("identity");
+        let good = read(&identity);
+        for slot in [0, 4096] {
+            let mut bad = good.clone();
+            bad[slot..slot + 512].fill(0xff);
+            write(&identity, &bad);
+            let file = IdentityFile::read(&RealDisk, &identity, true).unwrap();
+            assert_eq!(file.identity.map(|identity| identity.life.number), Some(lives));
+        }
+        write(&identity, &good);
+    }
+}

@@ -60,10 +60,16 @@ fn above_the_cap_those_unused_for_longest_leave() {
         runtime.sweep();
     }
     list(&runtime, "one too many").ask(Add(1)).unwrap();
-    runtime.sweep();
-    assert_eq!(runtime.residents(), 30);
+    // The runtime's own thread was called too, and may be at it: together they let three go, or
+    // one or two more.
+    while runtime.residents() > 30 {
+        runtime.sweep();
+        std::thread::yield_now();
+    }
     let in_memory: Vec<_> = lists.iter().map(|list| list.cell().used() > 0).collect();
-    assert_eq!(in_memory.iter().position(|it| *it), Some(3), "{in_memory:?}");
+    let gone = in_memory.iter().take_while(|it| !**it).count();
+    assert!((3..=5).contains(&gone), "{in_memory:?}");
+    assert!(in_memory[gone..].iter().all(|it| *it), "{in_memory:?}");
     assert!(lists.iter().all(|list| list.ask(Get).unwrap() == [1]));
 }
 
