@@ -1,7 +1,7 @@
 //! The mark file: how far the log had been durable, and where to start looking.
 //!
 //! Written after each group commit without a sync of its own, and synced when the log is idle,
-//! at close and at the end of a recovery. It may be stale or torn: then it is less
+//! once a segment, at close and at the end of a recovery. It may be stale or torn: then it is less
 //! evidence, never wrong evidence, because a mark is only written once it is true.
 //!
 //! Two [slots](super::slots) with the fields: log id, mark, frame boundary, life number and life

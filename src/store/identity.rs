@@ -1,8 +1,8 @@
 //! The identity: who the store is and how often it was opened.
 //!
-//! Two [slots](crate::log::slots) in the file `identity`, both the same, with the fields: store id, node id,
-//! life number, life bits, a position of the event log that had been durable when that life
-//! began, format version and archive layout in one, 2 zeros.
+//! Two [slots](crate::log::slots) in the file `identity`, both the same, with the fields: store id,
+//! node id, life number, life bits, a position of the event log that had been durable when that
+//! life began, format version and archive layout in one, 2 zeros.
 //!
 //! A life is durable here before its first frame is written. The file is durable before the
 //! first segment is made, so a store with segments and without an identity is a damaged one.
