@@ -4,8 +4,9 @@
 //! the durable mark. At any time at most one is under way. Who needs a mark durable either finds
 //! it so, or begins a commit on its own thread when none is under way (a lone waiter never waits
 //! for another thread), or sleeps until the commit that covers it has ended: the running one, or
-//! the next. Where somebody waits for the next, the committer thread runs it, and goes straight
-//! from one to the next as long as that is so.
+//! the next. Where somebody waits for the next, or several have just been woken, the next is the
+//! committer thread's: it gives those who were woken a moment to come back ([`GATHER`]), so that
+//! one commit carries them all. docs/why.md has what that is worth.
 //!
 //! Sleepers wait on one futex word per generation, of eight in turn: the end of a commit wakes
 //! those it concerns and nobody else, with one system call.
@@ -14,6 +15,7 @@
 //! heap. Neither is taken while the other is held.
 
 use std::collections::BinaryHeap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::task::Waker;
 use std::time::Duration;
@@ -223,7 +225,10 @@ impl CommitQueue {
             let left = u32::try_from(wakers.len()).unwrap_or(u32::MAX);
             self.waiting.store(left, Ordering::Relaxed);
         }
-        woken.into_iter().for_each(Waker::wake);
+        for waker in woken {
+            // Anybody's code. A panic there must not end the thread that commits for all.
+            drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
+        }
     }
 
     /// Notes a future. The caller looks at the mark once more afterwards.

@@ -42,6 +42,15 @@ impl Home {
     }
 }
 
+/// A waker that tells.
+struct Woken(crossbeam_channel::Sender<()>);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.send(()).unwrap();
+    }
+}
+
 fn event(number: u64) -> Batch {
     let mut batch = Batch::new();
     batch.push(RecordKind::Event, 1, &number.to_le_bytes().repeat(12)).unwrap();
@@ -270,12 +279,6 @@ fn a_wait_is_over_when_its_time_is_and_the_commit_may_still_happen() {
 
 #[test]
 fn a_future_is_woken_when_its_mark_is_durable() {
-    struct Woken(crossbeam_channel::Sender<()>);
-    impl std::task::Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.send(()).unwrap();
-        }
-    }
     let mut home = Home::new();
     let (log, _) = home.open();
     for number in 0..20 {
@@ -286,4 +289,29 @@ fn a_future_is_woken_when_its_mark_is_durable() {
         woken.recv_timeout(Duration::from_secs(20)).expect("woken in time");
         assert!(log.durable() >= appended.end.get());
     }
+}
+
+#[test]
+fn a_waker_that_panics_does_not_end_the_thread_that_commits() {
+    struct Panics;
+    impl std::task::Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker of somebody's own");
+        }
+    }
+    let mut home = Home::new();
+    let (log, _) = home.open();
+    let append = |number| {
+        let seq = Seq::new(number).unwrap();
+        log.append(&mut event(number), stream(1), seq).unwrap().end
+    };
+    let mark = append(1);
+    let waker = Arc::new(Panics).into();
+    log.shared.commits.register(mark.get(), &waker);
+    log.shared.commits.request();
+    log.wait_durable(mark, Some(Duration::from_secs(20))).unwrap();
+    // The committer still serves those who do not commit themselves.
+    let (sender, woken) = crossbeam_channel::bounded(1);
+    log.wake_when_durable(append(2), &Arc::new(Woken(sender)).into());
+    woken.recv_timeout(Duration::from_secs(20)).expect("woken in time");
 }
