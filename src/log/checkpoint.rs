@@ -121,7 +121,8 @@ impl Checkpoint {
             let (previous, end) = (next()?, next()?);
             let previous = (previous != NONE)
                 .then_some(Previous { base: previous, end: (end != 0).then_some(end) });
-            headers.insert(base, SegmentHeader { log, base, bytes, life, previous });
+            let header = SegmentHeader { log, base, bytes, life, previous };
+            headers.insert(base, Some(header).filter(SegmentHeader::is_possible)?);
         }
         Some(Self { position, totals, headers })
     }

@@ -53,6 +53,8 @@ pub fn layout() -> u32 {
 const MAGIC: [u8; 8] = *b"ANNALSEG";
 const CRC_AT: usize = PAGE - 4;
 const NO_PREVIOUS: u64 = u64::MAX;
+/// No log comes this far: an exbibyte. A file that says so is none of ours.
+const POSITION_MAX: u64 = 1 << 60;
 
 /// Offset of a segment's first frame.
 pub const FIRST_FRAME: u64 = PAGE_U64;
@@ -144,16 +146,24 @@ impl SegmentHeader {
         let (log, base, bytes) = (next(), next(), next());
         let life = Life { number: next(), bits: next() };
         let (previous, end) = (next(), next());
-        let possible = base.is_multiple_of(PAGE_U64)
-            && bytes.is_multiple_of(PAGE_U64)
-            && bytes > FIRST_FRAME
-            && base.checked_add(bytes).is_some();
-        if !possible {
-            return Err(HeaderReject::Bad("its numbers are impossible"));
-        }
         let previous = (previous != NO_PREVIOUS)
             .then_some(Previous { base: previous, end: (end != 0).then_some(end) });
-        Ok(Self { log, base, bytes, life, previous })
+        let header = Self { log, base, bytes, life, previous };
+        if header.is_possible() {
+            Ok(header)
+        } else {
+            Err(HeaderReject::Bad("its numbers are impossible"))
+        }
+    }
+
+    /// Could a segment be there, and be that large? Asked of every header from a disk, so that
+    /// nobody behind has to think of overflows: a checksum can be forged.
+    pub(super) fn is_possible(&self) -> bool {
+        self.base.is_multiple_of(PAGE_U64)
+            && self.bytes.is_multiple_of(PAGE_U64)
+            && self.bytes > FIRST_FRAME
+            && self.base <= POSITION_MAX
+            && self.bytes <= POSITION_MAX
     }
 
     /// The first position behind the file.
@@ -175,7 +185,8 @@ pub(super) fn file_path(dir: &Path, base: u64, ending: &str) -> PathBuf {
 /// The base in a file's name, if it ends in `ending`.
 pub(super) fn base_of(name: &str, ending: &str) -> Option<u64> {
     let digits = name.strip_suffix(ending)?.strip_suffix('.')?;
-    (digits.len() == 20).then(|| digits.parse().ok())?
+    let base = digits.parse().ok().filter(|base| *base <= POSITION_MAX);
+    if digits.len() == 20 { base } else { None }
 }
 
 /// An open segment.
@@ -369,6 +380,15 @@ mod tests {
     }
 
     #[test]
+    fn a_header_with_numbers_that_would_overflow_is_none() {
+        for (base, bytes) in [(u64::MAX - 4095, 8192), (0, u64::MAX - 4095), (0, 4096), (1, 8192)] {
+            let forged = SegmentHeader { base, bytes, ..header() };
+            let read = SegmentHeader::decode(&forged.encode());
+            assert!(matches!(read, Err(HeaderReject::Bad(_))), "{base} {bytes}");
+        }
+    }
+
+    #[test]
     fn every_flipped_bit_of_a_header_page_is_noticed() {
         let page = header().encode();
         for bit in 0..PAGE * 8 {
@@ -384,7 +404,8 @@ mod tests {
         let path = file_path(dir, 1 << 20, "seg");
         assert_eq!(path, dir.join("00000000000001048576.seg"));
         assert_eq!(base_of("00000000000001048576.seg", "seg"), Some(1 << 20));
-        for other in ["1048576.seg", "00000000000001048576.idx", "x", ""] {
+        let absurd = format!("{}.seg", u64::MAX);
+        for other in ["1048576.seg", "00000000000001048576.idx", "x", "", &absurd] {
             assert_eq!(base_of(other, "seg"), None, "{other}");
         }
     }

@@ -143,7 +143,7 @@ impl Shared {
         }
     }
 
-    /// Sees to it that `bytes` fit the segment and the ring; answers the segment and the life.
+    /// Sees to it that the life has begun and that `bytes` fit the segment and the ring.
     fn make_room(&self, appender: &mut Appender, bytes: usize) -> Result<(), AppendError> {
         self.begin_life(appender)?;
         // A seal must always fit behind.
