@@ -449,7 +449,6 @@ pub(super) struct TableMaker {
     offsets: Vec<u32>,
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "compaction comes with the next commits"))]
 impl TableMaker {
     pub(super) fn new(mut origins: Vec<Origin>, lost: Vec<Range<u64>>) -> Self {
         origins.sort_by_key(|origin| origin.from);

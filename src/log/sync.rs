@@ -48,6 +48,11 @@ impl Syncing {
         slots.write(&Mark { durable, boundary, life: self.life }.fields(log))
     }
 
+    /// Where the next recovery begins to read.
+    pub(super) fn boundary(&self) -> u64 {
+        self.boundaries.front().copied().unwrap_or(0)
+    }
+
     /// Makes the mark file durable.
     pub(super) fn settle(&mut self) -> Result<(), DiskError> {
         if let (true, Some(slots)) = (self.dirty, &self.mark) {
