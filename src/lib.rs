@@ -120,7 +120,7 @@ pub use actor::{
 pub use error::{Error, OpenError};
 
 pub use rkyv;
-pub use store::{OpenReport, Past, Store, StoreOptions, StoreStats};
+pub use store::{OpenReport, Past, Retain, RetentionStats, Store, StoreOptions, StoreStats};
 pub use types::{Durability, HybridTime, Lsn, Seq, StreamId};
 
 /// The README's example runs as a test too.

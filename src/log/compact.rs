@@ -66,6 +66,9 @@ pub struct Plan<'a> {
     pub below: u64,
     /// And nothing that was appended at this time or later.
     pub before: HybridTime,
+    /// Where no segment can be taken, a run is made anew of which more than half may go by now.
+    /// To find out, `keep` is asked for every stream of the runs.
+    pub renew: bool,
     /// Runs are merged and made anew wherever that does anything, and not only where it pays.
     pub thorough: bool,
 }
@@ -76,6 +79,7 @@ impl std::fmt::Debug for Plan<'_> {
             .field("run_bytes_max", &self.run_bytes_max)
             .field("below", &self.below)
             .field("before", &self.before)
+            .field("renew", &self.renew)
             .field("thorough", &self.thorough)
             .finish_non_exhaustive()
     }
@@ -294,7 +298,8 @@ impl Shared {
         runs: &[Piece],
     ) -> Result<Option<usize>, ReadError> {
         let mut before: Option<&RunHeader> = None;
-        for (number, piece) in runs.iter().enumerate() {
+        let looked_at = if plan.renew || plan.thorough { runs } else { &[] };
+        for (number, piece) in looked_at.iter().enumerate() {
             let Piece::Run(run) = piece else { continue };
             let fits = before.is_some_and(|before| {
                 before.bytes + run.header.bytes <= plan.run_bytes_max

@@ -241,6 +241,8 @@ struct Shared {
     tails: Tails,
     drain_bell: Bell,
     keeper_bell: Bell,
+    /// Rung when a segment is sealed and stored, for whoever looks after the old ones.
+    sealed_bell: Bell,
     counts: Counts,
     /// Where this life's frames begin; what is below was there before.
     first: u64,
@@ -457,6 +459,17 @@ impl Log {
     pub fn prepare_ahead(&self) {
         while self.shared.preparer.make_ahead() {}
         self.shared.checkpoint();
+    }
+
+    /// Waits until a segment is sealed, or for `limit`; `false` once
+    /// [`wait_sealed_no_more`](Self::wait_sealed_no_more) was called.
+    pub(crate) fn wait_sealed(&self, limit: Duration) -> bool {
+        self.shared.sealed_bell.wait(limit) != bell::Rung::Stopped
+    }
+
+    /// Ends the wait for seals.
+    pub(crate) fn wait_sealed_no_more(&self) {
+        self.shared.sealed_bell.stop();
     }
 
     /// Numbers since it was opened.

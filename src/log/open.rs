@@ -149,6 +149,7 @@ impl Opening {
             tails: Tails::default(),
             drain_bell: Bell::new(),
             keeper_bell: Bell::new(),
+            sealed_bell: Bell::new(),
             counts: Counts::default(),
             first,
             counted: survey.counted,

@@ -275,6 +275,7 @@ impl Shared {
                     };
                     *stored = next;
                     self.keeper_bell.ring();
+                    self.sealed_bell.ring();
                 }
                 Ok(end) => *stored = end,
                 Err(error) => return Err(self.poison(error)),

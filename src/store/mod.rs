@@ -31,12 +31,15 @@ mod history;
 mod identity;
 mod options;
 mod providers;
+mod retain;
 #[cfg(test)]
 mod tests;
 
 pub use history::Past;
 use identity::{Identity, IdentityFile};
 pub use options::StoreOptions;
+use retain::Retention;
+pub use retain::{Retain, RetentionStats};
 
 /// Told apart from the event log's id, so that no frame of one is ever taken for the other's.
 const SNAPSHOTS_ID: u64 = 0x536e_6170_7368_6f74;
@@ -85,6 +88,7 @@ const SNAPSHOTS_ID: u64 = 0x536e_6170_7368_6f74;
 #[derive(Debug)]
 pub struct Store {
     // In the order in which they end: no actor without a log, no log without the lock.
+    retention: Retention,
     runtime: Runtime,
     catalogue: Option<Catalogue>,
     snapshots: Arc<Snapshots>,
@@ -123,6 +127,8 @@ pub struct StoreStats {
     pub residents: usize,
     /// Commands that were accepted and had no effect.
     pub dead_letters: u64,
+    /// What became of old files.
+    pub retention: RetentionStats,
 }
 
 impl Store {
@@ -144,7 +150,7 @@ impl Store {
         let began = options.clock.monotonic();
         let disk = Arc::clone(&options.disk);
         let lock = take(&*disk, path)?;
-        let (event_options, snapshot_options) = log_options(path, &options);
+        let (event_options, mut snapshot_options) = log_options(path, &options);
         let begun = has_files(&*disk, &event_options.dir)?;
         let identity_file = IdentityFile::read(&*disk, &path.join("identity"), begun)?;
         let known = identity_file.identity;
@@ -152,6 +158,8 @@ impl Store {
         let evidence = known.map_or(0, |identity| identity.durable);
 
         let events = Opening::new(&disk, event_options, store, evidence)?;
+        // Once events have been dropped, their snapshots are all there is of them.
+        snapshot_options.rebuildable = !events.has_dropped();
         let snapshots = Opening::new(&disk, snapshot_options, store ^ SNAPSHOTS_ID, 0)?;
         let life =
             Life { number: known.map_or(0, |identity| identity.life.number) + 1, bits: random()? };
@@ -181,6 +189,11 @@ impl Store {
             options.clock.clone(),
             options.runtime,
         )?;
+        let retention = Retention::start(
+            (&events, &snapshots, runtime.kinds()),
+            retain::Policy::of(&options.retain, options.compaction, options.run_bytes_max),
+            (options.clock.clone(), options.threads),
+        )?;
         let report = OpenReport {
             store,
             life,
@@ -190,6 +203,7 @@ impl Store {
         };
         let path = path.to_owned();
         Ok(Self {
+            retention,
             runtime,
             catalogue,
             snapshots,
@@ -239,6 +253,16 @@ impl Store {
         Ok(())
     }
 
+    /// Compacts what is old enough now, thoroughly: segments that no recovery would look at become
+    /// runs, runs are merged, and what [`Retain`] lets go is dropped. Answers what it did.
+    ///
+    /// # Errors
+    /// See [`crate::error::ReadError`]: damage in what was to be copied, or the file system's.
+    /// Nothing was changed by the step that failed.
+    pub fn compact(&self) -> Result<RetentionStats, Error> {
+        Ok(self.retention.by_hand()?)
+    }
+
     /// What was appended over the store's whole past. The first call reads what no checkpoint
     /// covers.
     ///
@@ -265,6 +289,7 @@ impl Store {
             snapshots: self.snapshots.stats(),
             residents: self.runtime.residents(),
             dead_letters: self.runtime.dead_letters(),
+            retention: self.retention.stats(),
         }
     }
 
@@ -294,6 +319,7 @@ impl Store {
     }
 
     fn end(&self, deadline: Duration) -> Result<CloseReport, Error> {
+        self.retention.close();
         let report = self.runtime.close(deadline);
         if let Some(catalogue) = &self.catalogue {
             self.events.sync()?;
@@ -331,7 +357,9 @@ fn take(disk: &dyn Disk, path: &Path) -> Result<Box<dyn LockGuard>, OpenError> {
 /// Is anything in the folder of the event log?
 fn has_files(disk: &dyn Disk, dir: &Path) -> Result<bool, DiskError> {
     match disk.list(dir) {
-        Ok(entries) => Ok(entries.iter().any(|entry| entry.name.contains(".seg"))),
+        Ok(entries) => Ok(entries
+            .iter()
+            .any(|entry| [".seg", ".run"].iter().any(|part| entry.name.contains(part)))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(DiskError::at("listing", dir)(error)),
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Store;
+use super::{Retain, Store};
 use crate::actor::RuntimeOptions;
 use crate::disk::{Disk, RealDisk};
 use crate::error::Error;
@@ -37,6 +37,9 @@ pub struct StoreOptions {
     pub(crate) flush_bytes: u64,
     pub(crate) threads: bool,
     pub(crate) catalogue: bool,
+    pub(crate) retain: Retain,
+    pub(crate) compaction: Option<bool>,
+    pub(crate) run_bytes_max: u64,
 }
 
 impl Default for StoreOptions {
@@ -54,6 +57,9 @@ impl Default for StoreOptions {
             flush_bytes: 8 << 20,
             threads: true,
             catalogue: true,
+            retain: Retain::All,
+            compaction: None,
+            run_bytes_max: 1 << 30,
         }
     }
 }
@@ -151,6 +157,26 @@ impl StoreOptions {
     /// log. Default: yes.
     pub fn catalogue(mut self, catalogue: bool) -> Self {
         self.catalogue = catalogue;
+        self
+    }
+
+    /// Which events are kept. Default: [`Retain::All`].
+    pub fn retain(mut self, retain: Retain) -> Self {
+        self.retain = retain;
+        self
+    }
+
+    /// Old segments are compacted in the background: their frames are clustered by actor, which
+    /// makes an actor that was not used for long cheap to load, and what need not be kept goes.
+    /// Default: only where [`retain`](Self::retain) lets anything go.
+    pub fn compaction(mut self, compaction: bool) -> Self {
+        self.compaction = Some(compaction);
+        self
+    }
+
+    /// How large compacted files may become, in bytes. Default: 1 GiB.
+    pub fn run_bytes_max(mut self, bytes: u64) -> Self {
+        self.run_bytes_max = bytes;
         self
     }
 

@@ -9,6 +9,7 @@ mod damage;
 mod disk_full;
 mod exhaustive;
 mod faults;
+mod retain;
 mod store;
 mod support;
 mod threads;

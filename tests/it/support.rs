@@ -395,6 +395,7 @@ impl Track {
             keep: &keep,
             below: u64::MAX,
             before: HybridTime::from_bits(u64::MAX),
+            renew: true,
             thorough,
         };
         self.log().compact(&plan)
