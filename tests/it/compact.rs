@@ -4,6 +4,7 @@ use annals::disk::sim::{Call, Failure, Fault, Op, Outcome, Random, SimDisk};
 use annals::error::{DamageReason, OpenError, ReadError};
 use annals::log::run::{RunHeader, RunTable};
 use annals::log::{Limit, LogOptions};
+use annals::types::Seq;
 
 use crate::support::{
     End, Replay, STREAMS, Track, disk, life, read_all, read_stream, read_until, seeds, snapshot,
@@ -153,15 +154,13 @@ fn what_was_dropped_is_gone_but_for_the_first_frame_and_the_numbers_go_on() {
         for number in 0..STREAMS {
             let first = read_stream(log, number).unwrap().first().map(|entry| entry.seq);
             assert_eq!(first, Some(1), "stream {number} keeps its name");
-            let end = log.stream(stream(number), annals::types::Seq::MAX, &mut |_| {
-                std::ops::ControlFlow::Break(())
-            });
+            let end =
+                log.stream(stream(number), Seq::MAX, &mut |_| std::ops::ControlFlow::Break(()));
             let gone = track.oracle.dropped.iter().filter(|entry| entry.stream == number);
             let gone = gone.map(|entry| entry.seq).max().unwrap_or(0);
             assert_eq!(end.unwrap().last.get(), track.oracle.last_seq(number));
-            let end = log.stream(stream(number), annals::types::Seq::ZERO, &mut |_| {
-                std::ops::ControlFlow::Continue(())
-            });
+            let end =
+                log.stream(stream(number), Seq::ZERO, &mut |_| std::ops::ControlFlow::Continue(()));
             assert_eq!(end.unwrap().dropped.get(), gone, "stream {number}");
         }
         let disk = disk.power_cut_losing_all();

@@ -12,4 +12,5 @@ mod faults;
 mod retain;
 mod store;
 mod support;
+mod swap;
 mod threads;
