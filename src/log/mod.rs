@@ -61,7 +61,7 @@ use write::Appender;
 pub use checkpoint::Totals;
 pub use open::Opening;
 pub use read::{Frames, Limit, StreamEnd};
-pub use recover::{RecoveryReport, Start};
+pub use recover::{Evidence, RecoveryReport, Start};
 pub use tail::Tail;
 pub use write::Appended;
 
@@ -246,7 +246,25 @@ impl Shared {
         // Futures are woken at the end of a commit, by a thread that holds none of our locks:
         // a waker may run anything.
         self.commits.request();
+        if let Some(mut syncing) = self.syncing.try_lock() {
+            self.note_poison(&mut syncing);
+        }
         error
+    }
+
+    /// The same for the one who syncs, who has that lock.
+    pub(super) fn poison_with(&self, error: DiskError, syncing: &mut Syncing) -> DiskError {
+        let error = self.poison(error);
+        self.note_poison(syncing);
+        error
+    }
+
+    fn note_poison(&self, syncing: &mut Syncing) {
+        let durable = self.durable.load(Ordering::Acquire);
+        if syncing.note_poison(self.id, durable).is_err() {
+            // Then the next open may take for damage what the failure has cost.
+            self.counts.mark_failures.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

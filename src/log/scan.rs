@@ -89,6 +89,11 @@ impl RingFileSource {
         Self { file, path, bytes, window: Vec::new(), start: 0 }
     }
 
+    /// Its size.
+    pub(super) fn len(&self) -> u64 {
+        self.bytes
+    }
+
     /// Reads `bytes` bytes of the ring from `position` on, wrapping.
     fn fill(&mut self, position: u64, bytes: u64) -> Result<(), DiskError> {
         let start = position % self.bytes;
@@ -236,16 +241,31 @@ fn whole_frame<'a>(
     source.bytes(link, offset, length.min(left))
 }
 
-/// The highest durable mark in any frame of `lives` that stands anywhere in `range` of a
-/// segment: evidence, never a frame to deliver.
-pub(super) fn highest_mark(
+/// What frames say of a log that stand somewhere behind its first bad position.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Traces {
+    /// The highest durable mark in any of them.
+    pub durable: u64,
+    /// The highest end of any that is of the life asked for: so far it had been written.
+    pub written: u64,
+}
+
+impl Traces {
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { durable: self.durable.max(other.durable), written: self.written.max(other.written) }
+    }
+}
+
+/// Looks for frames of `lives` anywhere in `range` of a segment: evidence, never a frame to
+/// deliver. `killed` is the life whose frames count as written.
+pub(super) fn traces(
     source: &mut dyn Source,
     link: &Link,
-    (log, lives): (u64, &[Life]),
+    (log, lives, killed): (u64, &[Life], Option<Life>),
     range: std::ops::Range<u64>,
-) -> Result<u64, DiskError> {
+) -> Result<Traces, DiskError> {
     const STEP: u64 = 16;
-    let mut highest = 0;
+    let mut found = Traces::default();
     let mut offset = range.start.next_multiple_of(STEP);
     let mut blank = true;
     let mut ask_at = offset;
@@ -266,17 +286,20 @@ pub(super) fn highest_mark(
         for candidate in candidates {
             let bytes = whole_frame(source, link, candidate)?;
             let salt = |life| super::frame::Salt { log, life, base: link.header.base };
-            let known =
-                lives.iter().find_map(|life| Frame::read(bytes, candidate, salt(*life)).ok());
-            let frame = known.or_else(|| {
-                let life = Frame::read_life(bytes, candidate, log, link.header.base);
-                life.ok().map(|(frame, _)| frame)
+            let known = lives.iter().find_map(|life| {
+                let frame = Frame::read(bytes, candidate, salt(*life)).ok()?;
+                Some((frame, *life))
             });
-            highest = highest.max(frame.map_or(0, |frame| frame.durable()));
+            let read =
+                known.or_else(|| Frame::read_life(bytes, candidate, log, link.header.base).ok());
+            let Some((frame, life)) = read else { continue };
+            let end = candidate + frame.header().length as u64;
+            let written = if Some(life) == killed { link.header.base + end } else { 0 };
+            found = found.and(Traces { durable: frame.durable(), written });
         }
         offset = page_end;
     }
-    Ok(highest)
+    Ok(found)
 }
 
 /// Offsets in `page` (which stands at `offset`) where a frame may begin: where the stored
