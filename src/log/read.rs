@@ -47,7 +47,8 @@ pub struct Frames {
     life: Life,
     /// How far to go, as last seen.
     end: u64,
-    current: Option<Header>,
+    /// The frame that was stepped to, and its offset.
+    current: Option<(Header, u64)>,
 }
 
 impl Frames {
@@ -81,7 +82,7 @@ impl Frames {
                 continue;
             };
             let own_end = segment.end();
-            let sealed = self.current.is_some_and(|header| header.kind == FrameKind::Seal);
+            let sealed = self.current.is_some_and(|(header, _)| header.kind == FrameKind::Seal);
             if sealed || own_end == Some(segment.header.base + self.offset) {
                 let next = self.shared.chain.read().following(segment.header.base);
                 let Some(next) = next else { return Ok(false) };
@@ -103,7 +104,7 @@ impl Frames {
             let (frame, life) = read_frame(bytes, self.offset, segment.salt(self.life))
                 .map_err(|reject| frame_damage(segment, self.offset, reject))?;
             let next = after(frame.header(), self.offset);
-            self.current = Some(*frame.header());
+            self.current = Some((*frame.header(), self.offset));
             // A closed segment that nobody went on in ends with its Close frame.
             self.offset = own_end.map_or(next, |end| next.min(end - segment.header.base));
             self.life = life;
@@ -121,12 +122,12 @@ impl Frames {
     /// The frame that `advance` stepped to.
     #[inline]
     pub(super) fn current(&self) -> Result<Option<Frame<'_>>, ReadError> {
-        let (Some(header), Some(segment)) = (self.current, &self.segment) else {
+        let (Some((header, offset)), Some(segment)) = (self.current, &self.segment) else {
             return Ok(None);
         };
-        let start = to_usize(header.offset);
+        let start = to_usize(offset);
         let bytes = segment.opened()?.map.bytes().get(start..start + header.length);
-        Ok(bytes.map(|bytes| Frame::checked_before(header, segment.header.base, bytes)))
+        Ok(bytes.map(|bytes| Frame::checked_before(header, segment.header.base + offset, bytes)))
     }
 }
 

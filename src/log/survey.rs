@@ -241,7 +241,8 @@ fn ring(
     let mut source = RingFileSource::new(file, path.clone(), bytes);
     let mut rescue: Vec<Rescue> = Vec::new();
     let walked = walk(&mut source, chain, log, place, &mut |number, frame| {
-        let offset = frame.header().offset;
+        let Some(link) = chain.get(number) else { return };
+        let offset = frame.lsn().get() - link.header.base;
         match rescue.last_mut() {
             Some(run) if run.number == number && run.offset + run.bytes.len() as u64 == offset => {
                 run.bytes.extend_from_slice(frame.bytes());
