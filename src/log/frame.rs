@@ -35,6 +35,8 @@
 //!
 //! `docs/format.md` has the same with an example, which a test compares with what is written here.
 
+use std::sync::LazyLock;
+
 use crc32fast::Hasher;
 use rkyv::util::AlignedVec;
 
@@ -385,7 +387,9 @@ pub(super) fn stands_at(head: &[u8; HEAD], position: u64) -> bool {
 
 #[inline]
 fn sum_of(bytes: &[u8]) -> Hasher {
-    let mut sum = Hasher::new();
+    // To make one asks the processor what it can; to copy one does not.
+    static FRESH: LazyLock<Hasher> = LazyLock::new(Hasher::new);
+    let mut sum = FRESH.clone();
     sum.update(bytes);
     sum
 }
@@ -488,9 +492,10 @@ impl Header {
 }
 
 /// A frame that was checked: it is what was written, where it was written.
+///
+/// Three words; the header's fields are taken out of the bytes when somebody asks.
 #[derive(Copy, Clone, Debug)]
 pub struct Frame<'a> {
-    header: Header,
     position: u64,
     bytes: &'a [u8],
 }
@@ -516,13 +521,13 @@ impl<'a> Frame<'a> {
         if crc_of(sum_of(rest), *head, salt) != header.crc {
             return Err(Reject::Checksum);
         }
-        Ok(Self { header, position, bytes })
+        Ok(Self { position, bytes })
     }
 
     /// A frame that was checked where it stands, again.
     #[inline]
-    pub(super) fn checked_before(header: Header, position: u64, bytes: &'a [u8]) -> Self {
-        Self { header, position, bytes }
+    pub(super) fn checked_before(position: u64, bytes: &'a [u8]) -> Self {
+        Self { position, bytes }
     }
 
     /// A `Life` frame names the life whose checksum it carries, so it is read before that life
@@ -549,11 +554,13 @@ impl<'a> Frame<'a> {
     }
 
     /// The header's fields.
-    pub fn header(&self) -> &Header {
-        &self.header
+    #[inline]
+    pub fn header(&self) -> Header {
+        Header::read(self.bytes).unwrap_or_else(|_| unreachable!("a frame that was checked"))
     }
 
     /// Where it stands in the log.
+    #[inline]
     pub fn lsn(&self) -> Lsn {
         Lsn::new(self.position).unwrap_or_else(|| {
             unreachable!("a frame stands behind its segment's header page, at a multiple of 16")
@@ -562,17 +569,17 @@ impl<'a> Frame<'a> {
 
     /// The first position after it.
     pub fn end(&self) -> u64 {
-        self.position + self.header.length as u64
+        self.position + self.bytes.len() as u64
     }
 
     /// The durable mark known when it was written.
     pub fn durable(&self) -> u64 {
-        self.position - self.header.lag()
+        self.position - self.header().lag()
     }
 
     /// The checksum: names these very bytes in this very place.
     pub fn crc(&self) -> u32 {
-        self.header.crc
+        self.header().crc
     }
 
     /// The whole frame.
@@ -581,25 +588,27 @@ impl<'a> Frame<'a> {
     }
 
     /// What is behind the header, without padding.
+    #[inline]
     pub fn body(&self) -> &'a [u8] {
-        let end = self.bytes.len() - usize::from(self.header.padding);
+        let end = self.bytes.len() - usize::from(self.header().padding);
         self.bytes.get(HEADER..end).unwrap_or_default()
     }
 
     /// The records, in order. A record that does not add up ends the iteration with an error
     /// (a writer's mistake: the checksum was right).
     pub fn records(&self) -> Records<'a> {
-        match self.header.kind {
+        let header = self.header();
+        match header.kind {
             FrameKind::Single => Records {
                 left: 1,
                 state: RecordsState::Single(Record {
                     kind: RecordKind::Event,
-                    version: self.header.n,
+                    version: header.n,
                     payload: self.body(),
                 }),
             },
             FrameKind::Records => {
-                Records { left: self.header.n, state: RecordsState::Many(self.body()) }
+                Records { left: header.n, state: RecordsState::Many(self.body()) }
             }
             FrameKind::Seal | FrameKind::Close | FrameKind::Life => {
                 Records { left: 0, state: RecordsState::Many(&[]) }

@@ -141,7 +141,7 @@ impl Growing {
             if life != self.life() {
                 self.lives.push((self.upto, life));
             }
-            self.step(frame.header());
+            self.step(&frame.header());
         }
         Ok(())
     }
