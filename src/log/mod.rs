@@ -132,8 +132,9 @@ impl LogOptions {
             Some("frame_bytes_max must be less than half of ring_bytes, by a page")
         } else if frame * 4 > self.segment_bytes_max || self.segment_bytes_max > 1 << 35 {
             Some("segment_bytes_max must be at least four times frame_bytes_max, at most 32 GiB")
-        } else if self.flush_bytes > 1 << 34 {
-            Some("flush_bytes must be at most 16 GiB")
+        } else if self.flush_bytes > 1 << 34 || self.ring_bytes as u64 > 1 << 34 {
+            // A frame says in 36 bits how far the durable mark was below it.
+            Some("flush_bytes and ring_bytes must be at most 16 GiB each")
         } else if self.segment_bytes_first < 2 * page as u64
             || self.segment_bytes_first > self.segment_bytes_max
             || !self.segment_bytes_first.is_multiple_of(page as u64)

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::frame::{Frame, FrameKind, HEADER, Header};
+use super::frame::{Frame, FrameKind, HEADER, Header, stands_at};
 use super::links::Link;
 use super::read::read_frame;
 use super::segment::FIRST_FRAME;
 use crate::disk::{File, PAGE_U64, read_full};
 use crate::error::{DiskError, Reject};
-use crate::types::{HybridTime, Life, to_usize};
+use crate::types::{FRAME_ALIGN, HybridTime, Life, to_usize};
 
 /// How much is read at a time.
 const WINDOW: usize = 1 << 18;
@@ -264,7 +264,7 @@ pub(super) fn traces(
     (log, lives, killed): (u64, &[Life], Option<Life>),
     range: std::ops::Range<u64>,
 ) -> Result<Traces, DiskError> {
-    const STEP: u64 = 16;
+    const STEP: u64 = FRAME_ALIGN as u64;
     let mut found = Traces::default();
     let mut offset = range.start.next_multiple_of(STEP);
     let mut blank = true;
@@ -282,7 +282,8 @@ pub(super) fn traces(
         let page_end = page_end.min(range.end);
         let page = source.bytes(link, offset, to_usize(page_end - offset))?;
         blank = is_blank(page);
-        let candidates = if blank { Vec::new() } else { candidates(page, offset) };
+        let candidates =
+            if blank { Vec::new() } else { candidates(page, link.header.base, offset) };
         for candidate in candidates {
             let bytes = whole_frame(source, link, candidate)?;
             let salt = |life| super::frame::Salt { log, life, base: link.header.base };
@@ -302,18 +303,13 @@ pub(super) fn traces(
     Ok(found)
 }
 
-/// Offsets in `page` (which stands at `offset`) where a frame may begin: where the stored
-/// position is right. Cheap, because it is asked of every 16 bytes of the look-ahead.
-fn candidates(page: &[u8], offset: u64) -> Vec<u64> {
-    let mut found = Vec::new();
-    for (number, chunk) in page.as_chunks::<16>().0.iter().enumerate() {
-        let at = offset + number as u64 * 16;
-        let [.., p0, p1, p2, p3, _, _, _, _] = *chunk;
-        if u64::from(u32::from_le_bytes([p0, p1, p2, p3])) == at / 16 {
-            found.push(at);
-        }
-    }
-    found
+/// Offsets in `page` (which stands at `offset` of the segment at `base`) where a frame may begin:
+/// where the stored position is right. Cheap, because it is asked of every 16 bytes of the
+/// look-ahead; what a file held in an earlier use is passed over by it.
+fn candidates(page: &[u8], base: u64, offset: u64) -> Vec<u64> {
+    let places = (offset..).step_by(FRAME_ALIGN).zip(page.as_chunks::<FRAME_ALIGN>().0);
+    let may_begin = |(at, chunk): &(u64, &[u8; FRAME_ALIGN])| stands_at(chunk, base + at);
+    places.filter(may_begin).map(|(at, _)| at).collect()
 }
 
 /// Nothing but zeros?

@@ -282,7 +282,8 @@ fn in_ring(
 ) -> Result<(Vec<Rescue>, u64, Option<Walked>), DiskError> {
     let mut rescue: Vec<Rescue> = Vec::new();
     let walked = walk(source, chain, log, place, &mut |number, frame| {
-        let offset = frame.header().offset;
+        let Some(link) = chain.get(number) else { return };
+        let offset = frame.lsn().get() - link.header.base;
         match rescue.last_mut() {
             Some(run) if run.number == number && run.offset + run.bytes.len() as u64 == offset => {
                 run.bytes.extend_from_slice(frame.bytes());
