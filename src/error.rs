@@ -86,6 +86,9 @@ pub enum DamageReason {
     /// A segment's or another file's header page does not validate.
     #[error("the file's header is not valid: {0}")]
     Header(&'static str),
+    /// The table of a run, or the index of a segment, does not say what is there.
+    #[error("its table is not valid: {0}")]
+    Table(&'static str),
     /// A file that the chain of segments names is not there.
     #[error("the segment is missing")]
     Missing,

@@ -28,16 +28,20 @@ mod bell;
 mod chain;
 mod checkpoint;
 mod commit;
+pub mod compact;
 pub mod frame;
 mod index;
 mod links;
 pub mod mark;
+mod merge;
 pub mod name;
 mod open;
 mod prepare;
 mod read;
 mod recent;
 pub mod recover;
+pub mod run;
+mod run_file;
 mod scan;
 pub mod segment;
 pub mod slots;
@@ -59,6 +63,7 @@ use tail::Tails;
 use write::Appender;
 
 pub use checkpoint::Totals;
+pub use compact::{Compacted, Keep, Plan};
 pub use open::Opening;
 pub use read::{Frames, Limit, StreamEnd};
 pub use recover::{Evidence, RecoveryReport, Start};
@@ -165,6 +170,9 @@ struct Counts {
     checkpoints: AtomicU64,
     checkpoint_failures: AtomicU64,
     index_failures: AtomicU64,
+    compactions: AtomicU64,
+    dropped: AtomicU64,
+    reclaimed_bytes: AtomicU64,
 }
 
 /// Numbers since the log was opened.
@@ -201,6 +209,14 @@ pub struct LogStats {
     pub checkpoint_failures: u64,
     /// Index files that could not be written: they are built again when needed.
     pub index_failures: u64,
+    /// Runs that the log begins with.
+    pub runs: u64,
+    /// Runs made.
+    pub compactions: u64,
+    /// Frames that retention has dropped.
+    pub dropped: u64,
+    /// Bytes by which the files have become smaller.
+    pub reclaimed_bytes: u64,
 }
 
 /// What all threads of a log share.
@@ -237,6 +253,8 @@ struct Shared {
     due: Mutex<Option<(u64, Totals)>>,
     /// Files of earlier lives that hold nothing and are to go.
     leftovers: Mutex<Vec<PathBuf>>,
+    /// One compaction at a time; and the failure after which there is none any more.
+    compacting: Mutex<Option<DiskError>>,
 }
 
 impl Shared {
@@ -415,7 +433,16 @@ impl Log {
 
     /// What crashes took back, oldest first: no frame is or will ever be there.
     pub fn lost(&self) -> Vec<std::ops::Range<u64>> {
-        self.shared.chain.read().lost()
+        let chain = self.shared.chain.read();
+        let (runs, mut lost) = (chain.runs().to_vec(), Vec::new());
+        let behind = chain.lost();
+        drop(chain);
+        for run in runs {
+            // One that cannot be read says so to whoever reads frames of it.
+            lost.extend(run.table().iter().flat_map(run::RunTable::lost));
+        }
+        lost.extend(behind);
+        lost
     }
 
     /// What was appended over all lives. The first call reads what no checkpoint covers.
@@ -427,9 +454,15 @@ impl Log {
         Ok(self.shared.totals_before()?.plus(counts.totals()))
     }
 
-    /// Was a frame given `lsn`, and is it still part of this log?
+    /// Was a frame given `lsn`, and is it still part of this log, or was until retention dropped
+    /// it? Where it cannot be known that no frame was there, this says yes.
     pub fn holds(&self, lsn: Lsn) -> bool {
-        self.shared.chain.read().locate(lsn.get(), self.written()).is_ok()
+        let position = lsn.get();
+        match self.shared.locate(position) {
+            Ok(chain::Piece::Run(run)) => matches!(run.lost_at(position), Ok(None)),
+            Ok(chain::Piece::Segment(_)) => true,
+            Err(_lost) => false,
+        }
     }
 
     /// What the keeper thread does, for logs that have none: index files of sealed segments.
@@ -467,6 +500,10 @@ impl Log {
             checkpoints: of(&shared.counts.checkpoints),
             checkpoint_failures: of(&shared.counts.checkpoint_failures),
             index_failures: of(&shared.counts.index_failures),
+            runs: shared.chain.read().runs().len() as u64,
+            compactions: of(&shared.counts.compactions),
+            dropped: of(&shared.counts.dropped),
+            reclaimed_bytes: of(&shared.counts.reclaimed_bytes),
         }
     }
 

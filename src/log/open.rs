@@ -18,6 +18,7 @@ use super::mark;
 use super::prepare::{self, Preparer};
 use super::recent::Recent;
 use super::recover::{Decision, Evidence, RecoveryReport};
+use super::run_file::Run;
 use super::segment::{Previous, Segment};
 use super::slots::Slots;
 use super::survey::{Survey, survey};
@@ -66,6 +67,12 @@ impl Opening {
         &self.survey.report
     }
 
+    /// Has retention dropped frames of this log? Then what covers them is no longer a thing that
+    /// can be done without.
+    pub fn has_dropped(&self) -> bool {
+        self.survey.runs.iter().any(|run| run.dropped > 0)
+    }
+
     /// Begins `life`, which must be durable as the newest already.
     ///
     /// # Errors
@@ -92,6 +99,8 @@ impl Opening {
             None => None,
         };
         let segments = segments(&disk, &dir, &survey);
+        let runs: Vec<_> =
+            survey.runs.iter().map(|header| Run::existing(&disk, &dir, *header)).collect();
         let last = segments.last().cloned();
         let end = survey.facts.end;
         // Where the new life's frames begin, as far as that is known.
@@ -131,7 +140,7 @@ impl Opening {
             durable: AtomicU64::new(first),
             ring,
             drain: Mutex::new(first),
-            chain: RwLock::new(Chain::new(segments)),
+            chain: RwLock::new(Chain::new(runs, segments)),
             preparer,
             commits: CommitQueue::new(),
             syncing: Mutex::new(Syncing::new(mark, first, life)),
@@ -146,6 +155,7 @@ impl Opening {
             before: OnceLock::new(),
             due: Mutex::new(None),
             leftovers: Mutex::new(Vec::new()),
+            compacting: Mutex::new(None),
             options,
         });
         let anew = survey.decision == Decision::StartAnew;

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use super::LogOptions;
 use super::checkpoint::{Checkpoint, Totals};
-use super::links::{Found, Link, find, link};
+use super::links::{Link, Pieces, find, link};
 use super::mark::{self, Mark};
 use super::recover::{Decision, Ending, Evidence, Facts, RecoveryReport, Start, decide};
+use super::run::RunHeader;
 use super::scan::{
     Place, RingFileSource, SegmentSource, Source, Traces, Walked, enter, holds_frames, traces, walk,
 };
@@ -31,6 +32,7 @@ struct Rescue {
 /// Everything that an open found out before it changed anything.
 #[derive(Debug)]
 pub(super) struct Survey {
+    pub runs: Vec<RunHeader>,
     pub chain: Vec<Link>,
     /// Files that hold nothing: prepared and never used, or half made.
     pub spares: Vec<PathBuf>,
@@ -70,12 +72,8 @@ pub(super) fn survey(
         None => slots::Found::default(),
     };
     let mark = Mark::highest(&mark_found, log);
-    let Found { files, bad, leftovers, above } = found;
-    let linked = match bad {
-        Some(damage) => Err(damage),
-        None => link(&files, options, log)?,
-    };
-    let (chain, dead) = match linked {
+    let above = found.above;
+    let Pieces { runs, chain, dead } = match link(&found, options, log)? {
         Ok(linked) => linked,
         Err(damage) if options.rebuildable => {
             return aside(disk, options, damage, above);
@@ -83,7 +81,7 @@ pub(super) fn survey(
         Err(damage) => return Err(damage.into()),
     };
     let known = mark.map_or(0, |mark| mark.durable).max(evidence.durable);
-    let mut spares = leftovers;
+    let mut spares = found.leftovers;
     spares.extend(dead);
 
     let mut source = SegmentSource::default();
@@ -130,7 +128,7 @@ pub(super) fn survey(
         damage = Some(found);
         decision = if chain.is_empty() { Decision::Fresh } else { Decision::StartAnew };
     }
-    let counted = counted(&checkpoints, &chain, place, end);
+    let counted = counted(&checkpoints, (&runs, &chain), place, end);
     let used = place.number + 1;
     spares.extend(chain.iter().skip(used).map(|link| link.path.clone()));
     let report = RecoveryReport {
@@ -147,6 +145,7 @@ pub(super) fn survey(
     };
     let chain = chain.into_iter().take(used).collect();
     Ok(Survey {
+        runs,
         chain,
         spares,
         above,
@@ -170,7 +169,8 @@ fn aside(
 ) -> Result<Survey, OpenError> {
     let mut spares = Vec::new();
     for entry in disk.list(&options.dir).map_err(DiskError::at("listing", &options.dir))? {
-        if [".seg", ".idx", ".tmp", ".itmp"].iter().any(|ending| entry.name.ends_with(ending)) {
+        let endings = [".seg", ".run", ".idx", ".tmp", ".itmp", ".rtmp"];
+        if endings.iter().any(|ending| entry.name.ends_with(ending)) {
             spares.push(options.dir.join(entry.name));
         }
     }
@@ -187,6 +187,7 @@ fn aside(
         took: Duration::ZERO,
     };
     Ok(Survey {
+        runs: Vec::new(),
         chain: Vec::new(),
         spares,
         above,
@@ -357,8 +358,16 @@ fn start(ending: Ending, damaged: bool) -> Start {
     }
 }
 
-/// The newest counts that are of this past: those below P, P being `end` at `place`.
-fn counted(checkpoints: &[Checkpoint], chain: &[Link], place: Place, end: u64) -> (Totals, u64) {
+/// The newest counts that are of this past: those below P, P being `end` at `place`. What is in
+/// runs was counted when they were made.
+fn counted(
+    checkpoints: &[Checkpoint],
+    (runs, chain): (&[RunHeader], &[Link]),
+    place: Place,
+    end: u64,
+) -> (Totals, u64) {
+    let in_runs = runs.iter().fold(Totals::default(), |sum, run| sum.plus(run.totals));
+    let in_runs = (in_runs, runs.last().map_or(0, |run| run.limit));
     let inside = |link: &Link, position| {
         (link.header.base..=link.end.unwrap_or(link.header.limit())).contains(&position)
     };
@@ -368,7 +377,7 @@ fn counted(checkpoints: &[Checkpoint], chain: &[Link], place: Place, end: u64) -
             let mut links = chain.iter().take(place.number + 1);
             checkpoint.position <= end && links.any(|link| inside(link, checkpoint.position))
         })
-        .map_or((Totals::default(), 0), |checkpoint| (checkpoint.totals, checkpoint.position))
+        .map_or(in_runs, |checkpoint| (checkpoint.totals, checkpoint.position))
 }
 
 /// Is there room for another life behind a `Close`?

@@ -60,6 +60,11 @@ impl Syncing {
         }
     }
 
+    /// Where the next recovery begins to read.
+    pub(super) fn boundary(&self) -> u64 {
+        self.boundaries.front().copied().unwrap_or(0)
+    }
+
     /// Makes the mark file durable.
     pub(super) fn settle(&mut self) -> Result<(), DiskError> {
         if let (true, Some(slots)) = (self.dirty, &self.file) {

@@ -3,6 +3,7 @@
 //! `ANNALS_SEED` replays one seed, as a failure prints it; `ANNALS_STATES` multiplies how many
 //! states are looked at (default 1).
 mod ablations;
+mod compact;
 mod crash;
 mod damage;
 mod disk_full;
