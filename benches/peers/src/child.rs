@@ -208,7 +208,7 @@ fn append_until_killed(peer: &Peer, dir: &Path, scale: Scale) -> Answer<Figures>
         writer.append(&event)?;
         note.copy_from_slice(&event.seq.to_le_bytes());
         event.step();
-        if !ready && event.seq % 64 == 0 && began.elapsed() >= scale.measure {
+        if !ready && event.seq.is_multiple_of(64) && began.elapsed() >= scale.measure {
             ready = true;
             say_ready()?;
         }

@@ -3,21 +3,31 @@
 #![expect(clippy::cast_precision_loss, reason = "figures are shown with three digits")]
 
 mod child;
+mod columns;
+mod large;
 mod limit;
+mod machine;
 mod options;
+mod report;
 mod run;
 mod stats;
 mod store;
 mod stores;
 mod support;
+mod svg;
+mod table;
 mod work;
 #[path = "../../log/writer.rs"]
 #[expect(dead_code, reason = "only the limit's ring is needed here")]
 mod writer;
 
+use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 
 use options::{Options, USAGE};
+use report::{Circumstances, Report};
+use store::Answer;
 use support::home::Home;
 
 fn main() -> ExitCode {
@@ -45,7 +55,28 @@ fn main() -> ExitCode {
         }
     };
     let home = Home::new("peers");
+    let circumstances = Circumstances::now(&home.dir);
     let results = run::run(&options.plan, &home);
-    println!("{results:#?}");
-    ExitCode::SUCCESS
+    let plan = &options.plan;
+    let large = large::run(&options.large, plan.rounds, plan.scale, &home);
+    drop(home);
+    let report = Report { options: &options, circumstances, results: &results, large: &large };
+    print!("{}", report.text(None));
+    let written = options.write.as_deref().map_or(Ok(()), |docs| write(&report, docs));
+    if let Err(error) = &written {
+        eprintln!("{error}");
+    }
+    // A store that fails where it should not is worth a look.
+    let failed = !results.failures.is_empty();
+    if failed || written.is_err() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// The document and its chart.
+fn write(report: &Report<'_>, docs: &Path) -> Answer<()> {
+    let path = docs.join("compare.md");
+    let document = fs::read_to_string(&path)?;
+    let generated = report.text(Some("compare.svg"));
+    let replaced = report::replace(&document, &generated).ok_or("compare.md has no marks")?;
+    fs::write(path, replaced)?;
+    Ok(fs::write(docs.join("compare.svg"), report.chart())?)
 }

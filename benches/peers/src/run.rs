@@ -18,7 +18,7 @@ use crate::support::home::{Home, remove};
 use crate::work::Scale;
 
 /// A child that has said nothing for so long is ended.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// What is measured, case by case.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -241,7 +241,9 @@ fn data(plan: &Plan, home: &Home, results: &mut Results) {
             remove(&order.dir);
         }
     }
-    stores.iter().for_each(|store| remove(&image(store)));
+    for store in stores {
+        remove(&image(store));
+    }
 }
 
 /// A copy that has the holes of the original, on the disk: what is written of it later would

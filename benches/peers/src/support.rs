@@ -1,7 +1,6 @@
 //! What is shared with `benches/log.rs`, so that both measure alike.
 
 #[path = "../../support/device.rs"]
-#[expect(dead_code, reason = "not all of it is needed here")]
 pub(crate) mod device;
 #[path = "../../support/flush.rs"]
 pub(crate) mod flush;

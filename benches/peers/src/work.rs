@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -118,7 +119,7 @@ where
             .collect();
         ready.wait();
         let began = Instant::now();
-        while began.elapsed() < limit && !handles.iter().all(|it| it.is_finished()) {
+        while began.elapsed() < limit && !handles.iter().all(ScopedJoinHandle::is_finished) {
             std::thread::sleep(Duration::from_millis(1));
         }
         over.store(true, Ordering::Relaxed);
@@ -318,7 +319,7 @@ mod tests {
     #[test]
     fn a_lap_ends_when_it_was_done_often_enough() {
         let mut done = 0;
-        let lap = lap(Duration::from_secs(3_600), (10, 35), &mut || {
+        let lap = lap(Duration::from_hours(1), (10, 35), &mut || {
             done += 1;
             Ok(())
         });

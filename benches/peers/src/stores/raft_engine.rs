@@ -65,7 +65,9 @@ impl Groups {
         let last = self.engine.last_index(group).ok_or("a group without a last entry")?;
         entries.clear();
         self.engine.fetch_entries_to::<Numbered>(group, first, last + 1, None, entries)?;
-        entries.iter().for_each(|entry| seen.see(entry.get_value()));
+        for entry in entries.iter() {
+            seen.see(entry.get_value());
+        }
         Ok(())
     }
 }

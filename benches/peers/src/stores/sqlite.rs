@@ -1,4 +1,4 @@
-//! SQLite, by rusqlite: one table, one connection, a write-ahead log.
+//! `SQLite`, by rusqlite: one table, one connection, a write-ahead log.
 
 use std::path::Path;
 

@@ -53,7 +53,9 @@ impl Store for Topics {
             if entries.is_empty() {
                 return Ok(());
             }
-            entries.iter().for_each(|entry| seen.see(&entry.data));
+            for entry in &entries {
+                seen.see(&entry.data);
+            }
         }
     }
 
