@@ -10,8 +10,8 @@ use crc32fast::Hasher;
 use memmap2::Mmap;
 use parking_lot::Mutex;
 
+use crate::machine::bytes_written;
 use crate::store::Answer;
-use crate::support::device::Device;
 use crate::support::flush::Flush;
 use crate::support::histogram::Histogram;
 use crate::support::home::Home;
@@ -27,23 +27,23 @@ const SEGMENT_BYTES: u64 = 1 << 20;
 /// One `pwrite` of as many frames as there are threads, and `fdatasync`, on a file of zeros.
 pub(crate) fn durable(dir: &Path, frames: u64, scale: Scale) -> Answer<Figures> {
     let mut flush = Flush::new(&dir.join("flush"), usize::try_from(frames)?);
-    let mut times = Histogram::new();
-    let device = Device::of(dir);
-    let mut once = || {
-        flush.run(1, &mut times);
-        Ok(())
+    let mut run = |limit, times: &mut Histogram| {
+        lap(limit, (1, u64::MAX), &mut || {
+            flush.run(1, times);
+            Ok(())
+        })
     };
-    lap(scale.warm, (1, u64::MAX), &mut once)?;
-    let before = device.as_ref().map(Device::bytes_written);
-    let lap = lap(scale.measure, (1, u64::MAX), &mut once)?;
+    run(scale.warm, &mut Histogram::new())?;
+    let before = bytes_written(dir);
+    let mut times = Histogram::new();
+    let lap = run(scale.measure, &mut times)?;
     let mut figures = vec![
         ("rate", lap.per_second() * frames as f64),
         ("p50", times.per_mille(500)),
         ("p99", times.per_mille(990)),
     ];
-    if let (Some(device), Some(before)) = (&device, before) {
-        let written = device.bytes_written() - before;
-        figures.push(("device", written as f64 / lap.done as f64));
+    if let (Some(before), Some(after)) = (before, bytes_written(dir)) {
+        figures.push(("device", (after - before) as f64 / lap.done as f64));
     }
     Ok(figures)
 }

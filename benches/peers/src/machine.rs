@@ -63,6 +63,19 @@ fn mount(line: &str, wanted: &str) -> Option<String> {
     Some(format!("{} on {}", words.next()?, words.next()?))
 }
 
+/// Bytes that the device under a folder was told to write so far, by whomever; `None` where the
+/// file system is on no device of its own.
+pub(crate) fn bytes_written(dir: &Path) -> Option<u64> {
+    let number = fs::metadata(dir).ok()?.dev();
+    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+    sectors_written(&read(&format!("/sys/dev/block/{major}:{minor}/stat"))).map(|it| it * 512)
+}
+
+/// Sectors are of 512 bytes here, whatever those of the device are.
+fn sectors_written(stat: &str) -> Option<u64> {
+    stat.split_whitespace().nth(6)?.parse().ok()
+}
+
 /// Today, and the compiler that is there now.
 pub(crate) fn date() -> String {
     said_by("date", &["-u", "+%Y-%m-%d %H:%M UTC"]).unwrap_or_else(|| "some day".to_owned())
@@ -100,6 +113,13 @@ mod tests {
         for peer in PEERS {
             assert!(version(peer.package).is_some(), "{}", peer.name);
         }
+    }
+
+    #[test]
+    fn the_seventh_number_is_that_of_the_sectors_written() {
+        let stat = "  1 2 3 4   5 6 7000 8 0 9 10\n";
+        assert_eq!(sectors_written(stat), Some(7_000));
+        assert_eq!(sectors_written(""), None);
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! What is shared with `benches/log.rs`, so that both measure alike.
 
-#[path = "../../support/device.rs"]
-pub(crate) mod device;
 #[path = "../../support/flush.rs"]
 pub(crate) mod flush;
 #[path = "../../support/histogram.rs"]

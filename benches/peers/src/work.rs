@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::machine::bytes_written;
 use crate::store::{Answer, Ask, Event, Level, Peer, Seen, Store, Writer};
-use crate::support::device::Device;
 use crate::support::histogram::Histogram;
 
 /// Events that are on their way together.
@@ -171,8 +171,7 @@ pub(crate) fn durable(peer: &Peer, dir: &Path, threads: u64, scale: Scale) -> An
     let each = |stream| appender(&*store, stream, &seqs);
     together(threads, scale.warm, None, &each)?;
     let times = Mutex::new(Histogram::new());
-    let device = Device::of(dir);
-    let before = device.as_ref().map(Device::bytes_written);
+    let before = bytes_written(dir);
     let lap = together(threads, scale.measure, Some(&times), &each)?;
     let times = times.into_inner();
     let mut figures = vec![
@@ -180,9 +179,8 @@ pub(crate) fn durable(peer: &Peer, dir: &Path, threads: u64, scale: Scale) -> An
         ("p50", times.per_mille(500)),
         ("p99", times.per_mille(990)),
     ];
-    if let (Some(device), Some(before)) = (&device, before) {
-        let written = device.bytes_written() - before;
-        figures.push(("device", written as f64 / lap.done as f64));
+    if let (Some(before), Some(after)) = (before, bytes_written(dir)) {
+        figures.push(("device", (after - before) as f64 / lap.done as f64));
     }
     Ok(figures)
 }

@@ -12,7 +12,7 @@ pub(crate) const PEER: Peer = Peer {
     name: "lmdb",
     package: "heed",
     kind: "keys, B-tree",
-    durable: "a transaction: `pwrite` of its pages, `fdatasync`, a synced meta page",
+    durable: "a transaction: `pwrite` of its pages, `fdatasync`, an `O_DSYNC` write of a meta page",
     unsynced: "a transaction with `WRITEMAP`, `MAPASYNC` and `NOSYNC`: a store into a map",
     in_flight: "one transaction of 1,024, gathered by hand",
     checks: "nobody: it has no checksums",

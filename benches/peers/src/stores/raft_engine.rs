@@ -14,7 +14,7 @@ pub(crate) const PEER: Peer = Peer {
     durable: "`write` with `sync`: `fdatasync`, in groups, on files made before",
     unsynced: "`write` without: `pwrite`; no flush of its own",
     in_flight: "1,024 writes, then `sync`",
-    checks: "CRC-32 of each batch, when it opens; entries not on reading",
+    checks: "CRC-32 of the batch that an entry is in",
     cannot: &[],
     less: &[],
     open,

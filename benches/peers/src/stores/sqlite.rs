@@ -12,7 +12,7 @@ pub(crate) const PEER: Peer = Peer {
     name: "sqlite",
     package: "rusqlite",
     kind: "SQL, B-tree",
-    durable: "a transaction, `journal_mode=WAL`, `synchronous=FULL`: `fdatasync`",
+    durable: "a transaction, `journal_mode=WAL`, `synchronous=FULL`: `fsync` of its WAL",
     unsynced: "the same with `synchronous=NORMAL`: `pwrite`; flushed at checkpoints",
     in_flight: "one transaction of 1,024, gathered by hand",
     checks: "its WAL when it opens; pages not on reading",

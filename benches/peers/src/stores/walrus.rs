@@ -11,7 +11,7 @@ pub(crate) const PEER: Peer = Peer {
     name: "walrus",
     package: "walrus-rust",
     kind: "log of topics",
-    durable: "`SyncEach`: a write to an `O_SYNC` file, then `fsync`",
+    durable: "`SyncEach`: `pwrite` to an `O_SYNC` file, then `fsync`",
     unsynced: "`append_for_topic`: `pwrite`; flushed every second",
     in_flight: "`batch_append_for_topic` of 1,024, gathered by hand",
     checks: "FNV-1a of each entry",
