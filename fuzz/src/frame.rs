@@ -79,7 +79,7 @@ fn walk(frame: &Frame<'_>, bytes: &[u8]) {
 }
 
 /// The same bytes with the length, the position and the checksum that make them a frame.
-fn mend(bytes: &[u8], offset: u64, salt: Salt) -> Option<Vec<u8>> {
+pub(crate) fn mend(bytes: &[u8], offset: u64, salt: Salt) -> Option<Vec<u8>> {
     let length = bytes.len() / 16 * 16;
     if length < HEADER {
         return None;
