@@ -98,6 +98,12 @@ pub enum DamageReason {
         /// What had been durable.
         durable: u64,
     },
+    /// The process was killed, and the machine has been running since; so what it had written is
+    /// in the ring. The ring's file is not there, or is none.
+    #[error(
+        "the process was killed, and what it wrote last is in this file, which is missing or cut"
+    )]
+    Ring,
     /// The identity of the store cannot be read.
     #[error("neither slot of the identity is valid")]
     Identity,

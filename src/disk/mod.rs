@@ -102,6 +102,10 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// # Errors
     /// `WouldBlock` with the other's number in the text where it is taken.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>>;
+
+    /// A number that is another one after each start of the machine, so that who finds the same
+    /// one again knows that nothing in the page cache was lost. 0 where that is not known.
+    fn boot(&self) -> u64;
 }
 
 /// Keeps the lock while it lives.

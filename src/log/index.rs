@@ -173,18 +173,18 @@ impl Growing {
             if life != self.life() {
                 self.lives.push((self.upto, life));
             }
-            self.step(frame.header());
+            self.step(&frame.header());
         }
         Ok(())
     }
 
     /// Goes on over the bytes of a segment that this very process writes: nobody has had a chance
     /// to damage what is in its page cache, and what is read through this index is checked.
-    fn grow_own(&mut self, bytes: &[u8]) -> Result<(), Reject> {
+    fn grow_own(&mut self, bytes: &[u8], base: u64) -> Result<(), Reject> {
         while !self.sealed && self.upto < bytes.len() as u64 {
             let rest = bytes.get(to_usize(self.upto)..).unwrap_or_default();
             let header = FrameHeader::read(rest)?;
-            if header.offset != self.upto {
+            if !header.stands_at(base + self.upto) {
                 return Err(Reject::Position);
             }
             self.step(&header);
@@ -203,7 +203,7 @@ impl Growing {
             return;
         }
         let (Ok(offset), Ok(number)) =
-            (u32::try_from(header.offset / FRAME_ALIGN as u64), u32::try_from(self.entries.len()))
+            (u32::try_from(self.upto / FRAME_ALIGN as u64), u32::try_from(self.entries.len()))
         else {
             return;
         };
@@ -443,7 +443,7 @@ impl Segment {
         if let Index::Growing(growing) = index {
             let bytes = opened.map.bytes();
             let grown = if self.own {
-                growing.grow_own(bytes)
+                growing.grow_own(bytes, self.header.base)
             } else {
                 growing.grow(bytes, |life| self.salt(life))
             };

@@ -253,7 +253,7 @@ fn walk(segment: &Segment) -> Result<Walked, ReadError> {
         if header.kind == FrameKind::Seal {
             break;
         }
-        offset = after(header, offset);
+        offset = after(&header, offset);
     }
     Ok(walked)
 }

@@ -66,7 +66,7 @@ pub use checkpoint::Totals;
 pub use compact::{Compacted, Keep, Plan};
 pub use open::Opening;
 pub use read::{Frames, Limit, StreamEnd};
-pub use recover::{RecoveryReport, Start};
+pub use recover::{Evidence, RecoveryReport, Start};
 pub use tail::Tail;
 pub use write::Appended;
 
@@ -137,8 +137,9 @@ impl LogOptions {
             Some("frame_bytes_max must be less than half of ring_bytes, by a page")
         } else if frame * 4 > self.segment_bytes_max || self.segment_bytes_max > 1 << 35 {
             Some("segment_bytes_max must be at least four times frame_bytes_max, at most 32 GiB")
-        } else if self.flush_bytes > 1 << 34 {
-            Some("flush_bytes must be at most 16 GiB")
+        } else if self.flush_bytes > 1 << 34 || self.ring_bytes as u64 > 1 << 34 {
+            // A frame says in 36 bits how far the durable mark was below it.
+            Some("flush_bytes and ring_bytes must be at most 16 GiB each")
         } else if self.segment_bytes_first < 2 * page as u64
             || self.segment_bytes_first > self.segment_bytes_max
             || !self.segment_bytes_first.is_multiple_of(page as u64)
@@ -266,7 +267,25 @@ impl Shared {
         // Futures are woken at the end of a commit, by a thread that holds none of our locks:
         // a waker may run anything.
         self.commits.request();
+        if let Some(mut syncing) = self.syncing.try_lock() {
+            self.note_poison(&mut syncing);
+        }
         error
+    }
+
+    /// The same for the one who syncs, who has that lock.
+    pub(super) fn poison_with(&self, error: DiskError, syncing: &mut Syncing) -> DiskError {
+        let error = self.poison(error);
+        self.note_poison(syncing);
+        error
+    }
+
+    fn note_poison(&self, syncing: &mut Syncing) {
+        let durable = self.durable.load(Ordering::Acquire);
+        if syncing.note_poison(self.id, durable).is_err() {
+            // Then the next open may take for damage what the failure has cost.
+            self.counts.mark_failures.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use super::frame::{Batch, FrameKind, Salt};
 use super::mark;
 use super::prepare::{self, Preparer};
 use super::recent::Recent;
-use super::recover::{Decision, RecoveryReport};
+use super::recover::{Decision, Evidence, RecoveryReport};
 use super::run_file::Run;
 use super::segment::{Previous, Segment};
 use super::slots::Slots;
@@ -43,8 +43,8 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Reads what is there, decides, and makes what is kept durable. `evidence` is a position
-    /// that is known from elsewhere to have been durable; 0 if none is.
+    /// Reads what is there, decides, and makes what is kept durable. `evidence` is what is known
+    /// from elsewhere: a position that had been durable, and whether the machine ran on.
     ///
     /// # Errors
     /// See [`OpenError`]. Damage changes nothing; after another error the next try begins anew.
@@ -52,12 +52,12 @@ impl Opening {
         disk: &Arc<dyn Disk>,
         options: LogOptions,
         id: u64,
-        evidence: u64,
+        evidence: impl Into<Evidence>,
     ) -> Result<Self, OpenError> {
         if let Some(contradiction) = options.contradiction() {
             return Err(OpenError::Options(contradiction));
         }
-        let mut survey = survey(disk, &options, id, evidence)?;
+        let mut survey = survey(disk, &options, id, evidence.into())?;
         survey.rescue(&**disk, &options)?;
         Ok(Self { disk: Arc::clone(disk), options, id, survey })
     }

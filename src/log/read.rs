@@ -54,9 +54,22 @@ pub struct Frames {
     /// Where the next frame begins.
     offset: u64,
     life: Life,
-    /// How far to go, as last seen.
-    end: u64,
-    current: Option<Header>,
+    /// Frames in this segment that begin below may be read without looking further.
+    ready: u64,
+    /// The last frame was a `Seal`.
+    sealed: bool,
+    /// Offset and length of the frame that was stepped to.
+    current: Option<(u64, usize)>,
+}
+
+/// What there is at a reader's place.
+enum Look {
+    /// A frame of the segment that it is in.
+    Ready,
+    /// It has stepped to a frame of a run.
+    Stepped,
+    /// Nothing yet.
+    End,
 }
 
 impl Frames {
@@ -64,6 +77,7 @@ impl Frames {
     ///
     /// # Errors
     /// See [`ReadError`]; the reader stays where it is.
+    #[inline]
     #[expect(clippy::should_implement_trait, reason = "it lends: a frame borrows from its reader")]
     pub fn next(&mut self) -> Result<Option<Frame<'_>>, ReadError> {
         if self.advance()? { self.current() } else { Ok(None) }
@@ -85,54 +99,92 @@ impl Frames {
     /// Steps to the next frame; `false` if there is none yet.
     #[inline]
     pub(super) fn advance(&mut self) -> Result<bool, ReadError> {
+        if self.offset >= self.ready || self.shared.poison.get().is_some() {
+            match self.look()? {
+                Look::Ready => {}
+                Look::Stepped => return Ok(true),
+                Look::End => return Ok(false),
+            }
+        }
+        let Some(segment) = &self.segment else { return Ok(false) };
+        let rest = segment.opened()?.map.bytes().get(to_usize(self.offset)..).unwrap_or_default();
+        match Frame::read(rest, self.offset, segment.salt(self.life)) {
+            Ok(frame) if matches!(frame.header().kind, FrameKind::Single | FrameKind::Records) => {
+                let length = frame.bytes().len();
+                self.current = Some((self.offset, length));
+                self.offset += length as u64;
+                Ok(true)
+            }
+            Ok(_) | Err(_) => self.step_over_system(),
+        }
+    }
+
+    /// Steps to a frame of the log itself, which may end a page, a segment or a life.
+    #[cold]
+    fn step_over_system(&mut self) -> Result<bool, ReadError> {
+        let Some(segment) = &self.segment else { return Ok(false) };
+        let rest = segment.opened()?.map.bytes().get(to_usize(self.offset)..).unwrap_or_default();
+        let (frame, life) = read_frame(rest, self.offset, segment.salt(self.life))
+            .map_err(|reject| frame_damage(segment, self.offset, reject))?;
+        let header = frame.header();
+        let next = after(&header, self.offset);
+        self.current = Some((self.offset, header.length));
+        // A closed segment that nobody went on in ends with its Close frame.
+        self.offset = segment.end().map_or(next, |end| next.min(end - segment.header.base));
+        self.sealed = header.kind == FrameKind::Seal;
+        if self.sealed {
+            self.ready = 0;
+        }
+        self.life = life;
+        Ok(true)
+    }
+
+    /// Sees whether there is a frame at `offset`, or where the next one is; notes how far frames
+    /// are ready. `false` if there is none yet.
+    #[cold]
+    fn look(&mut self) -> Result<Look, ReadError> {
         loop {
             if let Some(inside) = &mut self.run {
-                if let Some(header) = inside.advance()? {
-                    self.current = Some(header);
-                    return Ok(true);
+                if inside.advance()? {
+                    return Ok(Look::Stepped);
                 }
                 let limit = inside.limit();
                 if !self.enter_from(limit) {
-                    return Ok(false);
+                    return Ok(Look::End);
                 }
                 continue;
             }
             let Some(segment) = &self.segment else {
                 if !self.enter_from(0) {
-                    return Ok(false);
+                    return Ok(Look::End);
                 }
                 continue;
             };
+            let base = segment.header.base;
             let own_end = segment.end();
-            let sealed = self.current.is_some_and(|header| header.kind == FrameKind::Seal);
-            if sealed || own_end == Some(segment.header.base + self.offset) {
+            let position = base + self.offset;
+            if self.sealed || own_end == Some(position) {
                 // By position: what followed may have gone into a run meanwhile.
                 let limit = segment.header.limit();
                 if !self.enter_from(limit) {
-                    return Ok(false);
+                    return Ok(Look::End);
                 }
                 continue;
             }
-            let position = segment.header.base + self.offset;
-            if position >= self.end || self.shared.poison.get().is_some() {
-                self.end = self.shared.end(self.limit);
-                if position >= self.end {
-                    return Ok(false);
-                }
+            let end = self.shared.end(self.limit);
+            if position >= end {
+                self.ready = 0;
+                return Ok(Look::End);
             }
             let map = &segment.opened()?.map;
             if map.bytes().len() as u64 <= self.offset {
                 self.shared.drain(self.shared.written.load(Ordering::Acquire))?;
             }
-            let bytes = map.bytes().get(to_usize(self.offset)..).unwrap_or_default();
-            let (frame, life) = read_frame(bytes, self.offset, segment.salt(self.life))
-                .map_err(|reject| frame_damage(segment, self.offset, reject))?;
-            let next = after(frame.header(), self.offset);
-            self.current = Some(*frame.header());
-            // A closed segment that nobody went on in ends with its Close frame.
-            self.offset = own_end.map_or(next, |end| next.min(end - segment.header.base));
-            self.life = life;
-            return Ok(true);
+            // What is published ends with a frame, and so do the marks.
+            self.ready = (map.bytes().len() as u64)
+                .min(end - base)
+                .min(own_end.map_or(u64::MAX, |end| end - base));
+            return Ok(Look::Ready);
         }
     }
 
@@ -149,6 +201,8 @@ impl Frames {
             }
             Some(Piece::Run(run)) => self.enter_run(run, position),
         }
+        self.ready = 0;
+        self.sealed = false;
         self.current = None;
         true
     }
@@ -156,6 +210,7 @@ impl Frames {
     /// Goes on at the first frame of `run` at or behind `position`.
     fn enter_run(&mut self, run: Arc<Run>, position: u64) {
         self.segment = None;
+        self.ready = 0;
         self.run = Some(InRun::new(run, position));
     }
 
@@ -163,14 +218,14 @@ impl Frames {
     #[inline]
     pub(super) fn current(&self) -> Result<Option<Frame<'_>>, ReadError> {
         if let Some(inside) = &self.run {
-            return inside.current(self.current);
+            return inside.current();
         }
-        let (Some(header), Some(segment)) = (self.current, &self.segment) else {
+        let (Some((offset, length)), Some(segment)) = (self.current, &self.segment) else {
             return Ok(None);
         };
-        let start = to_usize(header.offset);
-        let bytes = segment.opened()?.map.bytes().get(start..start + header.length);
-        Ok(bytes.map(|bytes| Frame::checked_before(header, segment.header.base, bytes)))
+        let start = to_usize(offset);
+        let bytes = segment.opened()?.map.bytes().get(start..start + length);
+        Ok(bytes.map(|bytes| Frame::checked_before(segment.header.base + offset, bytes)))
     }
 }
 
@@ -329,7 +384,7 @@ impl Shared {
                 if frame.header().kind == FrameKind::Seal {
                     break;
                 }
-                offset = after(frame.header(), offset);
+                offset = after(&frame.header(), offset);
             }
         }
         Ok(totals)
@@ -415,7 +470,8 @@ impl Log {
             segment: None,
             offset: FIRST_FRAME,
             life: Life { number: 0, bits: 0 },
-            end: 0,
+            ready: 0,
+            sealed: false,
             current: None,
         };
         if from == 0 {

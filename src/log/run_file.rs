@@ -154,6 +154,14 @@ impl Run {
     }
 }
 
+/// A frame that was checked: its position, and where it is in the file.
+#[derive(Copy, Clone, Debug)]
+struct Current {
+    position: u64,
+    offset: u64,
+    length: usize,
+}
+
 /// A place in a run.
 #[derive(Debug)]
 pub(super) struct InRun {
@@ -162,8 +170,8 @@ pub(super) struct InRun {
     rank: usize,
     /// Where the last one ended, or where the reader began.
     position: u64,
-    /// Number and base of the frame that was stepped to.
-    current: Option<(usize, u64)>,
+    /// The frame that was stepped to.
+    current: Option<Current>,
 }
 
 impl InRun {
@@ -184,14 +192,14 @@ impl InRun {
         self.run.header.limit
     }
 
-    /// Steps to the next frame; answers its header.
-    pub(super) fn advance(&mut self) -> Result<Option<FrameHeader>, ReadError> {
+    /// Steps to the next frame; `false` at the run's end.
+    pub(super) fn advance(&mut self) -> Result<bool, ReadError> {
         let table = self.run.table()?;
         if self.rank == 0 {
             self.rank = table.rank_from(self.position);
         }
         if self.rank >= table.carried() {
-            return Ok(None);
+            return Ok(false);
         }
         let damaged = || self.run.damaged("its frames are in no order");
         let number = table.ranked(self.rank).ok_or_else(damaged)?;
@@ -200,24 +208,20 @@ impl InRun {
         if lsn < self.position {
             return Err(damaged().into());
         }
-        let base = table.origin_of(lsn).ok_or_else(damaged)?.base;
-        let (header, end) = (*frame.header(), frame.end());
-        self.current = Some((number, base));
+        let (_, offset) = table.place(number).ok_or_else(damaged)?;
+        let (length, end) = (frame.bytes().len(), frame.end());
+        self.current = Some(Current { position: lsn, offset, length });
         self.position = end;
         self.rank += 1;
-        Ok(Some(header))
+        Ok(true)
     }
 
     /// The frame that `advance` stepped to.
-    pub(super) fn current(
-        &self,
-        header: Option<FrameHeader>,
-    ) -> Result<Option<Frame<'_>>, ReadError> {
-        let (Some((number, base)), Some(header)) = (self.current, header) else { return Ok(None) };
-        let Some((_, offset)) = self.run.table()?.place(number) else { return Ok(None) };
+    pub(super) fn current(&self) -> Result<Option<Frame<'_>>, ReadError> {
+        let Some(Current { position, offset, length }) = self.current else { return Ok(None) };
         let start = to_usize(offset);
-        let bytes = self.run.bytes()?.get(start..start + header.length);
-        Ok(bytes.map(|bytes| Frame::checked_before(header, base, bytes)))
+        let bytes = self.run.bytes()?.get(start..start + length);
+        Ok(bytes.map(|bytes| Frame::checked_before(position, bytes)))
     }
 }
 

@@ -23,7 +23,7 @@ use crate::actor::{Actor, Addr, CloseReport, Runtime};
 use crate::catalogue::{Catalogue, CatalogueState, names_from};
 use crate::disk::{Disk, LockGuard};
 use crate::error::{DiskError, Error, OpenError};
-use crate::log::{Log, LogOptions, LogStats, Opening, RecoveryReport, Totals};
+use crate::log::{Evidence, Log, LogOptions, LogStats, Opening, RecoveryReport, Totals};
 use crate::snapshot::{SnapshotStats, Snapshots};
 use crate::types::{Life, Seq};
 
@@ -155,7 +155,11 @@ impl Store {
         let identity_file = IdentityFile::read(&*disk, &path.join("identity"), begun)?;
         let known = identity_file.identity;
         let store = known.map_or_else(random, |identity| Ok(identity.store))?;
-        let evidence = known.map_or(0, |identity| identity.durable);
+        let boot = disk.boot();
+        let evidence = known.map_or(Evidence::default(), |identity| Evidence {
+            durable: identity.durable,
+            killed: (boot != 0 && identity.boot == boot).then_some(identity.life),
+        });
 
         let events = Opening::new(&disk, event_options, store, evidence)?;
         // Once events have been dropped, their snapshots are all there is of them.
@@ -168,6 +172,7 @@ impl Store {
             node: known.map_or_else(random, |identity| Ok(identity.node))?,
             life,
             durable: events.report().end,
+            boot,
         };
         // After what the old life left was made sound, before the first frame of the new one.
         identity_file.write(&*disk, path, &identity)?;

@@ -10,7 +10,9 @@ use annals::disk::Disk as _;
 use annals::disk::sim::{Random, SimDisk};
 use annals::error::{AppendError, OpenError, ReadError, SyncError};
 use annals::log::frame::{Batch, Frame, RecordKind};
-use annals::log::{Compacted, Keep, Limit, Log, LogOptions, Opening, Plan, RecoveryReport, Start};
+use annals::log::{
+    Compacted, Evidence, Keep, Limit, Log, LogOptions, Opening, Plan, RecoveryReport, Start,
+};
 use annals::time::{Clock, ManualClock};
 use annals::types::{HybridTime, Life, Lsn, Seq, StreamId};
 
@@ -199,7 +201,9 @@ pub(crate) struct Track {
     pub oracle: Oracle,
     pub log: Option<Log>,
     /// As the identity file keeps it.
-    evidence: u64,
+    evidence: Evidence,
+    /// The newest life, and the machine's boot when it began.
+    begun: Option<(Life, u64)>,
 }
 
 impl Clone for Track {
@@ -211,13 +215,21 @@ impl Clone for Track {
             oracle: self.oracle.clone(),
             log: None,
             evidence: self.evidence,
+            begun: self.begun,
         }
     }
 }
 
 impl Track {
     pub(crate) fn new(options: LogOptions, id: u64) -> Self {
-        Self { options, id, oracle: Oracle::default(), log: None, evidence: 0 }
+        Self {
+            options,
+            id,
+            oracle: Oracle::default(),
+            log: None,
+            evidence: Evidence::default(),
+            begun: None,
+        }
     }
 
     fn log(&self) -> &Log {
@@ -227,9 +239,12 @@ impl Track {
     /// Opens the log. A crash on the way answers an error; damage is nothing that a crash makes.
     pub(crate) fn open(&mut self, disk: &SimDisk, life: Life) -> Result<RecoveryReport, OpenError> {
         let handle = disk.handle();
+        let boot = disk.boot();
+        self.evidence.killed = self.begun.filter(|(_, then)| *then == boot).map(|(life, _)| life);
         let opening = Opening::new(&handle, self.options.clone(), self.id, self.evidence)?;
         if !disk.has_crashed() {
-            self.evidence = opening.report().end;
+            self.evidence.durable = opening.report().end;
+            self.begun = Some((life, boot));
         }
         let (log, report) = opening.start(life)?;
         self.log = Some(log);
