@@ -35,6 +35,7 @@ pub mod mark;
 pub mod name;
 mod open;
 mod prepare;
+mod primitives;
 mod read;
 mod recent;
 pub mod recover;

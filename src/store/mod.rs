@@ -153,8 +153,10 @@ impl Store {
 
         let events = Opening::new(&disk, event_options, store, evidence)?;
         let snapshots = Opening::new(&disk, snapshot_options, store ^ SNAPSHOTS_ID, 0)?;
-        let life =
-            Life { number: known.map_or(0, |identity| identity.life.number) + 1, bits: random()? };
+        let life = Life {
+            number: known.map_or(0, |identity| identity.life.number).saturating_add(1),
+            bits: random()?,
+        };
         let identity = Identity {
             store,
             node: known.map_or_else(random, |identity| Ok(identity.node))?,
