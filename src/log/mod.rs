@@ -37,6 +37,7 @@ mod merge;
 pub mod name;
 mod open;
 mod prepare;
+mod primitives;
 mod read;
 mod recent;
 pub mod recover;
