@@ -197,22 +197,11 @@ fn frame_damage(segment: &Segment, offset: u64, reject: Reject) -> Damage {
     }
 }
 
-/// How many frames are fetched from memory at a time.
-const TOUCHED: usize = 16;
-
-/// Looks at the first lines of some frames, so that the processor fetches them side by side
-/// rather than one after the other as they are checked: those of one stream lie far apart.
-fn touch(bytes: &[u8], places: &[u32]) {
-    const LINE: usize = 64;
-    let mut sum = 0_u8;
-    for place in places {
-        let start = *place as usize * FRAME_ALIGN;
-        for line in [start, start + LINE, start + 2 * LINE] {
-            sum ^= bytes.get(line).copied().unwrap_or(0);
-        }
-    }
-    std::hint::black_box(sum);
-}
+/// How many frames of a stream are on their way from memory while one is checked: they lie far
+/// apart, and one after the other each would be waited for.
+const AHEAD: usize = 16;
+/// How much of each. What is longer is read in order, which the processor notices.
+const AHEAD_BYTES: usize = 192;
 
 fn events_in(frame: &Frame<'_>) -> u64 {
     match frame.header().kind {
@@ -481,17 +470,29 @@ impl Log {
         };
         let last = Shared::frame_at(newest, last, stream)?;
         let end = StreamEnd { last: last_event(&last), end: Lsn::new(last.end()) };
+        let mut runs = Vec::with_capacity(found.len());
         for (segment, places) in found.iter().rev() {
             let first = Shared::first_after(segment, &places.offsets, after)?;
-            let bytes = segment.opened()?.map.bytes();
-            for batch in places.offsets.get(first..).unwrap_or_default().chunks(TOUCHED) {
-                touch(bytes, batch);
-                for place in batch {
-                    let frame = Shared::frame_at(segment, (*place, places.life), stream)?;
-                    if last_event(&frame) > after && visit(frame).is_break() {
-                        return Ok(end);
-                    }
-                }
+            let offsets = places.offsets.get(first..).unwrap_or_default();
+            runs.push((&**segment, &segment.opened()?.map, offsets, places.life));
+        }
+        let all = || {
+            runs.iter().flat_map(|(segment, map, offsets, life)| {
+                offsets.iter().map(move |place| (*segment, *map, *place, *life))
+            })
+        };
+        let mut coming = all();
+        let mut fetch_next = || {
+            if let Some((_, map, place, _)) = coming.next() {
+                map.prefetch(place as usize * FRAME_ALIGN, AHEAD_BYTES);
+            }
+        };
+        (0..AHEAD).for_each(|_| fetch_next());
+        for (segment, _, place, life) in all() {
+            fetch_next();
+            let frame = Shared::frame_at(segment, (place, life), stream)?;
+            if last_event(&frame) > after && visit(frame).is_break() {
+                return Ok(end);
             }
         }
         Ok(end)
