@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::LogOptions;
+use super::rule::{Rule, holds};
 use super::scan::holds_frames;
 use super::segment::{SegmentHeader, base_of, file_path, read_header};
 use crate::disk::{Access, Disk, File, PAGE_U64};
@@ -130,7 +131,7 @@ pub(super) fn link(files: &[Link], options: &LogOptions, log: u64) -> Result<Lin
         // What lies below the chain's newest was passed over by a recovery. What lies above it
         // and holds nothing was prepared, and files prepared before it were removed before it
         // was: a crash came in between, or kept one of the removals and not the other.
-        if link.header.base > newest && holds_frames(link, log)? {
+        if link.header.base > newest && (holds_frames(link, log)? || !holds(Rule::UnusedAreDead)) {
             let missing = link.header.previous.map_or(0, |previous| previous.base);
             return Ok(Err(Damage {
                 file: file_path(&options.dir, missing, "seg"),

@@ -38,6 +38,7 @@ mod prepare;
 mod read;
 mod recent;
 pub mod recover;
+pub mod rule;
 mod scan;
 pub mod segment;
 pub mod slots;

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use super::checkpoint::Totals;
 use super::frame::{Frame, FrameKind, Header, RecordKind, Salt};
 use super::index::{Index, Places, after};
+use super::rule::{Rule, holds};
 use super::segment::{FIRST_FRAME, Segment};
 use super::write::FIRST_SEQ;
 use super::{Closing, Log, Shared};
@@ -195,7 +196,7 @@ pub(super) fn last_event(frame: &Frame<'_>) -> Seq {
 impl Shared {
     /// Where readers stop.
     fn end(&self, limit: Limit) -> u64 {
-        match (limit, self.poison.get()) {
+        match (limit, self.poison.get().filter(|_| holds(Rule::PoisonHides))) {
             (Limit::Written, None) => self.written.load(Ordering::Acquire),
             (Limit::Durable, _) | (_, Some(_)) => self.durable.load(Ordering::Acquire),
         }

@@ -11,6 +11,7 @@ use super::checkpoint::{Checkpoint, Totals};
 use super::links::{Found, Link, find, link};
 use super::mark::{self, Mark};
 use super::recover::{Decision, Ending, Facts, RecoveryReport, Start, decide};
+use super::rule::{Rule, holds};
 use super::scan::{
     Place, RingFileSource, SegmentSource, Walked, enter, highest_mark, holds_frames, walk,
 };
@@ -82,7 +83,8 @@ pub(super) fn survey(
         }
         Err(damage) => return Err(damage.into()),
     };
-    let known = mark.map_or(0, |mark| mark.durable).max(evidence);
+    let marked = mark.filter(|_| holds(Rule::EvidenceInMark)).map_or(0, |mark| mark.durable);
+    let known = if holds(Rule::EvidenceInIdentity) { marked.max(evidence) } else { marked };
     let mut spares = leftovers;
     spares.extend(dead);
 
@@ -93,13 +95,18 @@ pub(super) fn survey(
     let place = walked_ring.as_ref().map_or(walked.place, |ring| ring.place);
     let (segments_end, end) = (position(&chain, walked.place), position(&chain, place));
 
-    let headers = chain.iter().filter_map(|link| link.end).max().unwrap_or(0);
+    let ends = chain.iter().filter_map(|link| link.end);
+    let headers = ends.filter(|_| holds(Rule::EvidenceInHeaders)).max().unwrap_or(0);
     let lives = lives(&chain, place, mark);
     let behind = look_ahead(&mut source, &chain, (log, &lives), place, options)?;
     let time = walked_ring.as_ref().map_or(walked.time, |ring| ring.time.max(walked.time));
     let ring_mark = walked_ring.as_ref().map_or(0, |ring| ring.durable);
     let sealed = walked_ring.as_ref().unwrap_or(&walked).sealed;
-    let durable = [known, headers, walked.durable, ring_mark, behind, sealed];
+    let sealed = if holds(Rule::EvidenceInSeal) { sealed } else { 0 };
+    let behind = if holds(Rule::EvidenceBehind) { behind } else { 0 };
+    let in_frames = walked.durable.max(ring_mark);
+    let in_frames = if holds(Rule::EvidenceInFrames) { in_frames } else { 0 };
+    let durable = [known, headers, in_frames, behind, sealed];
     let durable = durable.into_iter().fold(0, u64::max);
     let (place, end) = step_back(&chain, place, durable).unwrap_or((place, end));
     let ending = ending(&chain, place, options);
@@ -228,7 +235,8 @@ fn ring(
     place: Place,
 ) -> Result<(Vec<Rescue>, u64, Option<Walked>), DiskError> {
     let nothing = (Vec::new(), 0, None);
-    let Some(path) = &options.ring else { return Ok(nothing) };
+    let path = options.ring.as_ref().filter(|_| holds(Rule::RescueRing));
+    let Some(path) = path else { return Ok(nothing) };
     let file = match disk.open(path, Access::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(nothing),
@@ -337,6 +345,9 @@ fn has_room(link: &Link, place: Place, options: &LogOptions) -> bool {
 /// succeed without it, and a segment that names this one would follow nothing.
 fn step_back(chain: &[Link], place: Place, durable: u64) -> Option<(Place, u64)> {
     let empty = chain.get(place.number).filter(|_| place.offset == FIRST_FRAME)?;
+    if !holds(Rule::StepBack) {
+        return None;
+    }
     let number = place.number.checked_sub(1)?;
     let before = chain.get(number)?;
     let end = before.end.filter(|_| durable <= empty.header.base)?;
@@ -402,10 +413,12 @@ impl Survey {
                 write_full(&*file, &run.bytes, run.offset)
                     .map_err(DiskError::at("writing", path))?;
             }
-            if overlaps {
+            if overlaps && holds(Rule::RewriteUnsure) {
                 rewrite(&*file, unsure).map_err(DiskError::at("writing", path))?;
             }
-            file.sync_data().map_err(DiskError::at("syncing", path))?;
+            if holds(Rule::SyncRescued) {
+                file.sync_data().map_err(DiskError::at("syncing", path))?;
+            }
         }
         let dir = &options.dir;
         disk.sync_dir(dir).map_err(DiskError::at("syncing", dir))?;

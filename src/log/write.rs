@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 
 use super::checkpoint::Totals;
 use super::frame::{Batch, FrameKind, HEADER, Place, Salt};
+use super::rule::{Rule, holds};
 use super::segment::{FIRST_FRAME, Segment};
 use super::{Closing, Shared};
 use crate::disk::{PAGE_U64, RingWriter, write_ring_full};
@@ -134,7 +135,7 @@ impl Shared {
     }
 
     fn accepting(&self, appender: &Appender, kind: Option<FrameKind>) -> Result<(), AppendError> {
-        if let Some(poison) = self.poison.get() {
+        if let Some(poison) = self.poison.get().filter(|_| holds(Rule::PoisonRefuses)) {
             return Err(AppendError::Poisoned(poison.clone()));
         }
         match (appender.closing, kind) {
@@ -165,7 +166,8 @@ impl Shared {
         // Recovery looks for evidence behind the first bad position no further than marks lag, so
         // this is where they are kept from lagging further.
         let lag_max = self.options.flush_bytes + ring;
-        if end.saturating_sub(self.durable.load(Ordering::Acquire)) > lag_max {
+        let lag = end.saturating_sub(self.durable.load(Ordering::Acquire));
+        if lag > lag_max && holds(Rule::LagBounded) {
             appender.counts.lag_waits += 1;
             self.commit_below(end - lag_max).map_err(AppendError::Poisoned)?;
         }

@@ -13,7 +13,7 @@ use crate::world::{Counts, Explorer, World};
 
 /// What a store is asked to do.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Act {
+pub(crate) enum Act {
     Append,
     /// An append that does not fit behind another one of its size: the segment is sealed.
     RollOver,
@@ -33,7 +33,7 @@ const ALL: [Act; 7] =
     [Act::Append, Act::RollOver, Act::Commit, Act::Snapshot, Act::Close, Act::Store, Act::Keep];
 
 /// Small segments; and some that a life goes on in where the one before was closed.
-fn shapes() -> [World; 2] {
+pub(crate) fn shapes() -> [World; 2] {
     let larger = |options: LogOptions| LogOptions {
         segment_bytes_first: 16 << 10,
         segment_bytes_max: 32 << 10,
@@ -44,7 +44,7 @@ fn shapes() -> [World; 2] {
 }
 
 /// All sequences of so many acts.
-fn sequences(acts: u32) -> Vec<Vec<Act>> {
+pub(crate) fn sequences(acts: u32) -> Vec<Vec<Act>> {
     let mut all: Vec<Vec<Act>> = vec![Vec::new()];
     for _ in 0..acts {
         all = all
@@ -79,7 +79,7 @@ fn step(world: &mut World, disk: &SimDisk, act: Act, step: u32) -> bool {
 
 /// Runs a sequence and looks at the crashes in its last act, and at its end: those in the acts
 /// before are the shorter sequence's.
-fn explore(explorer: &mut Explorer, shape: &World, acts: &[Act]) {
+pub(crate) fn explore(explorer: &mut Explorer, shape: &World, acts: &[Act]) {
     let disk = disk(7);
     let mut world = shape.clone();
     let (last, before) = acts.split_last().map_or((None, acts), |(last, rest)| (Some(last), rest));

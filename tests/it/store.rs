@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use annals::disk::sim::{Call, Failure, Fault, Op, Random, SimDisk};
-use annals::error::{Error, OpenError};
+use annals::error::{Error, OpenError, ReadError};
 use annals::rkyv::{Archive, Deserialize, Serialize};
 use annals::types::Seq;
 use annals::{Actor, ActorOptions, Durability, Handle, SnapshotPolicy, Store, Turn};
 
+use crate::damage::every_damage;
 use crate::support::{End, Replay, disk, scaled, seeds, snapshot};
 
 /// Keeps what it was told, in order.
@@ -291,53 +292,68 @@ fn without_its_snapshots_a_store_is_the_same() {
     check(&open(&disk).unwrap(), &mut told.clone(), "without snapshots");
 }
 
+/// Every kind of damage to every file of a store: refused and nothing changed, or found when it is
+/// read, or nothing is missing.
 #[test]
-fn damage_to_any_file_of_a_store_is_refused_or_harmless() {
+fn damage_to_any_file_of_a_store_is_refused_or_noticed_or_harmless() {
     let (disk, told) = closed();
+    let (foreign, _) = closed();
+    let mut stale = snapshot(&disk);
+    // Another life behind them makes these old.
+    let store = open(&disk).unwrap();
+    let mut told = told;
+    for note in 900..920 {
+        tell(&store, &disk, &mut told, usize::try_from(note % 4).unwrap(), note);
+    }
+    let _report = store.close(Duration::from_secs(10)).unwrap();
+    let disk = disk.kill();
+    stale.retain(|(path, bytes)| disk.copy_bytes(path).is_ok_and(|now| now != *bytes));
     let (mut refused, mut harmless, mut noticed) = (0, 0, 0);
-    for (path, bytes) in disk.list_all() {
-        let ats = (0..bytes).step_by(127).map(Some).chain([None]);
-        for at in ats {
-            let damaged = disk.fork();
-            match at {
-                Some(at) => damaged.flip_bit(&path, at, 5).unwrap(),
-                None => damaged.delete(&path).unwrap(),
+    every_damage(&disk, &stale, &foreign, 2_003, &mut |damaged, _, what| {
+        let before = snapshot(damaged);
+        match open(damaged) {
+            Ok(store) => {
+                let whole = check_durable(&store, &told, what);
+                *(if whole { &mut harmless } else { &mut noticed }) += 1;
             }
-            let what = format!("{}, {at:?}", path.display());
-            let before = snapshot(&damaged);
-            match open(&damaged) {
-                Ok(store) => {
-                    let histories = NAMES.map(|name| store.history::<Strict>(name, Seq::ZERO));
-                    if histories.iter().all(Result::is_ok) {
-                        check_strict(&store, &told, &what);
-                        harmless += 1;
-                    } else {
-                        noticed += 1;
-                    }
-                }
-                Err(Error::Open(OpenError::Damage(_))) => {
-                    let is_lock = |path: &std::path::Path| path.ends_with("LOCK");
-                    let mut after = snapshot(&damaged);
-                    after.retain(|(path, _)| !is_lock(path));
-                    let mut before = before;
-                    before.retain(|(path, _)| !is_lock(path));
-                    assert!(after == before, "{what}: refused, and changed something");
-                    refused += 1;
-                }
-                Err(other) => panic!("{what}: {other}"),
+            Err(Error::Open(OpenError::Damage(_))) => {
+                let is_lock = |path: &std::path::Path| path.ends_with("LOCK");
+                let mut after = snapshot(damaged);
+                after.retain(|(path, _)| !is_lock(path));
+                let mut before = before;
+                before.retain(|(path, _)| !is_lock(path));
+                assert!(after == before, "{what}: refused, and changed something");
+                refused += 1;
+            }
+            Err(other) => panic!("{what}: {other}"),
+        }
+    });
+    println!("{refused} refused, {noticed} noticed, {harmless} harmless");
+    assert!(refused > 0 && noticed > 0 && harmless > 0);
+}
+
+/// All that was durable is there (`true`), or reading says what is not.
+fn check_durable(store: &Store, told: &[Told; 4], what: &str) -> bool {
+    let mut whole = true;
+    for (number, told) in told.iter().enumerate() {
+        let name = NAMES[number % 2];
+        let history = if number < 2 {
+            store.history::<Strict>(name, Seq::ZERO)
+        } else {
+            store.history::<Loose>(name, Seq::ZERO)
+        };
+        match history {
+            Ok(history) => {
+                let notes: Vec<u64> = history.into_iter().map(|past| past.event.0).collect();
+                assert_eq!(notes, told.sent, "{what}: actor {number}");
+            }
+            Err(error) => {
+                assert!(matches!(error, Error::Read(ReadError::Damage(_))), "{what}: {error}");
+                whole = false;
             }
         }
     }
-    println!("{refused} refused, {noticed} noticed, {harmless} harmless");
-    assert!(refused > 0 && harmless > 0);
-}
-
-fn check_strict(store: &Store, told: &[Told; 4], what: &str) {
-    for (name, told) in NAMES.into_iter().zip(told) {
-        let history = store.history::<Strict>(name, Seq::ZERO).unwrap();
-        let notes: Vec<u64> = history.into_iter().map(|past| past.event.0).collect();
-        assert_eq!(notes, told.sent, "{what}");
-    }
+    whole
 }
 
 /// Of one actor's notes, in order: what was promised about each.
@@ -532,4 +548,23 @@ fn every_crash_in_every_call_of_a_stores_life_is_recovered_from() {
     }
     println!("{states} recoveries were looked at");
     assert!(states > 500);
+}
+
+/// A life is durable in the identity before its first frame is.
+#[test]
+fn a_missing_sync_of_the_identity_is_found_out() {
+    let lost = |lie: bool| {
+        let disk = disk(1);
+        if lie {
+            disk.fail(Fault::new(Failure::Lie).on(Op::SyncData).at_path("identity").for_ever());
+        }
+        let store = open(&disk).unwrap();
+        store.actor::<Strict>("a").unwrap().ask(Note(1)).unwrap();
+        let next = disk.power_cut_losing_all();
+        drop(store);
+        let Ok(store) = open(&next) else { return true };
+        store.history::<Strict>("a", Seq::ZERO).unwrap().is_empty()
+    };
+    assert!(!lost(false));
+    assert!(lost(true));
 }
