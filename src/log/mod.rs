@@ -42,6 +42,7 @@ mod primitives;
 mod read;
 mod recent;
 pub mod recover;
+pub mod rule;
 pub mod run;
 mod run_file;
 mod scan;

@@ -18,6 +18,7 @@ use super::mark;
 use super::prepare::{self, Preparer};
 use super::recent::Recent;
 use super::recover::{Decision, Evidence, RecoveryReport};
+use super::rule::{Rule, holds};
 use super::run_file::Run;
 use super::segment::{Previous, Segment};
 use super::slots::Slots;
@@ -86,7 +87,7 @@ impl Opening {
             sync_parent(&*disk, &dir)?;
         }
         let going_on = survey.decision == Decision::GoOn;
-        if survey.decision != Decision::StartAnew {
+        if survey.decision != Decision::StartAnew || !holds(Rule::RemoveLast) {
             remove(&*disk, &dir, &survey.spares)?;
         }
         let (ring_writer, ring) = open_ring(&*disk, &options)?;
@@ -114,7 +115,7 @@ impl Opening {
             .as_ref()
             .map(|last| Previous { base: last.header.base, end: (!going_on).then_some(end) });
         let start =
-            prepare::Start { base: survey.above, bytes: options.segment_bytes_first, previous };
+            prepare::Start { base: above(&survey), bytes: options.segment_bytes_first, previous };
         let appender = Appender {
             ring: ring_writer,
             offset: writing.as_ref().map_or(0, |segment| first - segment.header.base),
@@ -179,6 +180,15 @@ impl Opening {
         let threads = if shared.options.threads { spawn(&shared)? } else { Vec::new() };
         report.took += shared.options.clock.monotonic().saturating_sub(began);
         Ok((Log { shared, threads: Mutex::new(threads) }, report))
+    }
+}
+
+/// The base of the next segment.
+fn above(survey: &Survey) -> u64 {
+    if holds(Rule::AboveEverything) {
+        survey.above
+    } else {
+        survey.chain.last().map_or(0, |last| last.header.limit())
     }
 }
 
@@ -434,7 +444,7 @@ impl Shared {
         }
         self.put_system(appender, FrameKind::Life, &body)?;
         appender.begun = true;
-        if going_on {
+        if going_on && holds(Rule::LifeFirst) {
             // Before any other position of this life is given out: if this frame could be lost,
             // the next life would go on at the same place.
             self.sync_written(self.syncing.lock()).map_err(AppendError::Poisoned)?;

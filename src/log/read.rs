@@ -12,6 +12,7 @@ use super::chain::Piece;
 use super::checkpoint::Totals;
 use super::frame::{Frame, FrameKind, Header, RecordKind, Salt};
 use super::index::{Index, Places, after};
+use super::rule::{Rule, holds};
 use super::run_file::{InRun, Run};
 use super::segment::{FIRST_FRAME, Segment};
 use super::spot::Spot;
@@ -283,7 +284,7 @@ pub(super) fn last_event(frame: &Frame<'_>) -> Seq {
 impl Shared {
     /// Where readers stop.
     fn end(&self, limit: Limit) -> u64 {
-        match (limit, self.poison.get()) {
+        match (limit, self.poison.get().filter(|_| holds(Rule::PoisonHides))) {
             (Limit::Written, None) => self.written.load(Ordering::Acquire),
             (Limit::Durable, _) | (_, Some(_)) => self.durable.load(Ordering::Acquire),
         }

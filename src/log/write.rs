@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 
 use super::checkpoint::Totals;
 use super::frame::{About, Batch, FrameKind, HEAD, HEADER, Place, Salt};
+use super::rule::{Rule, holds};
 use super::segment::{FIRST_FRAME, Segment};
 use super::{Closing, Shared};
 use crate::disk::{PAGE_U64, RingWriter, write_ring_full};
@@ -111,7 +112,7 @@ impl Shared {
         // Read before the lock is taken: what it orders is decided inside.
         let now = self.options.clock.hybrid();
         let mut appender = self.append.lock();
-        if let Some(poison) = self.poison.get() {
+        if let Some(poison) = self.poison.get().filter(|_| holds(Rule::PoisonRefuses)) {
             return Err(AppendError::Poisoned(poison.clone()));
         }
         if appender.offset + bytes as u64 > appender.room {
@@ -206,7 +207,8 @@ impl Shared {
         let end = appender.salt.base + appender.offset + bytes as u64;
         let ring = appender.ring.len() as u64;
         let lag_max = self.lag_max(appender);
-        if end.saturating_sub(self.durable.load(Ordering::Acquire)) > lag_max {
+        let lag = end.saturating_sub(self.durable.load(Ordering::Acquire));
+        if lag > lag_max && holds(Rule::LagBounded) {
             appender.counts.lag_waits += 1;
             self.commit_below(end - lag_max).map_err(AppendError::Poisoned)?;
         }
