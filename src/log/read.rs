@@ -406,7 +406,8 @@ impl Shared {
 
     fn places_in(&self, segment: &Segment, stream: StreamId) -> Result<Option<Places>, ReadError> {
         let mut index = segment.index.lock();
-        if segment.end().is_some() && matches!(*index, Index::Unbuilt) {
+        // Also where it was begun: one that met damage is not whole, and says so each time.
+        if segment.end().is_some() && !matches!(*index, Index::Mapped(_)) {
             segment.catch_up(&*self.disk, &mut index)?;
         }
         Ok(index.places(stream).filter(|places| !places.offsets.is_empty()))

@@ -26,6 +26,8 @@ pub enum Rule {
     EvidenceInSeal,
     /// and headers that a recovery wrote.
     EvidenceInHeaders,
+    /// What was written is there, where the machine has been running since.
+    EvidenceInWritten,
     /// A segment that a recovery made, and that nothing speaks of, is not built upon.
     StepBack,
     /// Segments above the chain that hold nothing are no damage.

@@ -100,7 +100,8 @@ pub(super) fn survey(
     let ends = chain.iter().filter_map(|link| link.end);
     let headers = ends.filter(|_| holds(Rule::EvidenceInHeaders)).max().unwrap_or(0);
     let lives = lives(&chain, place, mark);
-    let killed = evidence.killed.filter(|life| expects_all(*life, &chain, place, mark));
+    let killed = evidence.killed.filter(|_| holds(Rule::EvidenceInWritten));
+    let killed = killed.filter(|life| expects_all(*life, &chain, place, mark));
     if killed.is_some() && ring.is_none() {
         ring_is_missing(options, end)?;
     }

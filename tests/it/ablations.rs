@@ -179,7 +179,8 @@ fn long(options: LogOptions, gone: &[&str]) -> (SimDisk, Track) {
 }
 
 fn kill(disk: &SimDisk, track: &mut Track, gone: &[&str]) -> SimDisk {
-    let disk = disk.kill();
+    // The machine is restarted, so that nobody expects what was written to be there.
+    let disk = disk.restarted();
     track.ended(End::Kill);
     for path in gone {
         disk.delete(path.as_ref()).unwrap();
@@ -260,6 +261,22 @@ fn a_seal_is_needed_where_the_next_segment_is_gone() {
         }
     }
     needs(Rule::EvidenceInSeal, &disk, &track);
+}
+
+/// After a kill what was written is there, in the ring if nowhere else.
+#[test]
+fn what_was_written_is_needed_as_evidence_where_the_machine_ran_on() {
+    let disk = disk(1);
+    let mut track = Track::new(tiny(true), 42);
+    track.reopen(&disk, life(1));
+    for _ in 0..4 {
+        track.append(&disk, 0, 100).unwrap();
+    }
+    let disk = disk.kill();
+    track.ended(End::Kill);
+    let at = track.oracle.entries[1].lsn % track.options.ring_bytes as u64;
+    disk.flip_bit("/store/ring".as_ref(), at + 60, 1).unwrap();
+    needs(Rule::EvidenceInWritten, &disk, &track);
 }
 
 /// Marks in frames before the end are never beyond it; but they say that what only the ring had

@@ -334,6 +334,33 @@ fn frames_behind_the_damage_are_evidence_of_it() {
     track.reopen(&disk, life(2));
 }
 
+/// The index of a damaged segment is made as far as the damage. Whoever came second found it made,
+/// and took it for whole.
+#[test]
+fn a_stream_in_a_damaged_segment_without_an_index_is_not_cut_in_silence_at_the_second_look() {
+    let disk = disk(1);
+    let mut track = Track::new(tiny(true), 42);
+    track.reopen(&disk, life(1));
+    for stream in 0..40 {
+        track.append(&disk, stream % STREAMS, 700).unwrap();
+    }
+    track.close(&disk).unwrap();
+    let disk = disk.restarted();
+    let first = track.oracle.entries[2];
+    disk.flip_bit("/store/log/00000000000000000000.seg".as_ref(), first.lsn + 100, 1).unwrap();
+    let indexes = |(path, _): &(PathBuf, u64)| path.extension() == Some("idx".as_ref());
+    for (path, _) in disk.list_all().into_iter().filter(indexes) {
+        disk.delete(&path).unwrap();
+    }
+    track.open(&disk, life(2)).unwrap();
+    for _ in 0..2 {
+        for number in 0..STREAMS {
+            let read = read_stream(track.log.as_ref().unwrap(), number);
+            assert!(matches!(read, Err(ReadError::Damage(_))), "stream {number}: {read:?}");
+        }
+    }
+}
+
 /// What is in the ring alone was promised to survive a kill.
 #[test]
 fn after_a_kill_frames_behind_a_damaged_one_in_the_ring_are_evidence_of_it() {
