@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# The tests that need no file, no map of one and no futex, under Miri: undefined behaviour in the
+# unsafe room, data races in what the simulated disk and the ring share.
+# Needs a nightly toolchain with the component miri.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Time and randomness come from the host; the tests of one thread each.
+export MIRIFLAGS="${MIRIFLAGS:--Zmiri-disable-isolation}"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target/miri}"
+if [ "$#" = 0 ]; then
+    set -- disk::map disk::sim::tests::maps disk::sim::tests::bytes disk::sim::tests::lives \
+        log::frame log::recover log::slots log::segment log::name log::scan types time
+fi
+exec cargo +nightly miri test --lib -- "$@"
