@@ -5,11 +5,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Time and randomness come from the host; the tests of one thread each.
+# Time and randomness come from the host.
 export MIRIFLAGS="${MIRIFLAGS:--Zmiri-disable-isolation}"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target/miri}"
+export CARGO_PROFILE_TEST_OPT_LEVEL=0
 if [ "$#" = 0 ]; then
-    set -- disk::map disk::sim::tests::maps disk::sim::tests::bytes disk::sim::tests::lives \
-        log::frame log::recover log::slots log::segment log::name log::scan types time
+    set -- disk::map:: disk::sim::tests::maps:: disk::sim::tests::lives:: \
+        log::frame:: log::recover:: log::slots:: log::name:: types::tests:: time::tests::
 fi
 exec cargo +nightly miri test --lib -- "$@"
