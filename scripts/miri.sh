@@ -9,6 +9,8 @@ cd "$(dirname "$0")/.."
 export MIRIFLAGS="${MIRIFLAGS:--Zmiri-disable-isolation}"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target/miri}"
 export CARGO_PROFILE_TEST_OPT_LEVEL=0
+# A backtrace of each expected panic takes a minute.
+export RUST_BACKTRACE=0
 if [ "$#" = 0 ]; then
     set -- disk::map:: disk::sim::tests::maps:: disk::sim::tests::lives:: \
         log::frame:: log::recover:: log::slots:: log::name:: types::tests:: time::tests::
