@@ -15,4 +15,5 @@ if [ "$#" = 0 ]; then
     set -- disk::map:: disk::sim::tests::maps:: disk::sim::tests::lives:: \
         log::frame:: log::recover:: log::slots:: log::name:: types::tests:: time::tests::
 fi
-exec cargo +nightly miri test --lib -- "$@"
+# That one runs many threads for long.
+exec cargo +nightly miri test --lib -- --skip a_life_can_end_under_the_feet_of_its_threads "$@"
