@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# The tests that need no file, no map of one and no futex, under Miri: undefined behaviour in the
-# unsafe room, data races in what the simulated disk and the ring share.
+# Tests that need no file, no map of one and no futex, under Miri: the unsafe room above all.
 # Needs a nightly toolchain with the component miri.
 set -euo pipefail
 cd "$(dirname "$0")/.."
