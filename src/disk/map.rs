@@ -446,7 +446,8 @@ mod tests {
     fn a_piece_that_wraps_comes_back_in_order_from_every_position() {
         let (mut writer, source) = heap_ring(PAGE).unwrap();
         let piece: Vec<u8> = (0..=255).collect();
-        for position in 0..2 * PAGE as u64 {
+        // Miri is slow; the wrap is among these too.
+        for position in (0..2 * PAGE as u64).step_by(if cfg!(miri) { 251 } else { 1 }) {
             writer.copy_in(position, &piece);
             let mut back = vec![0; piece.len()];
             source.copy_out(position, &mut back);

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use super::chain::Piece;
 use super::checkpoint::Totals;
-use super::frame::{Frame, FrameKind, Header, RecordKind, Salt};
+use super::frame::{Frame, FrameKind, HEADER, Header, RecordKind, Salt};
 use super::index::{Index, Places, after};
 use super::rule::{Rule, holds};
 use super::run_file::{InRun, Run};
@@ -509,7 +509,7 @@ impl Log {
             frames.offset = from - segment.header.base;
             frames.life = self.life_at(&segment, frames.offset)?;
             frames.segment = Some(segment);
-            self.step_over_close(&mut frames)?;
+            self.step_over_end(&mut frames)?;
         }
         Ok(frames)
     }
@@ -529,18 +529,24 @@ impl Log {
     }
 
     /// A mark taken at close stands behind the `Close` frame, and the next life goes on at the
-    /// next page.
-    fn step_over_close(&self, frames: &mut Frames) -> Result<(), ReadError> {
+    /// next page. One that stands behind a `Seal` frame goes on in the next segment.
+    fn step_over_end(&self, frames: &mut Frames) -> Result<(), ReadError> {
         let Some(segment) = &frames.segment else { return Ok(()) };
         let bytes = segment.opened()?.map.bytes();
-        let page = frames.offset.next_multiple_of(PAGE_U64);
-        let behind = bytes.get(to_usize(frames.offset)..).unwrap_or_default();
-        let next = bytes.get(to_usize(page)..).unwrap_or_default();
-        let (log, base) = (self.shared.id, segment.header.base);
-        let here = Frame::read(behind, frames.offset, segment.salt(frames.life)).is_ok();
-        if !here && page != frames.offset && Frame::read_life(next, page, log, base).is_ok() {
-            frames.offset = page;
+        let at = |offset: u64| bytes.get(to_usize(offset)..).unwrap_or_default();
+        let salt = segment.salt(frames.life);
+        if Frame::read(at(frames.offset), frames.offset, salt).is_ok() {
+            return Ok(());
         }
+        let page = frames.offset.next_multiple_of(PAGE_U64);
+        let (log, base) = (self.shared.id, segment.header.base);
+        if page != frames.offset && Frame::read_life(at(page), page, log, base).is_ok() {
+            frames.offset = page;
+            return Ok(());
+        }
+        let before = frames.offset.saturating_sub(HEADER as u64);
+        let seal = Frame::read(at(before), before, salt).ok().map(|frame| *frame.header());
+        frames.current = seal.filter(|header| header.kind == FrameKind::Seal);
         Ok(())
     }
 
