@@ -78,7 +78,7 @@ impl Writer for &Rocks {
             for event in events {
                 batch.put(event.key(), event.payload);
             }
-            return Ok(self.db.write(&batch)?);
+            return Ok(self.db.write(batch)?);
         }
         for event in events {
             self.db.put(event.key(), event.payload)?;
