@@ -1,4 +1,4 @@
-//! RocksDB: an LSM tree with a write-ahead log. Behind the feature of its name.
+//! `RocksDB`: an LSM tree with a write-ahead log. Behind the feature of its name.
 
 use std::path::Path;
 
