@@ -45,6 +45,7 @@ mod run_file;
 mod scan;
 pub mod segment;
 pub mod slots;
+mod spot;
 mod survey;
 mod sync;
 mod tail;

@@ -10,11 +10,12 @@ use std::sync::atomic::Ordering;
 
 use super::chain::Piece;
 use super::checkpoint::Totals;
-use super::frame::{Frame, FrameKind, Header, RecordKind, Salt};
+use super::frame::{Frame, FrameKind, RecordKind, Salt};
 use super::index::{Index, Places, after};
-use super::run::Row;
+
 use super::run_file::{InRun, Run};
 use super::segment::{FIRST_FRAME, Segment};
+use super::spot::Spot;
 use super::write::FIRST_SEQ;
 use super::{Closing, Log, Shared};
 use crate::disk::PAGE_U64;
@@ -255,23 +256,6 @@ pub(super) fn frame_damage(segment: &Segment, offset: u64, reject: Reject) -> Da
     }
 }
 
-/// How many frames are fetched from memory at a time.
-const TOUCHED: usize = 16;
-
-/// Looks at the first lines of some frames, so that the processor fetches them side by side
-/// rather than one after the other as they are checked: those of one stream lie far apart.
-fn touch(bytes: &[u8], places: &[u32]) {
-    const LINE: usize = 64;
-    let mut sum = 0_u8;
-    for place in places {
-        let start = *place as usize * FRAME_ALIGN;
-        for line in [start, start + LINE, start + 2 * LINE] {
-            sum ^= bytes.get(line).copied().unwrap_or(0);
-        }
-    }
-    std::hint::black_box(sum);
-}
-
 pub(super) fn events_in(frame: &Frame<'_>) -> u64 {
     match frame.header().kind {
         FrameKind::Single => 1,
@@ -439,21 +423,6 @@ impl Shared {
             Err(reject) => Err(frame_damage(segment, offset, reject).into()),
         }
     }
-
-    /// The first of `offsets` whose frame holds events after `after`.
-    fn first_after(segment: &Segment, offsets: &[u32], after: Seq) -> Result<usize, ReadError> {
-        if after == Seq::ZERO {
-            return Ok(0);
-        }
-        let bytes = segment.opened()?.map.bytes();
-        let begins_after = |place: &u32| {
-            let start = to_usize(u64::from(*place) * FRAME_ALIGN as u64);
-            // What does not parse is looked at again, and checked, when it is read.
-            Header::read(bytes.get(start..).unwrap_or_default())
-                .is_ok_and(|header| header.seq > after)
-        };
-        Ok(offsets.partition_point(|place| !begins_after(place)).saturating_sub(1))
-    }
 }
 
 impl Log {
@@ -609,95 +578,5 @@ impl Log {
             }
         }
         Ok(())
-    }
-}
-
-/// Where frames of one stream are, in one piece of the log.
-enum Spot {
-    Segment(Arc<Segment>, Places),
-    Run(Arc<Run>, Row),
-}
-
-impl Spot {
-    /// Number of the first event there.
-    fn first(&self) -> Seq {
-        match self {
-            Self::Segment(_, places) => places.first,
-            Self::Run(_, row) => row.first,
-        }
-    }
-
-    /// Number of the last event that was dropped there.
-    fn dropped(&self) -> Seq {
-        match self {
-            Self::Segment(..) => Seq::ZERO,
-            Self::Run(_, row) => row.dropped,
-        }
-    }
-
-    /// Frames there.
-    fn count(&self) -> usize {
-        match self {
-            Self::Segment(_, places) => places.offsets.len(),
-            Self::Run(_, row) => row.count as usize,
-        }
-    }
-
-    /// Forgets frames at or above `position`. What is in a run is durable.
-    fn retain_below(&mut self, position: u64) {
-        if let Self::Segment(segment, places) = self {
-            let base = segment.header.base;
-            let at = |place: &u32| base + u64::from(*place) * FRAME_ALIGN as u64;
-            places.offsets.retain(|place| at(place) < position);
-        }
-    }
-
-    /// The `number`-th frame.
-    fn frame(&self, number: usize, stream: StreamId) -> Result<Frame<'_>, ReadError> {
-        match self {
-            Self::Segment(segment, places) => {
-                let place = places.offsets.get(number).copied().unwrap_or(0);
-                Shared::frame_at(segment, (place, places.life), stream)
-            }
-            Self::Run(run, row) => run.frame_of(row.numbers().start + number, stream),
-        }
-    }
-
-    fn last(&self, stream: StreamId) -> Result<Frame<'_>, ReadError> {
-        self.frame(self.count().saturating_sub(1), stream)
-    }
-
-    /// Visits the frames that hold events after `after`, in order.
-    fn visit(
-        &self,
-        stream: StreamId,
-        after: Seq,
-        visit: &mut dyn FnMut(Frame<'_>) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, ReadError> {
-        match self {
-            Self::Segment(segment, places) => {
-                let first = Shared::first_after(segment, &places.offsets, after)?;
-                let bytes = segment.opened()?.map.bytes();
-                for batch in places.offsets.get(first..).unwrap_or_default().chunks(TOUCHED) {
-                    touch(bytes, batch);
-                    for place in batch {
-                        let frame = Shared::frame_at(segment, (*place, places.life), stream)?;
-                        if last_event(&frame) > after && visit(frame).is_break() {
-                            return Ok(ControlFlow::Break(()));
-                        }
-                    }
-                }
-            }
-            // Side by side in the file: the processor fetches them by itself.
-            Self::Run(run, row) => {
-                for number in run.first_after(row, after)?..row.numbers().end {
-                    let frame = run.frame_of(number, stream)?;
-                    if last_event(&frame) > after && visit(frame).is_break() {
-                        return Ok(ControlFlow::Break(()));
-                    }
-                }
-            }
-        }
-        Ok(ControlFlow::Continue(()))
     }
 }
