@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub mod map;
+mod published;
 pub mod real;
 #[cfg(any(test, feature = "internals"))]
 pub mod sim;

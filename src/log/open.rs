@@ -25,7 +25,7 @@ use super::survey::{Survey, survey};
 use super::sync::Syncing;
 use super::tail::Tails;
 use super::write::{AppendCounts, Appender};
-use super::{Closing, Counts, Log, LogOptions, Shared};
+use super::{Closing, Counts, Line, Log, LogOptions, Shared};
 use crate::disk::{Access, Disk, Fill, PAGE_U64, RingSource, RingWriter, map::heap_ring};
 use crate::error::{AppendError, DiskError, OpenError, ReadError, SyncError};
 use crate::types::{Life, Seq, StreamId};
@@ -120,6 +120,7 @@ impl Opening {
             offset: writing.as_ref().map_or(0, |segment| first - segment.header.base),
             salt: Salt { log: id, life, base: last.as_ref().map_or(0, |last| last.header.base) },
             segment: writing,
+            room: 0,
             begun: false,
             time: survey.time,
             life,
@@ -134,10 +135,10 @@ impl Opening {
         let shared = Arc::new(Shared {
             disk,
             id,
-            append: Mutex::new(appender),
-            written: AtomicU64::new(first),
-            stored: AtomicU64::new(first),
-            durable: AtomicU64::new(first),
+            append: Line(Mutex::new(appender)),
+            written: Line(AtomicU64::new(first)),
+            stored: Line(AtomicU64::new(first)),
+            durable: Line(AtomicU64::new(first)),
             ring,
             drain: Mutex::new(first),
             chain: RwLock::new(Chain::new(runs, segments)),
@@ -456,6 +457,7 @@ impl Log {
                 return Ok(());
             }
             appender.closing = Closing::LastFrame;
+            appender.room = 0;
         }
         let begun = shared.append.lock().begun;
         let closed = match (begun, self.poisoned()) {

@@ -10,9 +10,8 @@ use std::sync::atomic::Ordering;
 
 use super::chain::Piece;
 use super::checkpoint::Totals;
-use super::frame::{Frame, FrameKind, RecordKind, Salt};
+use super::frame::{Frame, FrameKind, Header, RecordKind, Salt};
 use super::index::{Index, Places, after};
-
 use super::run_file::{InRun, Run};
 use super::segment::{FIRST_FRAME, Segment};
 use super::spot::Spot;
@@ -256,6 +255,12 @@ pub(super) fn frame_damage(segment: &Segment, offset: u64, reject: Reject) -> Da
     }
 }
 
+/// How many frames of a stream are on their way from memory while one is checked: they lie far
+/// apart, and one after the other each would be waited for.
+const AHEAD: usize = 16;
+/// How much of each. What is longer is read in order, which the processor notices.
+const AHEAD_BYTES: usize = 192;
+
 pub(super) fn events_in(frame: &Frame<'_>) -> u64 {
     match frame.header().kind {
         FrameKind::Single => 1,
@@ -423,6 +428,25 @@ impl Shared {
             Err(reject) => Err(frame_damage(segment, offset, reject).into()),
         }
     }
+
+    /// The first of `offsets` whose frame holds events after `after`.
+    pub(super) fn first_after(
+        segment: &Segment,
+        offsets: &[u32],
+        after: Seq,
+    ) -> Result<usize, ReadError> {
+        if after == Seq::ZERO {
+            return Ok(0);
+        }
+        let bytes = segment.opened()?.map.bytes();
+        let begins_after = |place: &u32| {
+            let start = to_usize(u64::from(*place) * FRAME_ALIGN as u64);
+            // What does not parse is looked at again, and checked, when it is read.
+            Header::read(bytes.get(start..).unwrap_or_default())
+                .is_ok_and(|header| header.seq > after)
+        };
+        Ok(offsets.partition_point(|place| !begins_after(place)).saturating_sub(1))
+    }
 }
 
 impl Log {
@@ -547,8 +571,20 @@ impl Log {
         // The last event may be one of those that were dropped.
         let end =
             StreamEnd { last: last_event(&last).max(dropped), end: Lsn::new(last.end()), dropped };
+        let mut scattered = Vec::with_capacity(found.len());
         for spot in found.iter().rev() {
-            if spot.visit(stream, after, visit)?.is_break() {
+            scattered.extend(spot.scattered(after)?);
+        }
+        let mut coming =
+            scattered.iter().flat_map(|(map, places)| places.iter().map(move |at| (*map, *at)));
+        let mut fetch_next = || {
+            if let Some((map, place)) = coming.next() {
+                map.prefetch(place as usize * FRAME_ALIGN, AHEAD_BYTES);
+            }
+        };
+        (0..AHEAD).for_each(|_| fetch_next());
+        for spot in found.iter().rev() {
+            if spot.visit(stream, after, &mut fetch_next, visit)?.is_break() {
                 break;
             }
         }

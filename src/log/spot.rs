@@ -1,17 +1,18 @@
-//! Where the frames of one stream are, in one piece of the log.
+//! The spot of a stream: where its frames are in one piece of the log, a segment or a run.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::Shared;
-use super::frame::{Frame, Header};
+use super::frame::Frame;
 use super::index::Places;
 use super::read::last_event;
 use super::run::Row;
 use super::run_file::Run;
 use super::segment::Segment;
+use crate::disk::SegmentMap;
 use crate::error::ReadError;
-use crate::types::{FRAME_ALIGN, Seq, StreamId, to_usize};
+use crate::types::{FRAME_ALIGN, Seq, StreamId};
 
 /// Where frames of one stream are, in one piece of the log.
 pub(super) enum Spot {
@@ -68,24 +69,31 @@ impl Spot {
         self.frame(self.count().saturating_sub(1), stream)
     }
 
-    /// Visits the frames that hold events after `after`, in order.
+    /// The frames that hold events after `after`, where they lie far apart.
+    pub(super) fn scattered(&self, after: Seq) -> Result<Option<(&SegmentMap, &[u32])>, ReadError> {
+        let Self::Segment(segment, places) = self else { return Ok(None) };
+        let first = Shared::first_after(segment, &places.offsets, after)?;
+        let places = places.offsets.get(first..).unwrap_or_default();
+        Ok(Some((&segment.opened()?.map, places)))
+    }
+
+    /// Visits the frames that hold events after `after`, in order. `fetch_next` is called once
+    /// for each that is scattered.
     pub(super) fn visit(
         &self,
         stream: StreamId,
         after: Seq,
+        fetch_next: &mut dyn FnMut(),
         visit: &mut dyn FnMut(Frame<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, ReadError> {
         match self {
             Self::Segment(segment, places) => {
-                let first = first_after(segment, &places.offsets, after)?;
-                let bytes = segment.opened()?.map.bytes();
-                for batch in places.offsets.get(first..).unwrap_or_default().chunks(TOUCHED) {
-                    touch(bytes, batch);
-                    for place in batch {
-                        let frame = Shared::frame_at(segment, (*place, places.life), stream)?;
-                        if last_event(&frame) > after && visit(frame).is_break() {
-                            return Ok(ControlFlow::Break(()));
-                        }
+                let first = Shared::first_after(segment, &places.offsets, after)?;
+                for place in places.offsets.get(first..).unwrap_or_default() {
+                    fetch_next();
+                    let frame = Shared::frame_at(segment, (*place, places.life), stream)?;
+                    if last_event(&frame) > after && visit(frame).is_break() {
+                        return Ok(ControlFlow::Break(()));
                     }
                 }
             }
@@ -103,35 +111,4 @@ impl Spot {
         }
         Ok(ControlFlow::Continue(()))
     }
-}
-
-/// The first of `offsets` whose frame holds events after `after`.
-fn first_after(segment: &Segment, offsets: &[u32], after: Seq) -> Result<usize, ReadError> {
-    if after == Seq::ZERO {
-        return Ok(0);
-    }
-    let bytes = segment.opened()?.map.bytes();
-    let begins_after = |place: &u32| {
-        let start = to_usize(u64::from(*place) * FRAME_ALIGN as u64);
-        // What does not parse is looked at again, and checked, when it is read.
-        Header::read(bytes.get(start..).unwrap_or_default()).is_ok_and(|header| header.seq > after)
-    };
-    Ok(offsets.partition_point(|place| !begins_after(place)).saturating_sub(1))
-}
-
-/// How many frames are fetched from memory at a time.
-const TOUCHED: usize = 16;
-
-/// Looks at the first lines of some frames, so that the processor fetches them side by side
-/// rather than one after the other as they are checked: those of one stream lie far apart.
-fn touch(bytes: &[u8], places: &[u32]) {
-    const LINE: usize = 64;
-    let mut sum = 0_u8;
-    for place in places {
-        let start = *place as usize * FRAME_ALIGN;
-        for line in [start, start + LINE, start + 2 * LINE] {
-            sum ^= bytes.get(line).copied().unwrap_or(0);
-        }
-    }
-    std::hint::black_box(sum);
 }

@@ -165,8 +165,10 @@ impl Store {
         // Once events have been dropped, their snapshots are all there is of them.
         snapshot_options.rebuildable = !events.has_dropped();
         let snapshots = Opening::new(&disk, snapshot_options, store ^ SNAPSHOTS_ID, 0)?;
-        let life =
-            Life { number: known.map_or(0, |identity| identity.life.number) + 1, bits: random()? };
+        let life = Life {
+            number: known.map_or(0, |identity| identity.life.number).saturating_add(1),
+            bits: random()?,
+        };
         let identity = Identity {
             store,
             node: known.map_or_else(random, |identity| Ok(identity.node))?,

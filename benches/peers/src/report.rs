@@ -77,7 +77,9 @@ impl Report<'_> {
              take turns; {} ms for a figure after {} ms of warming up; {} events of 128 bytes in \
              {} streams. In brackets: times the limit, measured in the same rounds. **Bold** is \
              the best store of a column. By\n\n\
-             ```console\ncargo run --release --manifest-path benches/peers/Cargo.toml -- {}\n```\n\n",
+             ```console\n\
+             cargo run --release --manifest-path benches/peers/Cargo.toml -- {}\n\
+             ```\n\n",
             at.date,
             at.machine,
             at.compiler,

@@ -16,6 +16,8 @@ use crate::support::histogram::Histogram;
 pub(crate) const IN_FLIGHT: u64 = 1_024;
 /// Loaded one by one after everything else was made durable: what a kill interrupts.
 pub(crate) const TAIL_EVENTS: u64 = 4_000;
+/// Events that are loaded at once: several of each stream, so that trees write fewer pages.
+const LOADED: u64 = 32_768;
 /// So that neither the disk nor the page cache fills up.
 const APPENDS_MAX: u64 = 4_000_000;
 
@@ -230,12 +232,12 @@ pub(crate) fn load(store: &dyn Store, scale: Scale) -> Answer<()> {
     let mut at = 0;
     let mut batches = 0;
     while at < single_from {
-        let end = (at + IN_FLIGHT).min(single_from);
+        let end = (at + LOADED).min(single_from);
         let events: Vec<_> = (at..end).map(event_at).collect();
         writer.append_all(&events)?;
         at = end;
         batches += 1;
-        if batches % 128 == 0 {
+        if batches % 8 == 0 {
             store.settle()?;
         }
     }

@@ -73,12 +73,15 @@ impl Writer for &Log {
     }
 
     fn append_all(&mut self, events: &[Event]) -> Answer<()> {
-        let mut messages = MessageBuf::default();
-        for event in events {
-            messages.push(event.payload).map_err(|error| format!("{error:?}"))?;
+        // A MiB at most.
+        for events in events.chunks(4_096) {
+            let mut messages = MessageBuf::default();
+            for event in events {
+                messages.push(event.payload).map_err(|error| format!("{error:?}"))?;
+            }
+            let appended = self.0.lock().append(&mut messages);
+            appended.map_err(|error| format!("{error:?}"))?;
         }
-        let appended = self.0.lock().append(&mut messages);
-        appended.map_err(|error| format!("{error:?}"))?;
         Ok(())
     }
 }

@@ -75,7 +75,11 @@ impl Writer for TopicWriter<'_> {
     }
 
     fn append_all(&mut self, events: &[Event]) -> Answer<()> {
-        let entries: Vec<_> = events.iter().map(|event| &event.payload[..]).collect();
-        Ok(self.walrus.batch_append_for_topic(&self.topic, &entries)?)
+        // It takes 2,000 at most.
+        for events in events.chunks(1_024) {
+            let entries: Vec<_> = events.iter().map(|event| &event.payload[..]).collect();
+            self.walrus.batch_append_for_topic(&self.topic, &entries)?;
+        }
+        Ok(())
     }
 }

@@ -64,8 +64,11 @@ impl Writer for Handle {
     }
 
     fn append_all(&mut self, events: &[Event]) -> Answer<()> {
-        let records = events.iter().map(|event| event.payload.to_vec()).collect();
-        block_on(self.0.write_batch(records))?;
+        // 4 MiB at most.
+        for events in events.chunks(16_384) {
+            let records = events.iter().map(|event| event.payload.to_vec()).collect();
+            block_on(self.0.write_batch(records))?;
+        }
         Ok(())
     }
 }
