@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use annals::actor::{ActorError, StopReason};
 use annals::disk::sim::{Random, SimDisk};
-use annals::error::Error;
+use annals::error::{Error, OpenError};
 use annals::rkyv::{Archive, Deserialize, Serialize};
 use annals::time::{Clock, ManualClock};
 use annals::types::Seq;
@@ -15,7 +16,7 @@ use annals::{
     Actor, ActorOptions, Durability, Handle, Retain, SnapshotPolicy, Store, StoreOptions, Turn,
 };
 
-use crate::support::{Replay, disk, seeds};
+use crate::support::{Replay, disk, seeds, snapshot};
 
 /// What was told so far, in a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
@@ -412,6 +413,39 @@ fn one_unreadable_snapshot_is_not_enough_to_lose_an_actor_whose_events_went() {
         }
     }
     assert!(survived > 0);
+}
+
+#[test]
+fn damage_in_the_snapshot_log_refuses_the_open_once_events_went_and_changes_nothing() {
+    let kept = {
+        let disk = disk(1);
+        let open = || options(&disk).open("/store").unwrap();
+        fill::<Often>(&open, "a", 0..20);
+        disk.kill()
+    };
+    for (disk, refused) in [(dropped(), true), (kept, false)] {
+        let files = disk.list_all().into_iter().map(|(path, _)| path);
+        let files = files.filter(|path| path.starts_with("/store/snapshots"));
+        let headed = |path: &PathBuf| {
+            [".seg", ".run"].iter().any(|ending| path.to_string_lossy().ends_with(ending))
+        };
+        for path in files.filter(headed) {
+            let disk = disk.fork();
+            disk.flip_bit(&path, 30, 1).unwrap();
+            let before = snapshot(&disk);
+            let opened = options(&disk).open("/store");
+            if refused {
+                assert!(matches!(opened, Err(Error::Open(OpenError::Damage(_)))), "{opened:?}");
+                // The lock's file holds who had it.
+                let after = snapshot(&disk);
+                assert!(
+                    before.iter().filter(|it| !it.0.ends_with("LOCK")).all(|it| after.contains(it))
+                );
+            } else {
+                assert_eq!(sum::<Often>(&opened.unwrap(), "a").count, 20);
+            }
+        }
+    }
 }
 
 #[test]
