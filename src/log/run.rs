@@ -250,6 +250,9 @@ pub struct Row {
     pub count: u32,
 }
 
+// Compaction holds one for each stream of a run.
+const _: () = assert!(size_of::<Row>() <= 48, "docs/guarantees.md says so");
+
 impl Row {
     /// The frames' numbers.
     pub fn numbers(&self) -> Range<usize> {
