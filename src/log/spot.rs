@@ -99,12 +99,14 @@ impl Spot {
             }
             // Side by side in the file: the processor fetches them by itself.
             Self::Run(run, row) => {
-                for number in run.first_after(row, after)?..row.numbers().end {
-                    let frame = run.frame_of(number, stream)?;
-                    if last_event(&frame) > after && visit(frame).is_break() {
-                        return Ok(ControlFlow::Break(()));
+                let numbers = run.first_after(row, after)?..row.numbers().end;
+                return run.visit(numbers, stream, &mut |frame| {
+                    if last_event(&frame) > after {
+                        visit(frame)
+                    } else {
+                        ControlFlow::Continue(())
                     }
-                }
+                });
             }
         }
         Ok(ControlFlow::Continue(()))
