@@ -25,6 +25,12 @@ impl Chain {
         self.segments.push(segment);
     }
 
+    /// Takes the oldest segment out, if there are others.
+    #[cfg(any(test, feature = "internals"))]
+    pub(super) fn take_first(&mut self) -> Option<Arc<Segment>> {
+        if self.segments.len() > 1 { Some(self.segments.remove(0)) } else { None }
+    }
+
     /// Oldest first.
     pub(super) fn segments(&self) -> &[Arc<Segment>] {
         &self.segments

@@ -190,6 +190,8 @@ pub struct LogStats {
     pub lag_waits: u64,
     /// Appends that waited for a segment to be prepared.
     pub segment_waits: u64,
+    /// Segments made of files that had been others'.
+    pub segments_recycled: u64,
     /// Segments sealed.
     pub seals: u64,
     /// Segments that hold frames.
@@ -442,6 +444,31 @@ impl Log {
         self.shared.checkpoint();
     }
 
+    /// Forgets the oldest segment and makes its file another's, for tests and benches: what is
+    /// left on the disk is no log that could be opened. `false` where there is only one segment,
+    /// or the oldest is not durable or not indexed yet.
+    ///
+    /// # Errors
+    /// The file system's.
+    #[cfg(any(test, feature = "internals"))]
+    pub fn recycle_oldest(&self) -> Result<bool, DiskError> {
+        let shared = &*self.shared;
+        let durable = self.durable();
+        let segment = {
+            let mut chain = shared.chain.write();
+            let is_done = |segment: &Arc<segment::Segment>| {
+                segment.indexed.load(Ordering::Relaxed)
+                    && segment.end().is_some_and(|end| end <= durable)
+            };
+            if chain.segments().first().is_some_and(is_done) { chain.take_first() } else { None }
+        };
+        let Some(segment) = segment else { return Ok(false) };
+        let index = segment.path.with_extension("idx");
+        shared.preparer.recycle(segment)?;
+        shared.disk.remove(&index).map_err(DiskError::at("removing", &index))?;
+        Ok(true)
+    }
+
     /// Numbers since it was opened.
     pub fn stats(&self) -> LogStats {
         let shared = &*self.shared;
@@ -458,6 +485,7 @@ impl Log {
             ring_full: counts.ring_full,
             lag_waits: counts.lag_waits,
             segment_waits: of(&shared.preparer.waits),
+            segments_recycled: of(&shared.preparer.recycled),
             seals: counts.seals,
             segments: shared.chain.read().segments().len() as u64,
             mark_failures: of(&shared.counts.mark_failures),

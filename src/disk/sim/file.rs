@@ -97,6 +97,10 @@ impl File for SimFile {
         })
     }
 
+    fn links(&self) -> io::Result<u64> {
+        self.disk.run(self.call(Op::Len, 0..0), |state| Ok(state.links(self.file)))
+    }
+
     fn map_segment(&self, bytes: usize) -> io::Result<SegmentMap> {
         let call = self.call(Op::MapSegment, range(0, bytes));
         self.disk.run(call, |state| state.file(self.file)?.map_segment(bytes))
