@@ -23,6 +23,8 @@ use support::Bench;
 fn main() {
     let mut bench = Bench::new("log");
     append::rates(&mut bench);
+    append::bursts(&mut bench);
+    append::recycled(&mut bench);
     append::latency(&mut bench);
     durable::lone(&mut bench);
     durable::threads(&mut bench);

@@ -3,7 +3,8 @@
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use annals::log::Log;
+use annals::log::{Keep, Log, Plan};
+use annals::types::{HybridTime, Seq};
 use parking_lot::Mutex;
 
 use crate::support::histogram::Histogram;
@@ -32,6 +33,88 @@ pub(crate) fn rates(bench: &mut Bench) {
         let limit = together((0..4).map(|_| || plain_locked(&ring, times)));
         Pair { ours, limit }
     });
+}
+
+/// How many events are appended at a time where the disk is to have no part in it: 1.8 MB.
+const BURST: u64 = 10_000;
+
+/// Appends on 1 thread and on 4 in bursts, with a pause behind each in which all is stored and
+/// synced: what an append costs who does not write more than the disk can take. And with segments
+/// made of the files of others.
+pub(crate) fn bursts(bench: &mut Bench) {
+    if !bench.wants("burst") {
+        return;
+    }
+    let mut warm = WarmLog::new(&bench.home, bench.scale == Scale::Once);
+    let ring = Mutex::new(PlainRing::new(&bench.home));
+    bench.compare(("burst", "append, 1 thread"), Unit::Time, BURST, &mut |times| {
+        let (log, writers) = warm.get(1);
+        let mut pair = Pair { ours: Duration::ZERO, limit: Duration::ZERO };
+        for _ in 0..times {
+            let began = Instant::now();
+            writers[0].append_many(log, BURST);
+            pair.ours += began.elapsed();
+            log.sync().expect("a commit");
+            pair.limit += plain(&mut ring.lock(), BURST);
+        }
+        pair
+    });
+    bench.compare(("burst", "append, 4 threads"), Unit::PerSecond, BURST, &mut |times| {
+        let (log, writers) = warm.get(4);
+        let mut pair = Pair { ours: Duration::ZERO, limit: Duration::ZERO };
+        for _ in 0..times {
+            let quarter = BURST / 4;
+            let four = writers.iter_mut();
+            pair.ours += together(four.map(|writer| || writer.append_many(log, quarter)));
+            log.sync().expect("a commit");
+            pair.limit += together((0..4).map(|_| || plain_locked(&ring, quarter)));
+        }
+        pair
+    });
+}
+
+/// Appends on 1 thread without a pause, each segment made of the file of the oldest one.
+pub(crate) fn recycled(bench: &mut Bench) {
+    /// As many appends fill a good part of a segment.
+    const STEP: u64 = 100_000;
+    if !bench.wants("recycled") {
+        return;
+    }
+    let mut warm = WarmLog::new(&bench.home, bench.scale == Scale::Once);
+    let mut ring = PlainRing::new(&bench.home);
+    let before = warm.get(1).0.stats();
+    bench.compare(("recycled", "append, 1 thread"), Unit::Time, 1, &mut |times| {
+        let (log, writers) = warm.get(1);
+        let began = Instant::now();
+        let mut left = times;
+        while left > 0 {
+            let step = left.min(STEP);
+            writers[0].append_many(log, step);
+            left -= step;
+            log.compact(&forget_all()).expect("a floor");
+        }
+        let ours = began.elapsed();
+        Pair { ours, limit: plain(&mut ring, times) }
+    });
+    let after = warm.get(1).0.stats();
+    println!(
+        "recycled: {} of {} segments; {} appends waited for the disk",
+        after.segments_recycled - before.segments_recycled,
+        after.seals - before.seals,
+        after.lag_waits - before.lag_waits
+    );
+}
+
+/// All that is old goes.
+fn forget_all() -> Plan<'static> {
+    Plan {
+        run_bytes_max: 1 << 30,
+        keep: &|_| Ok(Keep { upto: Seq::MAX, first: false }),
+        below: u64::MAX,
+        before: HybridTime::from_bits(u64::MAX),
+        renew: false,
+        thorough: false,
+    }
 }
 
 fn plain(ring: &mut PlainRing, times: u64) -> Duration {

@@ -163,6 +163,12 @@ pub trait File: Debug + Send + Sync + 'static {
     /// `StorageFull` where there is no room; the file may then have any size.
     fn allocate(&self, bytes: u64, fill: Fill) -> io::Result<()>;
 
+    /// How many names it has: a backup may have linked it.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn links(&self) -> io::Result<u64>;
+
     /// Maps the file read-only. Nothing of the map is readable until the log has
     /// published it.
     ///

@@ -29,7 +29,6 @@ use super::merge::{Sink, Source, merge};
 use super::read::last_event;
 use super::run::{FIRST_FRAME, Row, RunHeader, TableMaker, run_path};
 use super::run_file::Run;
-use super::segment::Segment;
 use super::write::FIRST_SEQ;
 use super::{Log, Shared};
 use crate::disk::{Access, Disk, File, PAGE, read_full, write_full};
@@ -371,25 +370,42 @@ impl Shared {
         }
         let run = Run::existing(&self.disk, dir, header);
         self.chain.write().replace(run);
+        let (replaced, bytes_before) = (pieces.len(), pieces.iter().map(bytes_of).sum());
         let mut unremoved = 0;
-        for piece in pieces.iter().filter(|piece| !same(piece)) {
-            let removed = match piece {
-                Piece::Run(run) => disk.remove(&run.path),
-                Piece::Segment(segment) => retire(disk, segment),
-            };
-            unremoved += usize::from(removed.is_err());
+        for piece in pieces.into_iter().filter(|piece| !same(piece)) {
+            unremoved += usize::from(self.let_go(piece).is_err());
         }
         // Names that come back are leftovers, and go at the next open.
         disk.sync_dir(dir).unwrap_or_default();
         Ok(Compacted {
             range,
-            pieces: pieces.len(),
+            pieces: replaced,
             carried: u64::from(header.carried),
             dropped: header.dropped.saturating_sub(dropped_before),
-            bytes_before: pieces.iter().map(bytes_of).sum(),
+            bytes_before,
             bytes_after: header.bytes,
             unremoved,
         })
+    }
+
+    /// Lets go of the files of a piece for which a run stands in. Readers that hold it keep it;
+    /// a segment that nobody holds becomes another one.
+    fn let_go(&self, piece: Piece) -> Result<(), DiskError> {
+        let (disk, segment) = match piece {
+            Piece::Run(run) => {
+                let removed = self.disk.remove(&run.path);
+                return removed.map_err(DiskError::at("removing", &run.path));
+            }
+            Piece::Segment(segment) => (&self.disk, segment),
+        };
+        let index = segment.path.with_extension("idx");
+        self.preparer.recycle(segment)?;
+        match disk.remove(&index) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(DiskError::at("removing", &index)(error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Writes the run and syncs it.
@@ -565,13 +581,4 @@ fn read_back(disk: &dyn Disk, path: &Path, header: &RunHeader) -> Result<(), Rea
         return Err(bad(header.table, "its table was written and is not there").into());
     }
     Ok(())
-}
-
-/// Lets go of the files of a segment for which a run stands in. Readers that hold it keep it.
-fn retire(disk: &dyn Disk, segment: &Segment) -> std::io::Result<()> {
-    disk.remove(&segment.path)?;
-    match disk.remove(&segment.path.with_extension("idx")) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }

@@ -201,6 +201,8 @@ pub struct LogStats {
     pub lag_waits: u64,
     /// Appends that waited for a segment to be prepared.
     pub segment_waits: u64,
+    /// Segments made of files that had been others'.
+    pub segments_recycled: u64,
     /// Segments sealed.
     pub seals: u64,
     /// Segments that hold frames.
@@ -525,6 +527,7 @@ impl Log {
             ring_full: counts.ring_full,
             lag_waits: counts.lag_waits,
             segment_waits: of(&shared.preparer.waits),
+            segments_recycled: of(&shared.preparer.recycled),
             seals: counts.seals,
             segments: shared.chain.read().segments().len() as u64,
             mark_failures: of(&shared.counts.mark_failures),

@@ -14,7 +14,7 @@ use super::chain::Chain;
 use super::checkpoint::{Checkpoint, Totals};
 use super::commit::{CommitQueue, Work};
 use super::frame::{Batch, FrameKind, Salt};
-use super::mark;
+use super::mark::{self, Mark};
 use super::prepare::{self, Preparer};
 use super::recent::Recent;
 use super::recover::{Decision, Evidence, RecoveryReport};
@@ -94,7 +94,10 @@ impl Opening {
         let mark = match &options.mark {
             Some(path) => {
                 let slots = Slots::open(&*disk, path, mark::MAGIC, &survey.mark)?;
-                sync_parent(&*disk, path)?;
+                // A valid slot is of a life that got past this line.
+                if Mark::highest(&survey.mark, id).is_none() {
+                    sync_parent(&*disk, path)?;
+                }
                 Some(slots)
             }
             None => None,

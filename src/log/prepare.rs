@@ -3,6 +3,9 @@
 //! The keeper thread keeps [`AHEAD`] segments ready. Where there is no keeper, or it is slow,
 //! the appender makes the segment itself or waits. Only `ENOSPC` is "disk full", and it is
 //! answered before a position is taken; the next append tries again.
+//!
+//! A file that a segment no longer needs is made a segment again, where that is safe: it has its
+//! blocks, so it need not be filled, and often its pages are in memory still.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -11,13 +14,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::segment::{Previous, Segment, SegmentHeader};
+use super::segment::{Previous, Retired, Segment, SegmentHeader};
 use crate::disk::{Disk, Fill, PAGE_U64};
 use crate::error::{AppendError, DiskError};
 use crate::types::Life;
 
 /// How many segments are kept ready.
 const AHEAD: usize = 2;
+/// How many files are kept for segments to come.
+const RETIRED: usize = 2;
 
 /// Makes segments, one after another, each naming the one before.
 #[derive(Debug)]
@@ -28,17 +33,22 @@ pub(super) struct Preparer {
     life: Life,
     bytes_max: u64,
     state: Mutex<State>,
+    /// Files without a segment, all of the largest size. Locked by itself or inside `state`.
+    retired: Mutex<Vec<Retired>>,
     /// There is a segment more, or an error.
     ready: Condvar,
     /// Has anybody committed to the disk lately? Then segments are filled, else only reserved.
     filled: AtomicBool,
     /// Appends that had to wait.
     pub waits: AtomicU64,
+    /// Segments made of files that had been others'.
+    pub recycled: AtomicU64,
 }
 
 #[derive(Debug)]
 struct State {
     ready: VecDeque<Arc<Segment>>,
+
     /// The header of the next one to be made, but for its size.
     base: u64,
     bytes: u64,
@@ -83,9 +93,11 @@ impl Preparer {
                 failed: None,
                 kept: false,
             }),
+            retired: Mutex::new(Vec::new()),
             ready: Condvar::new(),
             filled: AtomicBool::new(false),
             waits: AtomicU64::new(0),
+            recycled: AtomicU64::new(0),
         }
     }
 
@@ -165,6 +177,13 @@ impl Preparer {
     }
 
     fn make_with(&self, header: SegmentHeader) -> Result<Arc<Segment>, DiskError> {
+        let fits = |retired: &mut Retired| retired.bytes == header.bytes;
+        let retired = self.retired.lock().pop_if(fits);
+        if let Some(retired) = retired {
+            let made = Segment::prepare_again(&self.disk, &self.dir, header, retired)?;
+            self.recycled.fetch_add(1, Ordering::Relaxed);
+            return Ok(made);
+        }
         let fill = if self.filled.load(Ordering::Relaxed) { Fill::Zero } else { Fill::Reserve };
         Segment::prepare(&self.disk, &self.dir, header, fill)
     }
@@ -196,14 +215,40 @@ impl Preparer {
         }
     }
 
+    /// Takes over the file of a segment that has left the chain and that nothing on the disk
+    /// needs any more: it becomes a segment to come, or goes. Either way its name is gone when
+    /// this returns `Ok`; what is left after an error the next open removes, or finds whole.
+    ///
+    /// Its index file is the caller's.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub(super) fn recycle(&self, segment: Arc<Segment>) -> Result<(), DiskError> {
+        let wanted = segment.header.bytes == self.bytes_max && self.retired.lock().len() < RETIRED;
+        if !wanted {
+            let path = &segment.path;
+            return self.disk.remove(path).map_err(DiskError::at("removing", path));
+        }
+        if let Some(retired) = segment.retire(&self.dir)? {
+            self.retired.lock().push(retired);
+        }
+        Ok(())
+    }
+
     /// Removes what was prepared and never used, at close.
     pub(super) fn discard(&self) {
-        for segment in self.state.lock().ready.drain(..) {
+        let ready = std::mem::take(&mut self.state.lock().ready);
+        let retired = std::mem::take(&mut *self.retired.lock());
+        let paths = ready.iter().map(|segment| &segment.path);
+        for path in paths.chain(retired.iter().map(|retired| &retired.path)) {
             // What stays is found and removed by the next open.
-            self.disk.remove(&segment.path).unwrap_or_default();
+            self.disk.remove(path).unwrap_or_default();
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 /// Segments double until they are `max` large.
 fn next_size(bytes: u64, max: u64) -> u64 {

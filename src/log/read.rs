@@ -545,8 +545,8 @@ impl Log {
             return Ok(());
         }
         let before = frames.offset.saturating_sub(HEADER as u64);
-        let seal = Frame::read(at(before), before, salt).ok().map(|frame| *frame.header());
-        frames.current = seal.filter(|header| header.kind == FrameKind::Seal);
+        frames.sealed = Frame::read(at(before), before, salt)
+            .is_ok_and(|frame| frame.header().kind == FrameKind::Seal);
         Ok(())
     }
 

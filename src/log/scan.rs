@@ -297,10 +297,15 @@ pub(super) fn traces(
                 _ => break,
             }
         }
-        let page_end = (offset / PAGE_U64 + 1) * PAGE_U64;
-        let page_end = page_end.min(range.end);
+        // As much as can be looked at in one go where there is nothing, else a page.
+        let step = if blank { WINDOW as u64 } else { PAGE_U64 };
+        let page_end = ((offset / step + 1) * step).min(range.end);
         let page = source.bytes(link, offset, to_usize(page_end - offset))?;
+        let was_blank = blank;
         blank = is_blank(page);
+        if was_blank && !blank {
+            continue;
+        }
         let candidates =
             if blank { Vec::new() } else { candidates(page, link.header.base, offset) };
         for candidate in candidates {
@@ -333,7 +338,11 @@ fn candidates(page: &[u8], base: u64, offset: u64) -> Vec<u64> {
 
 /// Nothing but zeros?
 fn is_blank(page: &[u8]) -> bool {
-    let (chunks, rest) = page.as_chunks::<16>();
-    rest.iter().all(|byte| *byte == 0)
-        && chunks.iter().all(|chunk| u128::from_le_bytes(*chunk) == 0)
+    let (blocks, rest) = page.as_chunks::<256>();
+    // Whole blocks without a way out in between: the processor does many bytes at a time.
+    let is_zero = |block: &[u8; 256]| {
+        let words = block.as_chunks::<16>().0.iter();
+        words.fold(0, |all, word| all | u128::from_le_bytes(*word)) == 0
+    };
+    blocks.iter().all(is_zero) && rest.iter().all(|byte| *byte == 0)
 }

@@ -206,6 +206,14 @@ pub(crate) struct Segment {
     pub indexed: AtomicBool,
 }
 
+/// A file that was a segment's and is to be another's.
+#[derive(Debug)]
+pub(crate) struct Retired {
+    pub path: PathBuf,
+    file: Arc<dyn File>,
+    pub bytes: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub file: Arc<dyn File>,
@@ -244,15 +252,47 @@ impl Segment {
         fill: Fill,
     ) -> Result<Arc<Self>, DiskError> {
         let temporary = file_path(dir, header.base, "tmp");
-        let path = file_path(dir, header.base, "seg");
         let made = Self::make(&**disk, &temporary, &header, fill);
         if made.is_err() {
             // What is left of it takes room that somebody may be waiting for. If it cannot be
             // removed either, the next open does.
             disk.remove(&temporary).unwrap_or_default();
         }
-        let file = made?;
-        disk.rename(&temporary, &path).map_err(DiskError::at("renaming", &temporary))?;
+        Self::named(disk, dir, header, (&temporary, made?))
+    }
+
+    /// Makes a segment of the file of another, that nobody knows any more. What it holds behind
+    /// the header page stays there: no frame of it validates in the new place.
+    pub(super) fn prepare_again(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        header: SegmentHeader,
+        retired: Retired,
+    ) -> Result<Arc<Self>, DiskError> {
+        let Retired { path, file, .. } = retired;
+        let head = || {
+            // It has its room; where the file system can take that back, it says so now.
+            file.allocate(header.bytes, Fill::Reserve)
+                .map_err(DiskError::at("allocating", &path))?;
+            write_full(&*file, &header.encode(), 0).map_err(DiskError::at("writing", &path))?;
+            file.sync_data().map_err(DiskError::at("syncing", &path))
+        };
+        if let Err(error) = head() {
+            disk.remove(&path).unwrap_or_default();
+            return Err(error);
+        }
+        Self::named(disk, dir, header, (&path, file))
+    }
+
+    /// Gives a file with a durable header its name.
+    fn named(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        header: SegmentHeader,
+        (temporary, file): (&Path, Arc<dyn File>),
+    ) -> Result<Arc<Self>, DiskError> {
+        let path = file_path(dir, header.base, "seg");
+        disk.rename(temporary, &path).map_err(DiskError::at("renaming", temporary))?;
         // The directory is synced before the first frame: else a crash could keep a frame's
         // acknowledgement but lose the file's name.
         if holds(Rule::NameFirst) {
@@ -262,6 +302,49 @@ impl Segment {
             file.map_segment(to_usize(header.bytes)).map_err(DiskError::at("mapping", &path))?;
         let open = OnceLock::from(Opened { file, map });
         Ok(Arc::new(Self { open, own: true, ..Self::new(disk, dir, header, None) }))
+    }
+
+    /// Takes a segment's file away from it, for [`prepare_again`](Self::prepare_again). `None`
+    /// where somebody still reads it or has linked it. Then, or where the file system fails, the
+    /// file is removed, or was called `.tmp` and the next open removes it.
+    ///
+    /// The caller has taken the segment out of the chain.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub(super) fn retire(self: Arc<Self>, dir: &Path) -> Result<Option<Retired>, DiskError> {
+        let (disk, from) = (Arc::clone(&self.disk), self.path.clone());
+        let SegmentHeader { base, bytes, .. } = self.header;
+        // Frames are borrowed from the map, and whoever does has the segment: the last one who
+        // has it ends the map here. From now on nobody can see the bytes change.
+        let unread = Arc::into_inner(self).map(drop).is_some();
+        if !unread {
+            disk.remove(&from).map_err(DiskError::at("removing", &from))?;
+            return Ok(None);
+        }
+        let path = file_path(dir, base, "tmp");
+        disk.rename(&from, &path).map_err(DiskError::at("renaming", &from))?;
+        let take = || {
+            // Durable before anything in it changes: else a crash could bring the old name back
+            // for a file that is another segment's.
+            disk.sync_dir(dir).map_err(DiskError::at("syncing", dir))?;
+            let file = disk.open(&path, Access::Write).map_err(DiskError::at("opening", &path))?;
+            // After it was renamed, because nobody links a file of that name.
+            let links = file.links().map_err(DiskError::at("reading", &path))?;
+            let same = file.len().map_err(DiskError::at("reading", &path))? == bytes;
+            Ok((file, links == 1 && same))
+        };
+        match take() {
+            Ok((file, true)) => Ok(Some(Retired { path, file, bytes })),
+            Ok((_, false)) => {
+                disk.remove(&path).map_err(DiskError::at("removing", &path))?;
+                Ok(None)
+            }
+            Err(error) => {
+                disk.remove(&path).unwrap_or_default();
+                Err(error)
+            }
+        }
     }
 
     fn make(

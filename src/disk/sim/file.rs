@@ -96,6 +96,10 @@ impl File for SimFile {
         })
     }
 
+    fn links(&self) -> io::Result<u64> {
+        self.disk.run(&self.ask(Op::Len, 0..0), |state| Ok(state.links(self.file)))
+    }
+
     fn map_segment(&self, bytes: usize) -> io::Result<SegmentMap> {
         let ask = self.ask(Op::MapSegment, range(0, bytes));
         self.disk.run(&ask, |state| state.file(self.file)?.map_segment(bytes))

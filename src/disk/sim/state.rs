@@ -254,6 +254,12 @@ impl State {
         Ok(&mut self.inode(file)?.content)
     }
 
+    /// How many names a file has.
+    pub(super) fn links(&self, file: FileId) -> u64 {
+        let names = self.dirs.values().flat_map(Dir::names);
+        names.filter(|(_, node)| *node == Node::File(file)).count() as u64
+    }
+
     /// The name that a file has, or had last.
     pub(super) fn path(&self, file: FileId) -> Option<&str> {
         self.files.get(&file).map(|inode| &*inode.path)
