@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::ops::Range;
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -73,6 +73,27 @@ impl Disk for RealDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn owner(&self, path: &Path) -> io::Result<Option<String>> {
+        let data = fs::metadata(path)?;
+        let (major, minor) = (rustix::fs::major(data.dev()), rustix::fs::minor(data.dev()));
+        // To try the lock would be to take it for a moment, and somebody's open would be refused.
+        let locks = fs::read_to_string("/proc/locks")?;
+        let inode = format!("{major:02x}:{minor:02x}:{}", data.ino());
+        let holds = |line: &&str| {
+            let mut words = line.split_whitespace();
+            words.clone().nth(1) == Some("FLOCK") && words.any(|word| word == inode)
+        };
+        if locks.lines().find(holds).is_none() {
+            return Ok(None);
+        }
+        // By its own word: the number in the list is of another name space now and then.
+        Ok(Some(fs::read_to_string(path)?.trim().to_owned()))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -158,6 +179,11 @@ impl File for RealFile {
             // Not every file system can tell.
             Err(_) => Some(from),
         }
+    }
+
+    fn forget(&self, range: Range<u64>) {
+        let bytes = std::num::NonZeroU64::new(range.end.saturating_sub(range.start));
+        best_effort(rustix::fs::fadvise(&self.0, range.start, bytes, Advice::DontNeed));
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {

@@ -25,7 +25,7 @@ pub struct Mark {
 }
 
 impl Mark {
-    pub(super) fn fields(&self, log: u64) -> Fields {
+    pub(crate) fn fields(&self, log: u64) -> Fields {
         [log, self.durable, self.boundary, self.life.number, self.life.bits, 0, 0, 0]
     }
 

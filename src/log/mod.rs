@@ -28,10 +28,14 @@ mod bell;
 mod chain;
 mod checkpoint;
 mod commit;
+mod copy;
+pub mod finding;
 pub mod frame;
 mod index;
 mod links;
+mod look;
 pub mod mark;
+pub(crate) mod mend;
 pub mod name;
 mod open;
 mod prepare;
@@ -40,12 +44,15 @@ mod recent;
 pub mod recover;
 mod scan;
 pub mod segment;
+mod sift;
 pub mod slots;
 mod survey;
 mod sync;
 mod tail;
 #[cfg(test)]
 mod tests;
+pub(crate) mod verify;
+mod view;
 mod write;
 
 use bell::Bell;
@@ -59,10 +66,14 @@ use tail::Tails;
 use write::Appender;
 
 pub use checkpoint::Totals;
+pub(crate) use checkpoint::checkpoint_is_valid;
+pub(crate) use copy::{Copied, CopyRequest};
 pub use open::Opening;
 pub use read::{Frames, Limit, StreamEnd};
-pub use recover::{RecoveryReport, Start};
+pub use recover::{Ending, RecoveryReport, Start};
 pub use tail::Tail;
+pub use verify::LogVerification;
+pub use view::{Cursor, LogView, Seen, SegmentInfo};
 pub use write::Appended;
 
 /// How a log is kept.

@@ -66,6 +66,13 @@ impl Opening {
         &self.survey.report
     }
 
+    /// The next life begins in a new segment, although it could go on in the last.
+    pub(crate) fn leave_segment(&mut self) {
+        if self.survey.decision == Decision::GoOn {
+            self.survey.decision = Decision::StartAnew;
+        }
+    }
+
     /// Begins `life`, which must be durable as the newest already.
     ///
     /// # Errors

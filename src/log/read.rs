@@ -173,7 +173,7 @@ fn touch(bytes: &[u8], places: &[u32]) {
     std::hint::black_box(sum);
 }
 
-fn events_in(frame: &Frame<'_>) -> u64 {
+pub(super) fn events_in(frame: &Frame<'_>) -> u64 {
     match frame.header().kind {
         FrameKind::Single => 1,
         FrameKind::Records => frame

@@ -1,5 +1,6 @@
 //! Walking over frames that nobody vouches for: the segments' files at open, and the ring's.
 
+use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use super::frame::{Frame, FrameKind, HEADER, Header};
 use super::links::Link;
 use super::read::read_frame;
 use super::segment::FIRST_FRAME;
-use crate::disk::{File, PAGE_U64, read_full};
+use crate::disk::{File, PAGE, PAGE_U64, read_full};
 use crate::error::{DiskError, Reject};
 use crate::types::{HybridTime, Life, to_usize};
 
@@ -31,6 +32,12 @@ pub(super) struct SegmentSource {
     open: Option<(u64, Arc<dyn File>)>,
     window: Vec<u8>,
     start: u64,
+    /// Where the disk refused to read, for who goes on all the same with zeros in its place.
+    pub unreadable: Option<Vec<(u64, DiskError)>>,
+    /// Frames that belong into segments and are not there yet: base, offset, bytes.
+    pub overlay: Vec<(u64, u64, Vec<u8>)>,
+    /// What was read need not stay in the cache.
+    pub forgets: bool,
 }
 
 impl SegmentSource {
@@ -48,6 +55,54 @@ impl SegmentSource {
     }
 }
 
+impl SegmentSource {
+    /// One that goes on where the disk refuses to read.
+    pub(super) fn patient() -> Self {
+        Self { unreadable: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// The same, with frames laid over that are in the ring alone.
+    pub(super) fn patient_over(overlay: Vec<(u64, u64, Vec<u8>)>) -> Self {
+        Self { overlay, ..Self::patient() }
+    }
+
+    /// What was read may be old: the next read asks the file again.
+    pub(super) fn refresh(&mut self) {
+        self.window.clear();
+    }
+}
+
+/// Puts `bytes`, which stand at `from`, over what `window` has at `start` and behind.
+fn lay_over(window: &mut [u8], start: u64, bytes: &[u8], from: u64) {
+    let common = from.max(start)..(from + bytes.len() as u64).min(start + window.len() as u64);
+    if common.is_empty() {
+        return;
+    }
+    let target = window.get_mut(to_usize(common.start - start)..to_usize(common.end - start));
+    let source = bytes.get(to_usize(common.start - from)..to_usize(common.end - from));
+    if let (Some(target), Some(source)) = (target, source) {
+        target.copy_from_slice(source);
+    }
+}
+
+/// Fills `window` page by page; those that cannot be read are zeros, and noted.
+fn read_pages(
+    file: &dyn File,
+    link: &Link,
+    window: &mut [u8],
+    start: u64,
+    unreadable: &mut Vec<(u64, DiskError)>,
+) {
+    let mut at = start;
+    for page in window.chunks_mut(PAGE) {
+        if let Err(error) = read_full(file, page, at) {
+            page.fill(0);
+            unreadable.push((at, DiskError::at("reading", &link.path)(error)));
+        }
+        at += page.len() as u64;
+    }
+}
+
 impl Source for SegmentSource {
     fn bytes(&mut self, link: &Link, offset: u64, want: usize) -> Result<&[u8], DiskError> {
         let file = self.file(link)?;
@@ -57,10 +112,25 @@ impl Source for SegmentSource {
             let left = link.header.bytes.saturating_sub(offset);
             let read = (want.max(WINDOW) as u64).min(left);
             self.window.resize(to_usize(read), 0);
-            let read = read_full(&*file, &mut self.window, offset)
-                .map_err(DiskError::at("reading", &link.path))?;
-            self.window.truncate(read);
             self.start = offset;
+            match (read_full(&*file, &mut self.window, offset), &mut self.unreadable) {
+                (Ok(read), _) => self.window.truncate(read),
+                (Err(error), None) => {
+                    self.window.clear();
+                    return Err(DiskError::at("reading", &link.path)(error));
+                }
+                (Err(_), Some(unreadable)) => {
+                    read_pages(&*file, link, &mut self.window, offset, unreadable);
+                }
+            }
+            for (base, from, bytes) in &self.overlay {
+                if *base == link.header.base {
+                    lay_over(&mut self.window, offset, bytes, *from);
+                }
+            }
+            if self.forgets {
+                file.forget(offset..offset + self.window.len() as u64);
+            }
         }
         let from = to_usize(offset - self.start);
         let to = (from + want).min(self.window.len());
@@ -220,7 +290,7 @@ pub(super) fn holds_frames(link: &Link, log: u64) -> Result<bool, DiskError> {
 }
 
 /// The bytes of the frame that its header at `offset` speaks of, as far as there are any.
-fn whole_frame<'a>(
+pub(super) fn whole_frame<'a>(
     source: &'a mut dyn Source,
     link: &Link,
     offset: u64,
@@ -241,11 +311,27 @@ fn whole_frame<'a>(
 pub(super) fn highest_mark(
     source: &mut dyn Source,
     link: &Link,
-    (log, lives): (u64, &[Life]),
-    range: std::ops::Range<u64>,
+    known: (u64, &[Life]),
+    range: Range<u64>,
 ) -> Result<u64, DiskError> {
-    const STEP: u64 = 16;
     let mut highest = 0;
+    seek(source, link, known, range, &mut |frame, _| {
+        highest = highest.max(frame.durable());
+        ControlFlow::Continue(())
+    })?;
+    Ok(highest)
+}
+
+/// Shows `see` every valid frame of `lives`, or of a life that it opens itself, that stands
+/// anywhere in `range` of a segment, until `Break`.
+pub(super) fn seek(
+    source: &mut dyn Source,
+    link: &Link,
+    (log, lives): (u64, &[Life]),
+    range: Range<u64>,
+    see: &mut dyn FnMut(&Frame<'_>, Life) -> ControlFlow<()>,
+) -> Result<(), DiskError> {
+    const STEP: u64 = 16;
     let mut offset = range.start.next_multiple_of(STEP);
     let mut blank = true;
     let mut ask_at = offset;
@@ -266,17 +352,19 @@ pub(super) fn highest_mark(
         for candidate in candidates {
             let bytes = whole_frame(source, link, candidate)?;
             let salt = |life| super::frame::Salt { log, life, base: link.header.base };
-            let known =
-                lives.iter().find_map(|life| Frame::read(bytes, candidate, salt(*life)).ok());
-            let frame = known.or_else(|| {
-                let life = Frame::read_life(bytes, candidate, log, link.header.base);
-                life.ok().map(|(frame, _)| frame)
+            let known = lives.iter().find_map(|life| {
+                Frame::read(bytes, candidate, salt(*life)).ok().map(|frame| (frame, *life))
             });
-            highest = highest.max(frame.map_or(0, |frame| frame.durable()));
+            let read = || Frame::read_life(bytes, candidate, log, link.header.base).ok();
+            if let Some((frame, life)) = known.or_else(read)
+                && see(&frame, life).is_break()
+            {
+                return Ok(());
+            }
         }
         offset = page_end;
     }
-    Ok(highest)
+    Ok(())
 }
 
 /// Offsets in `page` (which stands at `offset`) where a frame may begin: where the stored

@@ -58,7 +58,6 @@ pub(super) fn survey(
     log: u64,
     evidence: u64,
 ) -> Result<Survey, OpenError> {
-    let began = options.clock.monotonic();
     let checkpoints = match &options.checkpoints {
         Some(dir) => Checkpoint::read_all(&**disk, dir, log),
         None => Vec::new(),
@@ -69,7 +68,6 @@ pub(super) fn survey(
         Some(path) => slots::read(&**disk, path, mark::MAGIC)?,
         None => slots::Found::default(),
     };
-    let mark = Mark::highest(&mark_found, log);
     let Found { files, bad, leftovers, above } = found;
     let linked = match bad {
         Some(damage) => Err(damage),
@@ -82,9 +80,37 @@ pub(super) fn survey(
         }
         Err(damage) => return Err(damage.into()),
     };
-    let known = mark.map_or(0, |mark| mark.durable).max(evidence);
     let mut spares = leftovers;
     spares.extend(dead);
+    judge(disk, options, log, Gathered { chain, spares, above, checkpoints, mark_found, evidence })
+}
+
+/// What [`judge`] goes by.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub chain: Vec<Link>,
+    pub spares: Vec<PathBuf>,
+    pub above: u64,
+    pub checkpoints: Vec<Checkpoint>,
+    pub mark_found: slots::Found,
+    /// A position that is known from elsewhere to have been durable.
+    pub evidence: u64,
+}
+
+/// How a chain ends, what that means, and where. Reads; changes nothing.
+///
+/// # Errors
+/// Damage, but of a log that is rebuildable; the file system's.
+pub(super) fn judge(
+    disk: &Arc<dyn Disk>,
+    options: &LogOptions,
+    log: u64,
+    gathered: Gathered,
+) -> Result<Survey, OpenError> {
+    let began = options.clock.monotonic();
+    let Gathered { chain, mut spares, above, checkpoints, mark_found, evidence } = gathered;
+    let mark = Mark::highest(&mark_found, log);
+    let known = mark.map_or(0, |mark| mark.durable).max(evidence);
 
     let mut source = SegmentSource::default();
     let from = starting_place(&chain, log, mark)?;
@@ -106,12 +132,15 @@ pub(super) fn survey(
     let facts = Facts { ending, end, durable };
     let mut decision = decide(&facts);
     let mut damage = None;
+    let mut above = above;
     if decision == Decision::Damage {
         let found = describe(&chain, options, place, &walked, &facts);
         if !options.rebuildable {
             return Err(found.into());
         }
         damage = Some(found);
+        // Positions up to here were given out, whatever files are left.
+        above = above.max(durable.next_multiple_of(PAGE_U64));
         decision = if chain.is_empty() { Decision::Fresh } else { Decision::StartAnew };
     }
     let counted = counted(&checkpoints, &chain, place, end);
@@ -367,6 +396,15 @@ fn describe(
 }
 
 impl Survey {
+    /// What the ring has and the segments have not: base, offset and bytes of each run.
+    pub(super) fn in_ring(&self) -> Vec<(u64, u64, Vec<u8>)> {
+        let base = |run: &Rescue| Some(self.chain.get(run.number)?.header.base);
+        self.rescue
+            .iter()
+            .filter_map(|run| Some((base(run)?, run.offset, run.bytes.clone())))
+            .collect()
+    }
+
     /// Puts what was found beyond doubt: the ring's frames go into their segments, every page
     /// touching what is not known to be durable is written again (a failed sync may have marked
     /// a lost page clean), and all of it is synced.

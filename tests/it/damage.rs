@@ -131,7 +131,7 @@ fn read(track: &Track, file: &Path, what: &str) -> bool {
 }
 
 /// Every damage to every file of `disk`, one at a time.
-fn every_damage(
+pub(crate) fn every_damage(
     disk: &SimDisk,
     stale: &[(PathBuf, Vec<u8>)],
     try_it: &mut dyn FnMut(&SimDisk, &Path, &str),

@@ -3,11 +3,16 @@
 //! `ANNALS_SEED` replays one seed, as a failure prints it; `ANNALS_STATES` multiplies how many
 //! states are looked at (default 1).
 mod ablations;
+mod backup;
 mod crash;
 mod damage;
 mod disk_full;
 mod exhaustive;
 mod faults;
+mod noted;
+mod repair;
 mod store;
 mod support;
 mod threads;
+mod verify;
+mod view;

@@ -24,7 +24,7 @@
 //! ring over one, writes into it past the ring, other sizes for a mapped file (`InvalidInput`).
 //!
 //! What is not modelled: time (no call blocks), a map that cannot be read (`SIGBUS`), permissions,
-//! links, removal or renaming of directories, the bytes that a name or a directory takes, a sector
+//! links, removal of directories, a rename of a directory that is seen and not durable, the bytes that a name or a directory takes, a sector
 //! torn within itself, order between files (there is none: any combination can come out of a power
 //! cut), and write-back of ring pages at moments other than those at which the ring is drained.
 //!
@@ -310,6 +310,10 @@ impl Disk for SimDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let call = Call { to: Some(to.to_owned()), ..Call::new(Op::Rename, from.to_owned()) };
         self.run(call, |state| state.rename(from, to))
+    }
+
+    fn owner(&self, path: &Path) -> io::Result<Option<String>> {
+        self.run(Call::new(Op::Open, path.to_owned()), |state| state.owner(path))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

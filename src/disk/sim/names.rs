@@ -40,6 +40,10 @@ impl Change {
             Self::Add { name, node } => {
                 names.insert(name.clone(), *node);
             }
+            Self::Move { from, to, node: Node::Dir } => {
+                names.remove(from);
+                names.insert(to.clone(), Node::Dir);
+            }
             Self::Move { to, node, .. } => {
                 // By node rather than by name: after a failed sync the durable name may be an
                 // older one, and a file never has two.

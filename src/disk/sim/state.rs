@@ -114,6 +114,7 @@ impl State {
         let replaced = names.get(&to);
         match (names.get(&from), replaced) {
             (None, _) => Err(io::ErrorKind::NotFound.into()),
+            (Some(Node::Dir), None) => self.rename_dir(&dir, from, &to),
             (Some(Node::Dir), _) | (_, Some(Node::Dir)) => Err(io::ErrorKind::IsADirectory.into()),
             (Some(Node::File(file)), _) => {
                 if from != to {
@@ -123,6 +124,36 @@ impl State {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// At once and for good, with all changes of names beside it.
+    fn rename_dir(&mut self, parent: &Path, from: String, to: &str) -> io::Result<()> {
+        let (old, new) = (parent.join(&from), parent.join(to));
+        let names = self.dir(parent)?;
+        names.change(Change::Move { from, to: to.to_owned(), node: Node::Dir });
+        names.sync();
+        let moved = |path: &Path| path.strip_prefix(&old).ok().map(|rest| new.join(rest));
+        self.dirs = std::mem::take(&mut self.dirs)
+            .into_iter()
+            .map(|(path, dir)| (moved(&path).unwrap_or(path), dir))
+            .collect();
+        for inode in self.files.values_mut() {
+            if let Some(path) = moved(&inode.path) {
+                inode.path = path;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn owner(&mut self, path: &Path) -> io::Result<Option<String>> {
+        let (dir, name) = split(path)?;
+        match self.dir(&dir)?.get(&name) {
+            Some(Node::File(file)) if self.locked.contains(&file) => {
+                Ok(Some(String::from_utf8_lossy(&self.file(file)?.live()).trim().to_owned()))
+            }
+            Some(_) => Ok(None),
+            None => Err(io::ErrorKind::NotFound.into()),
         }
     }
 
