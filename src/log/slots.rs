@@ -64,8 +64,13 @@ pub fn read(disk: &dyn Disk, path: &Path, magic: [u8; 8]) -> Result<Found, DiskE
         match decode(&slot, magic) {
             Some(decoded) if read == SLOT => slots.push(decoded),
             None if read == SLOT && slot.iter().all(|byte| *byte == 0) => {}
+            // Not even zeros have got there: a power cut at the file's beginning.
+            None if read == 0 && at == 0 => {}
             Some(_) | None => bad.push(at),
         }
+    }
+    if slots.is_empty() && bad == [PAGE_U64] {
+        bad.clear();
     }
     slots.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
     Ok(Found {

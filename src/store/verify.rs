@@ -174,13 +174,13 @@ impl View {
                     ((begun && !found.exists) || bad.is_some()).then_some(What::Mark)
                 };
                 if let Some(what) = what {
-                    let finding = Finding::file(&mark, Severity::Redundant, what);
+                    let finding = Finding::file(&mark, Severity::Derived, what);
                     findings.push(Finding { offset: bad.copied().unwrap_or(0), ..finding });
                 }
             }
             Err(error) => {
                 let what = What::Unreadable(error.source.to_string());
-                findings.push(Finding::file(&mark, Severity::Redundant, what));
+                findings.push(Finding::file(&mark, Severity::Derived, what));
             }
         }
         self.verify_ring(begun, findings);
@@ -201,6 +201,7 @@ impl View {
             Ok(_) => return,
             Err(error) => What::Unreadable(error),
         };
-        findings.push(Finding::file(path, Severity::Redundant, what));
+        // It is never synced, so a power cut may leave one of no bytes.
+        findings.push(Finding::file(path, Severity::Derived, what));
     }
 }

@@ -129,7 +129,8 @@ impl View {
         let identity = identity_file.identity;
         let bad = identity_file.bad_slots();
         if let (Some(_), Some(offset)) = (identity, bad.first()) {
-            let finding = Finding::file(&file, Severity::Redundant, What::Slot);
+            // A kill in the middle of a write leaves the same; the next open writes both.
+            let finding = Finding::file(&file, Severity::Derived, What::Slot);
             findings.push(Finding { offset: *offset, ..finding });
         }
         let id = if let Some(identity) = identity {

@@ -34,7 +34,7 @@ impl Actor for Notes {
         self.0.push(event.note);
     }
     fn options() -> ActorOptions<Self> {
-        ActorOptions::new().snapshots(1, SnapshotPolicy::every(5))
+        ActorOptions::new().snapshots(1, SnapshotPolicy::every(2))
     }
 }
 

@@ -39,7 +39,7 @@ fn a_view_shows_all_of_a_store_and_writes_nothing() {
         assert!(snapshot(&disk) == before);
         let store = options(&disk).open("/store").unwrap();
         assert_eq!(store.totals().unwrap().events, totals.events);
-        assert_eq!(options(&disk).read_only("/store").unwrap().owner(), Some("9"));
+        assert_eq!(options(&disk).read_only("/store").unwrap().owner(), Some("5"));
     }
 }
 
