@@ -86,6 +86,9 @@ pub enum DamageReason {
     /// A segment's or another file's header page does not validate.
     #[error("the file's header is not valid: {0}")]
     Header(&'static str),
+    /// The table of a run, or the index of a segment, does not say what is there.
+    #[error("its table is not valid: {0}")]
+    Table(&'static str),
     /// A file that the chain of segments names is not there.
     #[error("the segment is missing")]
     Missing,
@@ -95,6 +98,12 @@ pub enum DamageReason {
         /// What had been durable.
         durable: u64,
     },
+    /// The process was killed, and the machine has been running since; so what it had written is
+    /// in the ring. The ring's file is not there, or is none.
+    #[error(
+        "the process was killed, and what it wrote last is in this file, which is missing or cut"
+    )]
+    Ring,
     /// The identity of the store cannot be read.
     #[error("neither slot of the identity is valid")]
     Identity,

@@ -123,8 +123,8 @@ pub use log::finding::{Affected, Finding, Severity, What};
 pub use rkyv;
 pub use store::{
     ActorName, Backup, BackupOptions, LastLife, OpenReport, Past, Plan, Progress, RawEvent, Repair,
-    RepairStep, Repaired, ScrubStats, SnapshotInfo, Store, StoreOptions, StoreStats, Verification,
-    View,
+    RepairStep, Repaired, Retain, RetentionStats, ScrubStats, SnapshotInfo, Store, StoreOptions,
+    StoreStats, Verification, View,
 };
 pub use types::{Durability, HybridTime, Lsn, Seq, StreamId};
 

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use annals::log::{Limit, Log};
-use annals::types::Seq;
+use annals::log::{Keep, Limit, Log, Plan};
+use annals::types::{HybridTime, Seq};
 use crc32fast::Hasher;
 use memmap2::Mmap;
 
@@ -14,8 +14,9 @@ use crate::support::table::{Row, Unit};
 use crate::support::{Bench, FRAME_BYTES, Pair};
 use crate::writer::{Writer, fresh, stream_of};
 
-const HEADER: usize = 48;
 const PAGE: usize = 4_096;
+/// Of each stream that is replayed.
+const EVENTS: u64 = 200;
 
 /// The whole log from its beginning, checksums on, against a map of the same files.
 pub(crate) fn scan(bench: &mut Bench) {
@@ -55,14 +56,11 @@ fn scan_once(log: &Log) -> u64 {
     found
 }
 
-/// What every reader must do with a frame: body, then the header's block of 64.
+/// What every reader must do with a frame, whatever its format: sum it.
 fn sum(frame: &[u8]) {
-    let mut body = Hasher::new();
-    body.update(&frame[HEADER..]);
-    let mut header = [0; 64];
-    header[..HEADER].copy_from_slice(&frame[..HEADER]);
-    body.update(&header);
-    std::hint::black_box(body.finalize());
+    let mut sum = Hasher::new();
+    sum.update(frame);
+    std::hint::black_box(sum.finalize());
 }
 
 /// The segments, oldest first.
@@ -86,7 +84,6 @@ fn maps_of(dir: &Path) -> Vec<Mmap> {
 /// One stream at a time, of many that lie interleaved. The limit knows where the frames are, and
 /// sums each where it lies.
 pub(crate) fn replay(bench: &mut Bench) {
-    const EVENTS: u64 = 200;
     if !bench.wants("replay") {
         return;
     }
@@ -100,6 +97,16 @@ pub(crate) fn replay(bench: &mut Bench) {
     let took = began.elapsed().as_nanos() as f64 / events as f64;
     let row = Row::measured("replay: indexing, per event", Unit::Time, (took, None));
     bench.table.add(row);
+    compare_replays(bench, &log, streams, "streams of 200 events");
+    let began = Instant::now();
+    let bytes = compact(&log, log.written());
+    let took = began.elapsed().as_nanos() as f64 / bytes as f64 * 1_000.0;
+    bench.table.add(Row::measured("replay: compacting, per 1,000 bytes", Unit::Time, (took, None)));
+    compare_replays(bench, &log, streams, "the same, compacted");
+}
+
+/// Reads one stream after the other. The limit knows where the frames are.
+fn compare_replays(bench: &mut Bench, log: &Log, streams: usize, what: &'static str) {
     let frames = vec![0x5a_u8; streams * FRAME_BYTES * 200];
     let mut next = 0;
     // No two neighbours in a row: 7,919 is prime.
@@ -107,11 +114,11 @@ pub(crate) fn replay(bench: &mut Bench) {
         next = (next + 7_919) % streams;
         next
     };
-    bench.compare(("replay", "streams of 200 events"), Unit::PerSecond, 1, &mut |times| {
+    bench.compare(("replay", what), Unit::PerSecond, 1, &mut |times| {
         let order: Vec<_> = (0..times).map(|_| step()).collect();
         let began = Instant::now();
         for stream in &order {
-            read_stream(&log, *stream, EVENTS);
+            read_stream(log, *stream, EVENTS);
         }
         let ours = began.elapsed();
         let began = Instant::now();
@@ -120,6 +127,31 @@ pub(crate) fn replay(bench: &mut Bench) {
         }
         Pair { ours, limit: began.elapsed() }
     });
+}
+
+/// Makes runs of everything below `position`, which takes some more to be written behind it;
+/// answers how many bytes were compacted.
+fn compact(log: &Log, position: u64) -> u64 {
+    let plan = Plan {
+        run_bytes_max: 1 << 30,
+        keep: &|_| Ok(Keep::ALL),
+        below: 0,
+        before: HybridTime::default(),
+        renew: false,
+        thorough: true,
+    };
+    let mut filler = Writer::new(1, 1);
+    let mut bytes = 0;
+    loop {
+        while let Some(done) = log.compact(&plan).expect("a compaction") {
+            bytes += done.bytes_before;
+            if done.range.end >= position {
+                return bytes;
+            }
+        }
+        filler.append_many(log, 20_000);
+        log.sync().expect("a commit");
+    }
 }
 
 fn read_stream(log: &Log, stream: usize, events: u64) {

@@ -15,6 +15,8 @@ use crate::support::{FRAME_BYTES, PAYLOAD_BYTES};
 const LOG_ID: u64 = 42;
 /// A frame's header; the payload is behind it.
 const HEADER: usize = FRAME_BYTES - PAYLOAD_BYTES;
+/// Of that, what is known only in the lock.
+const HEAD: usize = 16;
 /// So that neither the disk nor the page cache fills up.
 const LOG_BYTES_MAX: u64 = 1 << 30;
 /// A log that has come to its largest segments, and been through its ring many times.
@@ -156,16 +158,14 @@ impl PlainRing {
     /// What may happen outside of a lock.
     pub(crate) fn body(frame: &[u8; FRAME_BYTES]) -> Hasher {
         let mut body = Hasher::new();
-        body.update(&frame[HEADER..]);
+        body.update(&frame[HEAD..]);
         body
     }
 
-    /// What belongs inside: a checksum of the header's 64-byte block, and the copy.
+    /// What belongs inside: a checksum of the 16 bytes that hold the place, and the copy.
     pub(crate) fn put(&mut self, frame: &mut [u8; FRAME_BYTES], mut body: Hasher) {
-        let mut header = [0; 64];
-        frame[8..16].copy_from_slice(&self.position.to_le_bytes());
-        header[..HEADER].copy_from_slice(&frame[..HEADER]);
-        body.update(&header);
+        frame[8..HEAD].copy_from_slice(&self.position.to_le_bytes());
+        body.update(&frame[..HEAD]);
         frame[..4].copy_from_slice(&body.finalize().to_le_bytes());
         self.ring.copy_in(self.position, frame);
         self.position += FRAME_BYTES as u64;

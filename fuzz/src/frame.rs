@@ -79,21 +79,20 @@ fn walk(frame: &Frame<'_>, bytes: &[u8]) {
 }
 
 /// The same bytes with the length, the position and the checksum that make them a frame.
-fn mend(bytes: &[u8], offset: u64, salt: Salt) -> Option<Vec<u8>> {
+pub(crate) fn mend(bytes: &[u8], offset: u64, salt: Salt) -> Option<Vec<u8>> {
     let length = bytes.len() / 16 * 16;
     if length < HEADER {
         return None;
     }
     let mut frame = bytes[..length].to_vec();
     let sixteenths = u32::try_from(length / 16).ok().filter(|sixteenths| *sixteenths < 1 << 24)?;
-    frame[4..7].copy_from_slice(&sixteenths.to_le_bytes()[..3]);
-    frame[8..12].copy_from_slice(&u32::try_from(offset / 16).ok()?.to_le_bytes());
-    frame[..4].fill(0);
+    frame[16..19].copy_from_slice(&sixteenths.to_le_bytes()[..3]);
+    frame[4..8].copy_from_slice(&((salt.base + offset) / 16).to_le_bytes()[..4]);
+    let word = (salt.log ^ salt.life.bits ^ salt.base).to_le_bytes();
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&frame[HEADER..]);
-    hasher.update(&frame[..HEADER]);
-    hasher.update(&salt.log.to_le_bytes());
-    hasher.update(&(salt.life.bits ^ salt.base).to_le_bytes());
+    hasher.update(&frame[16..]);
+    hasher.update(&std::array::from_fn::<u8, 4, _>(|byte| word[byte] ^ word[byte + 4]));
+    hasher.update(&frame[4..16]);
     frame[..4].copy_from_slice(&hasher.finalize().to_le_bytes());
     Some(frame)
 }

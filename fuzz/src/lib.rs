@@ -3,14 +3,28 @@
 //! `cargo fuzz` calls them with what it makes up; the test below calls them on stable, with the
 //! seeds, what a fuzzer has collected in `corpus/`, and mutations of both.
 
+mod damage;
+pub mod derived;
 pub mod frame;
+pub mod model;
 pub mod recover;
+pub mod snapshot;
+/// The oracle, which the library's own tests use too.
+#[path = "../../tests/it/support.rs"]
+#[allow(dead_code, reason = "the library's tests need more of it")]
+mod support;
 
 /// What a target does with its input: nothing, or it panics.
 pub type Body = fn(&[u8]);
 
 /// Every target: its name, which is also that of its folder of seeds, and its body.
-pub const TARGETS: [(&str, Body); 2] = [("frame", frame::run), ("recover", recover::run)];
+pub const TARGETS: [(&str, Body); 5] = [
+    ("derived", derived::run),
+    ("frame", frame::run),
+    ("model", model::run),
+    ("recover", recover::run),
+    ("snapshot", snapshot::run),
+];
 
 #[cfg(test)]
 mod tests {
@@ -19,8 +33,10 @@ mod tests {
 
     use super::*;
 
-    /// Mutations of each input.
-    const MUTATIONS: u64 = 500;
+    /// Inputs tried for each target, at least.
+    const INPUTS: usize = 4_000;
+    /// The model does many lives in each, and takes long.
+    const INPUTS_OF_MODEL: usize = 150;
 
     /// Random numbers from a counter (splitmix64): the same in each run.
     struct Random(u64);
@@ -67,9 +83,11 @@ mod tests {
             let corpus = inputs(&Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name));
             run(&[]);
             let mut random = Random(1);
-            for input in seeds.iter().chain(&corpus) {
+            corpus.iter().take(200).for_each(|input| run(input));
+            let inputs = if name == "model" { INPUTS_OF_MODEL } else { INPUTS };
+            for input in &seeds {
                 run(input);
-                for _ in 0..MUTATIONS {
+                for _ in 0..inputs / seeds.len() {
                     run(&random.mutate(input));
                 }
             }

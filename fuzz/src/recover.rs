@@ -6,8 +6,7 @@
 //! was written**: no event that was changed, none after a hole. If it opens, it must work on.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use annals::disk::Disk;
@@ -17,12 +16,12 @@ use annals::log::frame::{Batch, RecordKind};
 use annals::log::{Limit, Log, LogOptions, Opening};
 use annals::types::{Life, Seq, StreamId};
 
+use crate::damage::{CHANGE, damage};
+
 const LOG_ID: u64 = 0x5eed;
 /// Events of the base log.
 const EVENTS: u64 = 90;
 const STREAMS: u64 = 3;
-/// Bytes of the input that describe one change.
-const CHANGE: usize = 8;
 const CHANGES_MAX: usize = 16;
 
 /// One input.
@@ -34,7 +33,7 @@ pub fn run(data: &[u8]) {
     let mut rest = data;
     for _ in 0..CHANGES_MAX {
         let Some((change, after)) = rest.split_first_chunk::<CHANGE>() else { break };
-        (disk, rest) = damage(disk, *change, after);
+        (disk, rest) = damage(disk, "/", *change, after);
     }
     let Ok(log) = open(&disk, 3) else { return };
     let Ok(found) = read(&log) else { return };
@@ -123,56 +122,10 @@ fn read(log: &Log) -> Result<u64, ReadError> {
     Ok(found)
 }
 
-/// One change to the disk, and what is left of the input.
-fn damage(disk: SimDisk, change: [u8; CHANGE], rest: &[u8]) -> (SimDisk, &[u8]) {
-    let [what, file, a0, a1, b0, b1, c0, c1] = change;
-    let [at, other, count] = [[a0, a1], [b0, b1], [c0, c1]].map(u16::from_le_bytes);
-    let files: BTreeMap<PathBuf, u64> = disk.list_all().into_iter().collect();
-    let Some((path, bytes)) = files.iter().nth(usize::from(file) % files.len().max(1)) else {
-        return (disk, rest);
-    };
-    let at = u64::from(at) % bytes.max(&1);
-    let range = at..at.saturating_add(u64::from(count));
-    let done = match what % 8 {
-        0 | 1 => disk.flip_bit(path, at, c0 % 8),
-        2 => disk.zero(path, range),
-        3 => disk.truncate(path, at),
-        4 => disk.delete(path),
-        5 => {
-            // A part of the file, at another place in it.
-            let from = u64::from(other) % bytes.max(&1);
-            copy(&disk, path, from, at, u64::from(count))
-        }
-        6 => {
-            let (new, rest) = rest.split_at(rest.len().min(usize::from(count) % 256));
-            write(&disk, path, at, new).expect("a file that was listed");
-            return (disk, rest);
-        }
-        _ => return (disk.power_cut(u64::from(other)), rest),
-    };
-    done.expect("a file that was listed");
-    (disk, rest)
-}
-
-fn copy(disk: &SimDisk, path: &Path, from: u64, to: u64, count: u64) -> std::io::Result<()> {
-    let bytes = disk.copy_bytes(path)?;
-    let from = usize::try_from(from).expect("64 bits");
-    let end = from.saturating_add(usize::try_from(count).expect("64 bits")).min(bytes.len());
-    write(disk, path, to, &bytes[from.min(end)..end])
-}
-
-/// Overwrites, but lets no file grow.
-fn write(disk: &SimDisk, path: &Path, at: u64, new: &[u8]) -> std::io::Result<()> {
-    let at = usize::try_from(at).expect("64 bits");
-    disk.damage(path, |bytes| {
-        for (target, byte) in bytes.iter_mut().skip(at).zip(new) {
-            *target = *byte;
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     /// Else the target would look at logs that nothing is in.

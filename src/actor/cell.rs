@@ -330,6 +330,31 @@ impl<A: Actor> Cell<A> {
         }
     }
 
+    /// Stores the state, loading it for that if it is not in memory. `false` if it was not taken,
+    /// or is stored already.
+    pub(crate) fn store_state(&self) -> bool {
+        let mut body = self.body();
+        let loaded = matches!(*body, Body::Absent);
+        let depth = Depth::enter();
+        let snapshot = match self.live(&mut body) {
+            Ok(live) => self.snapshot(live),
+            Err(_cannot_be_rebuilt) => None,
+        };
+        if loaded {
+            // Nobody else has asked for it.
+            self.forget(&mut body);
+        }
+        drop(depth);
+        MutexGuard::unlock_fair(body);
+        let Some(snapshot) = snapshot else { return false };
+        let seq = snapshot.seq;
+        let taken = self.shared().snapshots.save(snapshot);
+        if taken && let Body::Live(live) = &mut *self.body() {
+            live.saved = live.saved.max(seq);
+        }
+        taken
+    }
+
     /// The state as a snapshot; `None` if there is nothing to store, or no way.
     fn snapshot(&self, live: &Live<A>) -> Option<NewSnapshot> {
         let options = self.kind.options.snapshots.as_ref()?;

@@ -157,6 +157,10 @@ pub enum StopReason {
     /// Another event stands where this one should be, or none.
     #[error("it is missing")]
     Hole,
+    /// It was dropped by retention, and no snapshot that covers it can be used: all are of
+    /// another version, damaged, or gone.
+    #[error("it was dropped, and no snapshot that covers it can be used")]
+    Dropped,
     /// The records of the frame do not add up, or the first frame carries no name.
     #[error("its frame is not one of an actor")]
     Frame,

@@ -4,13 +4,16 @@ use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::cell::Cell;
+use super::cell::{Cell, drop_quietly};
+use super::provider::SnapshotRef;
 use super::runtime::Shared;
 use super::ticket::Deadline;
+use super::turn::Depth;
 use super::{Actor, ActorError, ActorOptions, Addr};
 use crate::types::{StreamHasher, StreamId};
 
@@ -103,6 +106,11 @@ pub(crate) trait AnyKind: Send + Sync {
     fn close(&self);
     /// Names in the registry.
     fn names(&self) -> usize;
+    /// Can a state of this kind be made of it?
+    fn reads(&self, snapshot: &SnapshotRef<'_>) -> bool;
+    /// Stores the state of an actor, which is loaded for it if need be. `false` if it was not
+    /// taken, or there is nothing to store that was not stored before.
+    fn store_state(self: Arc<Self>, name: &str) -> bool;
 }
 
 impl<A: Actor> Kind<A> {
@@ -202,5 +210,29 @@ impl<A: Actor> AnyKind for Kind<A> {
 
     fn names(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    fn reads(&self, snapshot: &SnapshotRef<'_>) -> bool {
+        let Some(options) = &self.options.snapshots else { return false };
+        if snapshot.kind != A::KIND || snapshot.version != options.version {
+            return false;
+        }
+        let _depth = Depth::enter();
+        match catch_unwind(AssertUnwindSafe(|| (options.decode)(snapshot.state))) {
+            Ok(Ok(state)) => {
+                drop_quietly(state);
+                true
+            }
+            Ok(Err(_not_archive)) => false,
+            Err(payload) => {
+                drop_quietly(payload);
+                false
+            }
+        }
+    }
+
+    fn store_state(self: Arc<Self>, name: &str) -> bool {
+        self.options.snapshots.is_some()
+            && self.addr(name).is_ok_and(|addr| addr.cell().store_state())
     }
 }

@@ -29,7 +29,12 @@ pub(crate) fn load<A: Actor>(cell: &Cell<A>) -> Result<Live<A>, ActorError> {
                 ControlFlow::Break(())
             }
         });
+        // A hole that retention has made is no damage.
+        let dropped = replayed.as_ref().is_ok_and(|it| it.dropped > loading.live.seq);
         if let Some(error) = loading.failure.take() {
+            let hole = matches!(&error, ActorError::Stopped(it) if it.why == StopReason::Hole);
+            let error =
+                if hole && dropped { loading.stopped(StopReason::Dropped, None) } else { error };
             loading.give_up();
             return Err(error);
         }
@@ -38,7 +43,8 @@ pub(crate) fn load<A: Actor>(cell: &Cell<A>) -> Result<Live<A>, ActorError> {
         match loading.live.seq.cmp(&replayed.last) {
             Ordering::Equal => {}
             Ordering::Less => {
-                let error = loading.stopped(StopReason::Hole, None);
+                let why = if dropped { StopReason::Dropped } else { StopReason::Hole };
+                let error = loading.stopped(why, None);
                 loading.give_up();
                 return Err(error);
             }

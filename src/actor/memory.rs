@@ -17,7 +17,7 @@ use rkyv::util::AlignedVec;
 use super::provider::{Appended, EventStore, NewSnapshot, Replayed, SnapshotRef, SnapshotStore};
 use super::ticket::Deadline;
 use crate::error::{AppendError, Damage, DamageReason, DiskError, ReadError, SyncError};
-use crate::log::frame::{Batch, Frame, Place, Salt};
+use crate::log::frame::{About, Batch, Frame, Place, Salt};
 use crate::time::Clock;
 use crate::types::{HybridTime, Life, Lsn, Seq, StreamId, StreamMap};
 
@@ -218,7 +218,8 @@ impl Memory {
         checked: bool,
     ) -> Result<Appended, AppendError> {
         let events = u64::from(batch.events());
-        let mut sealed = batch.seal(None);
+        let about = About { stream, seq: first, durable: self.durable.load(Ordering::Relaxed) };
+        let mut sealed = batch.seal(None, &about);
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
         if let Some(cause) = &inner.poisoned {
@@ -235,14 +236,8 @@ impl Memory {
         }
         inner.time = self.clock.hybrid_after(inner.time);
         let offset = inner.end;
-        let placed = sealed.place(&Place {
-            salt: SALT,
-            offset,
-            durable: inner.durable,
-            time: inner.time,
-            stream,
-            seq: first,
-        });
+        let placed =
+            sealed.place(&Place { salt: SALT, offset, durable: inner.durable, time: inner.time });
         let mut bytes = AlignedVec::with_capacity(placed.len());
         bytes.extend_from_slice(placed);
         in_stream.frames.push(Arc::new(bytes));
@@ -395,7 +390,7 @@ impl SnapshotStore for Memory {
 }
 
 fn read(bytes: &AlignedVec<16>) -> Result<Frame<'_>, ReadError> {
-    let offset = crate::log::frame::Header::read(bytes).map_or(0, |header| header.offset);
+    let offset = crate::log::frame::Header::read(bytes).map_or(0, |header| header.low_position());
     Frame::read(bytes, offset, SALT).map_err(|reject| {
         ReadError::Damage(Damage {
             file: "memory".into(),

@@ -99,6 +99,7 @@ pub use error::{ActorError, Collision, Refused, StopReason, Stopped, Why};
 pub use options::{
     ActorOptions, DeadLetter, MAILBOX_COMMANDS, OnDeadLetter, RuntimeOptions, SnapshotPolicy,
 };
+pub(crate) use runtime::KnownKinds;
 pub use runtime::Runtime;
 pub use ticket::Ticket;
 pub use turn::Turn;

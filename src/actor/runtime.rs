@@ -16,7 +16,7 @@ use super::close::{CloseReport, Threads};
 use super::error::Why;
 use super::kind::{AnyKind, Kind};
 use super::options::{DeadLetter, RuntimeOptions};
-use super::provider::{EventStore, SnapshotStore};
+use super::provider::{EventStore, SnapshotRef, SnapshotStore};
 use super::turn::in_turn;
 use super::worker::Job;
 use super::{Actor, ActorError, Addr, sweep};
@@ -107,6 +107,11 @@ impl Runtime {
         self.shared.dead_letters.load(Ordering::Relaxed)
     }
 
+    /// The kinds that have been asked for so far, by their names.
+    pub(crate) fn kinds(&self) -> KnownKinds {
+        KnownKinds(Arc::clone(&self.shared))
+    }
+
     /// Looks for idle actors now, instead of when it is time. For tests with a clock of their
     /// own.
     pub fn sweep(&self) {
@@ -141,6 +146,34 @@ impl fmt::Debug for Runtime {
             .field("residents", &self.residents())
             .field("dead_letters", &self.dead_letters())
             .finish_non_exhaustive()
+    }
+}
+
+/// The kinds of actors that a runtime knows, as retention sees them.
+#[derive(Clone)]
+pub(crate) struct KnownKinds(Arc<Shared>);
+
+impl KnownKinds {
+    fn get(&self, kind: &str) -> Option<Arc<dyn AnyKind>> {
+        let kinds = self.0.kinds.read();
+        let id = kinds.by_name.get(kind)?;
+        Some(Arc::clone(&kinds.by_type.get(id)?.any))
+    }
+
+    /// Can an actor of this process begin with it? `None` where its kind is not known.
+    pub(crate) fn reads(&self, snapshot: &SnapshotRef<'_>) -> Option<bool> {
+        Some(self.get(snapshot.kind)?.reads(snapshot))
+    }
+
+    /// Stores the state of an actor; see [`AnyKind::store_state`].
+    pub(crate) fn store_state(&self, kind: &str, name: &str) -> bool {
+        self.get(kind).is_some_and(|kind| kind.store_state(name))
+    }
+}
+
+impl fmt::Debug for KnownKinds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KnownKinds").finish_non_exhaustive()
     }
 }
 

@@ -20,10 +20,12 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::Arc;
+#[cfg(any(test, feature = "internals"))]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
+use super::published::Published;
 use super::{PAGE, best_effort};
 
 /// Memory of a fixed size that lives until it is dropped and is never moved.
@@ -330,7 +332,7 @@ impl FilePages {
         }
         assert!(bytes <= self.region.bytes, "a map larger than its file");
         let region = Arc::clone(&self.region);
-        SegmentMap { region, bytes, published: AtomicUsize::new(0) }
+        SegmentMap { region, bytes, published: Published::default() }
     }
 
     /// The same bytes as a ring, that from now on only the ring's writer writes.
@@ -350,7 +352,7 @@ pub(super) struct PublishedChanges;
 pub struct SegmentMap {
     region: Arc<Region>,
     bytes: usize,
-    published: AtomicUsize,
+    published: Published,
 }
 
 impl SegmentMap {
@@ -358,7 +360,7 @@ impl SegmentMap {
         let region = Region::map(MmapOptions::new().len(bytes).map_raw_read_only(file)?)?;
         // No read-ahead: it would make large folios, and a folio is written back whole.
         region.advise(Advice::Random);
-        Ok(Self { region: Arc::new(region), bytes, published: AtomicUsize::new(0) })
+        Ok(Self { region: Arc::new(region), bytes, published: Published::default() })
     }
 
     /// Size in bytes, published or not.
@@ -378,14 +380,12 @@ impl SegmentMap {
         // Release: pairs with the Acquire in `FilePages::copy_in`.
         #[cfg(any(test, feature = "internals"))]
         self.region.still.fetch_max(end, Ordering::Release);
-        // Release: pairs with the Acquire in `bytes`, so that who sees the mark sees the bytes.
-        self.published.fetch_max(end, Ordering::Release);
+        self.published.raise(end);
     }
 
     /// What has been published.
     pub fn bytes(&self) -> &[u8] {
-        // Acquire: pairs with the Release in `publish`.
-        let end = self.published.load(Ordering::Acquire);
+        let end = self.published.get();
         // SAFETY: `end` is within the region (asserted in `publish`), which lives as long as
         // `self`. The bytes below it are initialised (a file's, or zeroed memory) and do not
         // change: the map is read-only, and `publish`'s callers in `log` only ever `pwrite` the

@@ -17,6 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub mod map;
+mod published;
 pub mod real;
 #[cfg(any(test, feature = "internals"))]
 pub mod sim;
@@ -121,6 +122,10 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// # Errors
     /// `WouldBlock` with the other's number in the text where it is taken.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>>;
+
+    /// A number that is another one after each start of the machine, so that who finds the same
+    /// one again knows that nothing in the page cache was lost. 0 where that is not known.
+    fn boot(&self) -> u64;
 }
 
 /// Keeps the lock while it lives.

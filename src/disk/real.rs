@@ -128,6 +128,13 @@ impl Disk for RealDisk {
         best_effort(writeln!(file, "{}", std::process::id()));
         Ok(Box::new(RealLock(file)))
     }
+
+    fn boot(&self) -> u64 {
+        // A UUID, random at each start of the kernel.
+        let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+        u64::from_str_radix(&digits, 16).unwrap_or(0)
+    }
 }
 
 /// File systems whose locks, syncs and maps another machine answers for. The magic numbers are

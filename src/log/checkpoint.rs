@@ -51,11 +51,12 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// A forged checkpoint can say anything, so it saturates.
     pub(super) fn plus(self, other: Self) -> Self {
         Self {
-            frames: self.frames + other.frames,
-            events: self.events + other.events,
-            streams: self.streams + other.streams,
+            frames: self.frames.saturating_add(other.frames),
+            events: self.events.saturating_add(other.events),
+            streams: self.streams.saturating_add(other.streams),
         }
     }
 }

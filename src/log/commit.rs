@@ -16,15 +16,11 @@
 
 use std::collections::BinaryHeap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
-use rustix::thread::futex;
-use rustix::time::Timespec;
-
-use crate::time::Clock;
+use super::primitives::{AtomicU32, Condvar, Futex, Mutex, MutexGuard, Patience, fence, yield_now};
 
 const WORDS: usize = 8;
 
@@ -48,7 +44,7 @@ pub(super) struct CommitQueue {
 /// On a cache line of its own: each generation's sleepers look at theirs alone.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Word(AtomicU32);
+struct Word(Futex);
 
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "five facts that do not exclude each other")]
@@ -176,12 +172,8 @@ impl CommitQueue {
         if reached(seen, generation) {
             return;
         }
-        let limit = limit.map(|limit| Timespec {
-            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(limit.subsec_nanos()),
-        });
         // Interrupted, timed out or changed in between: the caller looks again in any case.
-        futex::wait(word, futex::Flags::PRIVATE, seen, limit.as_ref()).unwrap_or_default();
+        word.wait(seen, limit);
     }
 
     /// Ends a commit: wakes those it concerns; lets the committer go on if more is wanted.
@@ -202,8 +194,7 @@ impl CommitQueue {
         }
         let word = self.word(begun.generation);
         word.store(begun.generation, Ordering::Release);
-        // Nobody may sleep there, and then nothing is woken: that is no error.
-        futex::wake(word, futex::Flags::PRIVATE, u32::MAX >> 1).unwrap_or_default();
+        word.wake_all();
         if hand_over {
             self.work.notify_one();
         }
@@ -256,7 +247,8 @@ impl CommitQueue {
                 state.handed_over = false;
                 state.running = false;
             }
-            if state.stop {
+            // Nor while another thread commits and somebody sleeps until the commit after that.
+            if state.stop && !(state.running && state.wanted) {
                 state.served = false;
                 return Work::Stop;
             }
@@ -273,7 +265,7 @@ impl CommitQueue {
     }
 
     #[expect(clippy::indexing_slicing, reason = "modulo the array's length")]
-    fn word(&self, generation: u32) -> &AtomicU32 {
+    fn word(&self, generation: u32) -> &Futex {
         &self.words[generation as usize % WORDS].0
     }
 }
@@ -285,9 +277,9 @@ fn gather(state: &mut MutexGuard<'_, State>) {
     state.running = true;
     state.cap = 0;
     let expected = state.sleepers_next.saturating_add(state.woken);
-    let limit = Clock::System.monotonic() + GATHER;
-    while state.sleepers_next < expected && Clock::System.monotonic() < limit {
-        MutexGuard::unlocked(state, std::thread::yield_now);
+    let patience = Patience::for_at_most(GATHER);
+    while state.sleepers_next < expected && !patience.is_over() {
+        MutexGuard::unlocked(state, yield_now);
     }
 }
 

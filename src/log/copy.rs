@@ -8,6 +8,8 @@ use super::checkpoint::Checkpoint;
 use super::finding::Finding;
 use super::frame::FrameKind;
 use super::links::Link;
+use super::run::run_path;
+use super::run_file::{Run, read_run_header};
 use super::segment::{FIRST_FRAME, file_path, read_header};
 use super::view::{LogView, Seen};
 use crate::disk::{Access, File, Fill, PAGE_U64, read_full, write_full};
@@ -56,13 +58,20 @@ impl LogView {
         let mut copied = Copied::default();
         let below = self.look.chain.iter().take(self.look.survey.place.number + 1);
         let chain: Vec<&Link> = below.filter(|link| link.header.base < mark).collect();
-        let Some((last, whole)) = chain.split_last() else { return Ok(copied) };
+        if mark == 0 {
+            return Ok(copied);
+        }
         let mut tell = |bytes: u64| match progress(bytes) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => {
                 Err(DiskError::at("copying", dir)(ErrorKind::Interrupted.into()))
             }
         };
+        for run in &self.runs {
+            self.run(run, (dir, links), &mut copied)?;
+            tell(run.header.bytes)?;
+        }
+        let Some((last, whole)) = chain.split_last() else { return Ok(copied) };
         for link in whole {
             self.whole(link, (dir, links), &mut copied)?;
             tell(link.header.bytes)?;
@@ -70,6 +79,30 @@ impl LogView {
         self.part(last, (dir, mark), &mut copied)?;
         tell(last.header.bytes)?;
         Ok(copied)
+    }
+
+    /// A run, which is never written again.
+    fn run(
+        &self,
+        run: &Run,
+        (dir, links): (&Path, bool),
+        copied: &mut Copied,
+    ) -> Result<(), OpenError> {
+        let to = run_path(dir, &run.header.range(), "run");
+        let bytes = run.header.bytes;
+        if links && self.link_file(&run.path, &to)? {
+            copied.linked += 1;
+        } else {
+            self.copy_file((&run.path, &to), (bytes, bytes), None)?;
+            copied.files += 1;
+            copied.bytes += bytes;
+        }
+        match read_run_header(&*self.disk, &to)? {
+            Ok(header) if header == run.header => Ok(()),
+            Ok(_) | Err(_) => {
+                Err(DiskError::at("copying", &run.path)(ErrorKind::NotFound.into()).into())
+            }
+        }
     }
 
     /// A segment that takes no more frames, and its index.
@@ -180,7 +213,7 @@ impl LogView {
                     break;
                 }
             };
-            let offset = frame.header().offset;
+            let offset = frame.lsn().get().saturating_sub(link.header.base);
             if frame.lsn().get() < link.header.base || frame.end() > link.header.limit() {
                 break;
             }

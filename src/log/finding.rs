@@ -61,6 +61,9 @@ pub enum What {
         /// What it should have.
         bytes: u64,
     },
+    /// A run, that is a compacted range of segments, is not what it was.
+    #[error("the run is damaged: {0}")]
+    Run(String),
     /// One or more segments are not there.
     #[error("one or more segments are missing")]
     Missing,

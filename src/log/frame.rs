@@ -1,16 +1,16 @@
 //! The frame: the atomic unit of the log, one turn of one actor or one system record.
 //!
 //! ```text
-//!  0  crc        u32   over: body, this header with crc = 0, log id, life bits ^ segment base
-//!  4  length/16  u24   of the whole frame, header and padding included
-//!  7  kind       u4    low half: Single 1, Records 2, Seal 3, Close 4, Life 5
+//!  0  crc        u32   over: the bytes from 16 on, then these 16, the salt where the crc is
+//!  4  position   u32   low half of LSN / 16
+//!  8  time       u64   hybrid time
+//! 16  length/16  u24   of the whole frame, header and padding included
+//! 19  kind       u4    low half: Single 1, Records 2, Seal 3, Close 4, Life 5
 //!     padding    u4    high half: bytes of padding at the end of the body, 0..=15
-//!  8  position   u32   offset in the segment's file / 16
-//! 12  lag        u32   (this frame's LSN - durable mark known when it was written) / 16
-//! 16  time       u64   hybrid time
-//! 24  stream     u128  hash of kind and name; 0 for system frames
-//! 40  seq        u48   number of the first event in the frame (0: none)
-//! 46  n          u16   Single: version of the event. Records: number of records
+//! 20  durable    u32   low half of (durable mark known when the frame was written) / 16
+//! 24  seq        u48   number of the first event in the frame (0: none)
+//! 30  n          u16   Single: version of the event. Records: number of records
+//! 32  stream     u128  hash of kind and name; 0 for system frames
 //! 48  body             Single: the archive of one event. Records: see `Record`. Then padding
 //! ```
 //!
@@ -27,10 +27,15 @@
 //!  8  gap, payload, then zeros up to the next multiple of 8
 //! ```
 //!
-//! **A frame knows where it is**: its position, its segment's base, its log and its life go into
-//! the checksum, so a moved or a stale frame never validates.
+//! **A frame knows where it is**: its position is in it, its log, its life and its segment's base
+//! go into the checksum, so a moved or a stale frame never validates.
+//!
+//! The first 16 bytes are what is known only when the frame gets its place, inside the log's
+//! lock. All else is summed before.
 //!
 //! `docs/format.md` has the same with an example, which a test compares with what is written here.
+
+use std::sync::LazyLock;
 
 use crc32fast::Hasher;
 use rkyv::util::AlignedVec;
@@ -46,10 +51,10 @@ pub const RECORD_HEADER: usize = 8;
 pub const FRAME_BYTES_LIMIT: usize = ((1 << 24) - 1) * FRAME_ALIGN;
 
 const _: () = assert!(HEADER.is_multiple_of(FRAME_ALIGN));
-const _: () = assert!(HEADER + TAIL_SALT == 64, "the checksum's last step is one block of 64");
 
-/// Log id and life, after the header, at the end of what is summed.
-const TAIL_SALT: usize = 16;
+/// What is filled in when the frame gets its place, and summed last.
+const HEAD: usize = 16;
+const _: () = assert!(HEAD.is_multiple_of(FRAME_ALIGN) && HEAD < HEADER);
 
 /// What a frame is.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -135,14 +140,22 @@ pub struct Salt {
 }
 
 impl Salt {
+    /// What stands where the checksum will, while the sum is made.
     #[inline]
-    fn bytes(self) -> [u8; TAIL_SALT] {
-        let mut bytes = [0; TAIL_SALT];
-        let (log, place) = bytes.split_at_mut(8);
-        log.copy_from_slice(&self.log.to_le_bytes());
-        place.copy_from_slice(&(self.life.bits ^ self.base).to_le_bytes());
-        bytes
+    fn word(self) -> [u8; 4] {
+        let word = self.log ^ self.life.bits ^ self.base;
+        let [w0, w1, w2, w3, ..] = (word ^ word >> 32).to_le_bytes();
+        [w0, w1, w2, w3]
     }
+}
+
+/// What is known of a frame before it has its place.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct About {
+    pub stream: StreamId,
+    pub seq: Seq,
+    /// The durable mark, as known now; [`Place`] has the last word.
+    pub durable: u64,
 }
 
 /// What the log fills in when a frame gets its place.
@@ -151,11 +164,9 @@ pub(crate) struct Place {
     pub salt: Salt,
     /// Offset in the segment's file.
     pub offset: u64,
-    /// The durable mark, as known now.
+    /// The durable mark, as known now. At or below the frame.
     pub durable: u64,
     pub time: HybridTime,
-    pub stream: StreamId,
-    pub seq: Seq,
 }
 
 /// A frame in the making: records are pushed, then the log gives it a place.
@@ -277,9 +288,9 @@ impl Batch {
         batch
     }
 
-    /// Pads, and sums what will not change any more. Done outside the log's lock.
+    /// Pads, fills in what is known already and sums it. Done outside the log's lock.
     /// `system` makes it a system frame.
-    pub(crate) fn seal(&mut self, system: Option<FrameKind>) -> Sealed<'_> {
+    pub(crate) fn seal(&mut self, system: Option<FrameKind>, about: &About) -> Sealed<'_> {
         let single = self.records == 1
             && self.first == Some(RecordKind::Event)
             && self.gap == 0
@@ -291,20 +302,31 @@ impl Batch {
         let length = used.next_multiple_of(FRAME_ALIGN);
         self.buffer.resize(start + length, 0);
         let frame = self.buffer.get_mut(start..).unwrap_or_default();
-        let mut body = Hasher::new();
-        body.update(frame.get(HEADER..).unwrap_or_default());
         let padding = u8::try_from(length - used).unwrap_or(0);
-        Sealed { frame, body, kind, padding, n }
+        if let Some((header, _)) = frame.split_first_chunk_mut::<HEADER>() {
+            let [l0, l1, l2, _] = sixteenths(length as u64);
+            let [d0, d1, d2, d3] = sixteenths(about.durable);
+            let [s0, s1, s2, s3, s4, s5, _, _] = about.seq.get().to_le_bytes();
+            let [n0, n1] = n.to_le_bytes();
+            let kind = kind.code() | padding << 4;
+            let (_, rest) = header.split_at_mut(HEAD);
+            let (fields, stream) = rest.split_at_mut(16);
+            fields.copy_from_slice(&[
+                l0, l1, l2, kind, d0, d1, d2, d3, s0, s1, s2, s3, s4, s5, n0, n1,
+            ]);
+            stream.copy_from_slice(&about.stream.get().to_le_bytes());
+        }
+        let sum = sum_of(frame.get(HEAD..).unwrap_or_default());
+        Sealed { frame, sum, durable: about.durable }
     }
 }
 
 /// A whole frame but for its place.
 pub(crate) struct Sealed<'a> {
     frame: &'a mut [u8],
-    body: Hasher,
-    kind: FrameKind,
-    padding: u8,
-    n: u16,
+    /// Of all behind the first 16 bytes.
+    sum: Hasher,
+    durable: u64,
 }
 
 impl Sealed<'_> {
@@ -312,69 +334,89 @@ impl Sealed<'_> {
         self.frame.len()
     }
 
-    /// Fills in the header; the answer is ready for the log. Inside the log's lock.
+    /// Fills in the first bytes; the answer is ready for the log. Inside the log's lock.
+    #[inline]
     pub(crate) fn place(&mut self, place: &Place) -> &[u8] {
-        let header =
-            header_bytes(place, self.frame.len(), self.kind.code() | self.padding << 4, self.n);
-        let crc = crc_of(self.body.clone(), &header, place.salt);
-        if let Some((target, _)) = self.frame.split_first_chunk_mut::<HEADER>() {
-            *target = header;
-            if let Some((first, _)) = target.split_first_chunk_mut::<4>() {
-                *first = crc.to_le_bytes();
-            }
+        let lsn = place.salt.base + place.offset;
+        debug_assert!(place.durable <= lsn, "a durable mark above the frame that carries it");
+        debug_assert!(lsn - place.durable <= LAG_MAX, "a durable mark that cannot be told");
+        if place.durable != self.durable {
+            self.set_durable(place.durable);
+        }
+        let [p0, p1, p2, p3] = sixteenths(lsn);
+        let [t0, t1, t2, t3, t4, t5, t6, t7] = place.time.bits().to_le_bytes();
+        let mut head = [0, 0, 0, 0, p0, p1, p2, p3, t0, t1, t2, t3, t4, t5, t6, t7];
+        let crc = crc_of(self.sum.clone(), head, place.salt).to_le_bytes();
+        if let (Some((target, _)), Some(first)) =
+            (self.frame.split_first_chunk_mut::<HEAD>(), head.first_chunk_mut::<4>())
+        {
+            *first = crc;
+            *target = head;
         }
         self.frame
     }
+
+    /// There was a commit since the frame was sealed. Once a commit: the sum is made anew.
+    #[cold]
+    fn set_durable(&mut self, durable: u64) {
+        self.durable = durable;
+        if let Some(field) = self.frame.get_mut(DURABLE_AT..DURABLE_AT + 4) {
+            field.copy_from_slice(&sixteenths(durable));
+        }
+        self.sum = sum_of(self.frame.get(HEAD..).unwrap_or_default());
+    }
 }
 
-/// The header with its checksum field zero.
-fn header_bytes(place: &Place, length: usize, kind: u8, n: u16) -> [u8; HEADER] {
-    let sixteenths = |bytes: u64| u32::try_from(bytes / FRAME_ALIGN as u64).unwrap_or(u32::MAX);
-    let lsn = place.salt.base + place.offset;
-    debug_assert!(place.durable <= lsn, "a durable mark above the frame that carries it");
-    let [l0, l1, l2, _] = sixteenths(length as u64).to_le_bytes();
-    let [s0, s1, s2, s3, s4, s5, _, _] = place.seq.get().to_le_bytes();
-    let [n0, n1] = n.to_le_bytes();
-    let mut header = [0; HEADER];
-    let mut rest: &mut [u8] = &mut header;
-    for part in [
-        &[0, 0, 0, 0, l0, l1, l2, kind][..],
-        &sixteenths(place.offset).to_le_bytes(),
-        &sixteenths(lsn - place.durable).to_le_bytes(),
-        &place.time.bits().to_le_bytes(),
-        &place.stream.get().to_le_bytes(),
-        &[s0, s1, s2, s3, s4, s5, n0, n1],
-    ] {
-        let (target, after) = rest.split_at_mut(part.len());
-        target.copy_from_slice(part);
-        rest = after;
-    }
-    header
+const DURABLE_AT: usize = 20;
+/// How far below a frame its durable mark may be: as far as 32 bits tell, in steps of 16 bytes.
+const LAG_MAX: u64 = (1 << 36) - FRAME_ALIGN as u64;
+
+/// The low half of `bytes / 16`.
+#[inline]
+fn sixteenths(bytes: u64) -> [u8; 4] {
+    let [a, b, c, d, ..] = (bytes / FRAME_ALIGN as u64).to_le_bytes();
+    [a, b, c, d]
+}
+
+/// Does the first 16 bytes of a header say that the frame stands at `position`?
+#[inline]
+pub(super) fn stands_at(head: &[u8; HEAD], position: u64) -> bool {
+    let [_, _, _, _, p0, p1, p2, p3, ..] = *head;
+    [p0, p1, p2, p3] == sixteenths(position)
 }
 
 #[inline]
-fn crc_of(mut body: Hasher, header: &[u8; HEADER], salt: Salt) -> u32 {
-    let mut block = [0; HEADER + TAIL_SALT];
-    let (head, tail) = block.split_at_mut(HEADER);
-    head.copy_from_slice(header);
-    tail.copy_from_slice(&salt.bytes());
-    body.update(&block);
-    body.finalize()
+fn sum_of(bytes: &[u8]) -> Hasher {
+    // To make one asks the processor what it can; to copy one does not.
+    static FRESH: LazyLock<Hasher> = LazyLock::new(Hasher::new);
+    let mut sum = FRESH.clone();
+    sum.update(bytes);
+    sum
+}
+
+/// The checksum, from the sum of all behind `head`. What `head` has in its place is ignored.
+#[inline]
+fn crc_of(mut sum: Hasher, mut head: [u8; HEAD], salt: Salt) -> u32 {
+    if let Some(first) = head.first_chunk_mut::<4>() {
+        *first = salt.word();
+    }
+    sum.update(&head);
+    sum.finalize()
 }
 
 /// A header whose fields are possible; its checksum has not been looked at.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     crc: u32,
+    /// Low half of the LSN, in steps of 16 bytes.
+    position: u32,
     /// Of the whole frame, in bytes.
     pub length: usize,
     /// What it is.
     pub kind: FrameKind,
     padding: u8,
-    /// Offset in the segment's file.
-    pub offset: u64,
-    /// How far the durable mark was below the frame, in bytes.
-    lag: u64,
+    /// Low half of the durable mark, in steps of 16 bytes.
+    durable: u32,
     /// When it was appended.
     pub time: HybridTime,
     /// Whose it is.
@@ -392,14 +434,12 @@ impl Header {
     #[inline]
     pub fn read(bytes: &[u8]) -> Result<Self, Reject> {
         let (header, _) = bytes.split_first_chunk::<HEADER>().ok_or(Reject::Short)?;
-        let [c0, c1, c2, c3, l0, l1, l2, kind, rest @ ..] = *header;
-        let [p0, p1, p2, p3, g0, g1, g2, g3, rest @ ..] = rest;
+        let [c0, c1, c2, c3, p0, p1, p2, p3, rest @ ..] = *header;
         let [t0, t1, t2, t3, t4, t5, t6, t7, rest @ ..] = rest;
-        let (stream, rest) = rest.split_first_chunk::<16>().ok_or(Reject::Short)?;
-        let [s0, s1, s2, s3, s4, s5, n0, n1] = rest else { return Err(Reject::Short) };
-        let bytes_of =
-            |sixteenths: [u8; 4]| u64::from(u32::from_le_bytes(sixteenths)) * FRAME_ALIGN as u64;
-        let length = to_usize(bytes_of([l0, l1, l2, 0]));
+        let [l0, l1, l2, kind, d0, d1, d2, d3, rest @ ..] = rest;
+        let [s0, s1, s2, s3, s4, s5, n0, n1, stream @ ..] = rest;
+        let length = u64::from(u32::from_le_bytes([l0, l1, l2, 0])) * FRAME_ALIGN as u64;
+        let length = to_usize(length);
         if length < HEADER {
             return Err(Reject::Length);
         }
@@ -408,19 +448,37 @@ impl Header {
             return Err(Reject::Length);
         }
         let kind = FrameKind::from_code(kind & 0x0f).ok_or(Reject::Kind)?;
-        let seq = u64::from_le_bytes([*s0, *s1, *s2, *s3, *s4, *s5, 0, 0]);
+        let seq = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, 0, 0]);
         Ok(Self {
             crc: u32::from_le_bytes([c0, c1, c2, c3]),
+            position: u32::from_le_bytes([p0, p1, p2, p3]),
             length,
             kind,
             padding,
-            offset: bytes_of([p0, p1, p2, p3]),
-            lag: bytes_of([g0, g1, g2, g3]),
+            durable: u32::from_le_bytes([d0, d1, d2, d3]),
             time: HybridTime::from_bits(u64::from_le_bytes([t0, t1, t2, t3, t4, t5, t6, t7])),
-            stream: StreamId::from_u128(u128::from_le_bytes(*stream)),
+            stream: StreamId::from_u128(u128::from_le_bytes(stream)),
             seq: Seq::new(seq).ok_or(Reject::Length)?,
-            n: u16::from_le_bytes([*n0, *n1]),
+            n: u16::from_le_bytes([n0, n1]),
         })
+    }
+
+    /// The frame's position modulo 64 GiB.
+    pub(crate) fn low_position(&self) -> u64 {
+        u64::from(self.position) * FRAME_ALIGN as u64
+    }
+
+    /// Could this be the header of a frame that stands at `position` of the log? Says nothing of
+    /// positions 64 GiB apart.
+    #[inline]
+    pub(super) fn stands_at(&self, position: u64) -> bool {
+        self.position == u32::from_le_bytes(sixteenths(position))
+    }
+
+    /// How far the durable mark was below the frame, in bytes.
+    #[inline]
+    fn lag(&self) -> u64 {
+        u64::from(self.position.wrapping_sub(self.durable)) * FRAME_ALIGN as u64
     }
 
     /// Number of events in a `Single`, of records in a `Records` frame.
@@ -434,10 +492,11 @@ impl Header {
 }
 
 /// A frame that was checked: it is what was written, where it was written.
+///
+/// Three words; the header's fields are taken out of the bytes when somebody asks.
 #[derive(Copy, Clone, Debug)]
 pub struct Frame<'a> {
-    header: Header,
-    base: u64,
+    position: u64,
     bytes: &'a [u8],
 }
 
@@ -449,29 +508,26 @@ impl<'a> Frame<'a> {
     /// Why it is not a frame of this log, life and place.
     #[inline]
     pub fn read(bytes: &'a [u8], offset: u64, salt: Salt) -> Result<Self, Reject> {
+        let position = salt.base + offset;
         let header = Header::read(bytes)?;
-        if header.offset != offset {
+        if !header.stands_at(position) {
             return Err(Reject::Position);
         }
-        if header.lag > salt.base + offset {
+        if header.lag() > position {
             return Err(Reject::Mark);
         }
         let bytes = bytes.get(..header.length).ok_or(Reject::Short)?;
-        let (head, body) = bytes.split_first_chunk::<HEADER>().ok_or(Reject::Short)?;
-        let mut unsummed = *head;
-        unsummed.iter_mut().take(4).for_each(|byte| *byte = 0);
-        let mut hasher = Hasher::new();
-        hasher.update(body);
-        if crc_of(hasher, &unsummed, salt) != header.crc {
+        let (head, rest) = bytes.split_first_chunk::<HEAD>().ok_or(Reject::Short)?;
+        if crc_of(sum_of(rest), *head, salt) != header.crc {
             return Err(Reject::Checksum);
         }
-        Ok(Self { header, base: salt.base, bytes })
+        Ok(Self { position, bytes })
     }
 
     /// A frame that was checked where it stands, again.
     #[inline]
-    pub(super) fn checked_before(header: Header, base: u64, bytes: &'a [u8]) -> Self {
-        Self { header, base, bytes }
+    pub(super) fn checked_before(position: u64, bytes: &'a [u8]) -> Self {
+        Self { position, bytes }
     }
 
     /// A `Life` frame names the life whose checksum it carries, so it is read before that life
@@ -498,30 +554,32 @@ impl<'a> Frame<'a> {
     }
 
     /// The header's fields.
-    pub fn header(&self) -> &Header {
-        &self.header
+    #[inline]
+    pub fn header(&self) -> Header {
+        Header::read(self.bytes).unwrap_or_else(|_| unreachable!("a frame that was checked"))
     }
 
     /// Where it stands in the log.
+    #[inline]
     pub fn lsn(&self) -> Lsn {
-        Lsn::new(self.base + self.header.offset).unwrap_or_else(|| {
+        Lsn::new(self.position).unwrap_or_else(|| {
             unreachable!("a frame stands behind its segment's header page, at a multiple of 16")
         })
     }
 
     /// The first position after it.
     pub fn end(&self) -> u64 {
-        self.base + self.header.offset + self.header.length as u64
+        self.position + self.bytes.len() as u64
     }
 
     /// The durable mark known when it was written.
     pub fn durable(&self) -> u64 {
-        self.base + self.header.offset - self.header.lag
+        self.position - self.header().lag()
     }
 
     /// The checksum: names these very bytes in this very place.
     pub fn crc(&self) -> u32 {
-        self.header.crc
+        self.header().crc
     }
 
     /// The whole frame.
@@ -530,25 +588,27 @@ impl<'a> Frame<'a> {
     }
 
     /// What is behind the header, without padding.
+    #[inline]
     pub fn body(&self) -> &'a [u8] {
-        let end = self.bytes.len() - usize::from(self.header.padding);
+        let end = self.bytes.len() - usize::from(self.header().padding);
         self.bytes.get(HEADER..end).unwrap_or_default()
     }
 
     /// The records, in order. A record that does not add up ends the iteration with an error
     /// (a writer's mistake: the checksum was right).
     pub fn records(&self) -> Records<'a> {
-        match self.header.kind {
+        let header = self.header();
+        match header.kind {
             FrameKind::Single => Records {
                 left: 1,
                 state: RecordsState::Single(Record {
                     kind: RecordKind::Event,
-                    version: self.header.n,
+                    version: header.n,
                     payload: self.body(),
                 }),
             },
             FrameKind::Records => {
-                Records { left: self.header.n, state: RecordsState::Many(self.body()) }
+                Records { left: header.n, state: RecordsState::Many(self.body()) }
             }
             FrameKind::Seal | FrameKind::Close | FrameKind::Life => {
                 Records { left: 0, state: RecordsState::Many(&[]) }

@@ -16,7 +16,7 @@
 //! 48  words    u32      number of filter words
 //! 52  0        u32
 //! 56  crc      u32      over the whole file, this field zero
-//! 60  0        u32
+//! 60  seal     u32      offset / 16 of the end of the `Seal` frame; 0 if there is none
 //! 64  lives    { offset u64, number u64, bits u64 }: from this offset on
 //!     filter   u64 words: bits of the streams that are here
 //!     rows     { stream u128, first seq u64, start u32, count u32 }, by stream
@@ -77,6 +77,38 @@ impl Index {
             _ => None,
         };
         Some(Places { life: only, ..places })
+    }
+
+    /// Streams in it, of a mapped index.
+    pub(super) fn streams(&self) -> usize {
+        match self {
+            Self::Unbuilt => 0,
+            Self::Growing(growing) => growing.rows.len(),
+            Self::Mapped(mapped) => mapped.rows,
+        }
+    }
+
+    /// The streams in order, where they are not in order already.
+    pub(super) fn sorted(&self) -> Option<Vec<StreamId>> {
+        let Self::Growing(growing) = self else { return None };
+        let mut streams: Vec<StreamId> = growing.rows.keys().copied().collect();
+        streams.sort_unstable();
+        Some(streams)
+    }
+
+    /// The `number`-th stream of a mapped index.
+    pub(super) fn stream(&self, number: usize) -> Option<StreamId> {
+        let Self::Mapped(mapped) = self else { return None };
+        mapped.stream_of(number).map(StreamId::from_u128)
+    }
+
+    /// Where the `Seal` frame ends, if it is known of.
+    fn seal(&self) -> Option<u64> {
+        match self {
+            Self::Growing(growing) => growing.sealed.then_some(growing.upto),
+            Self::Mapped(mapped) => mapped.seal,
+            Self::Unbuilt => None,
+        }
     }
 
     /// The life of the frame at `offset`.
@@ -141,18 +173,18 @@ impl Growing {
             if life != self.life() {
                 self.lives.push((self.upto, life));
             }
-            self.step(frame.header());
+            self.step(&frame.header());
         }
         Ok(())
     }
 
     /// Goes on over the bytes of a segment that this very process writes: nobody has had a chance
     /// to damage what is in its page cache, and what is read through this index is checked.
-    fn grow_own(&mut self, bytes: &[u8]) -> Result<(), Reject> {
+    fn grow_own(&mut self, bytes: &[u8], base: u64) -> Result<(), Reject> {
         while !self.sealed && self.upto < bytes.len() as u64 {
             let rest = bytes.get(to_usize(self.upto)..).unwrap_or_default();
             let header = FrameHeader::read(rest)?;
-            if header.offset != self.upto {
+            if !header.stands_at(base + self.upto) {
                 return Err(Reject::Position);
             }
             self.step(&header);
@@ -160,10 +192,11 @@ impl Growing {
         Ok(())
     }
 
-    /// Takes in a frame that somebody else has read and checked, of `life`.
-    pub(super) fn take(&mut self, header: &FrameHeader, life: Life) {
+    /// Takes in a frame that somebody else has read at `offset` and checked, of `life`.
+    pub(super) fn take(&mut self, header: &FrameHeader, offset: u64, life: Life) {
+        self.upto = offset;
         if life != self.life() {
-            self.lives.push((header.offset, life));
+            self.lives.push((offset, life));
         }
         self.step(header);
     }
@@ -179,7 +212,7 @@ impl Growing {
             return;
         }
         let (Ok(offset), Ok(number)) =
-            (u32::try_from(header.offset / FRAME_ALIGN as u64), u32::try_from(self.entries.len()))
+            (u32::try_from(self.upto / FRAME_ALIGN as u64), u32::try_from(self.entries.len()))
         else {
             return;
         };
@@ -261,6 +294,10 @@ impl Growing {
                 file.extend_from_slice(&offset.to_le_bytes());
             }
         }
+        let seal = if self.sealed { self.upto / FRAME_ALIGN as u64 } else { 0 };
+        if let Some(field) = file.get_mut(CRC_AT + 4..HEADER) {
+            field.copy_from_slice(&u32::try_from(seal).unwrap_or(0).to_le_bytes());
+        }
         let crc = crc32fast::hash(&file).to_le_bytes();
         if let Some(field) = file.get_mut(CRC_AT..CRC_AT + 4) {
             field.copy_from_slice(&crc);
@@ -293,6 +330,7 @@ pub(crate) struct Mapped {
     lives: Vec<(u64, Life)>,
     words: usize,
     rows: usize,
+    seal: Option<u64>,
 }
 
 /// Where an index file's bytes are.
@@ -396,7 +434,18 @@ impl Mapped {
             .collect::<Option<Vec<_>>>()?;
         // Another segment may have had this base and been set aside.
         let first = lives.first() == Some(&(FIRST_FRAME, header.life));
-        first.then_some(Self { content, lives, words, rows })
+        let seal = number::<4>(bytes, CRC_AT + 4).map(u32::from_le_bytes);
+        let seal = seal.filter(|seal| *seal != 0).map(|seal| u64::from(seal) * FRAME_ALIGN as u64);
+        first.then_some(Self { content, lives, words, rows, seal })
+    }
+
+    /// The `row`-th stream.
+    fn stream_of(&self, row: usize) -> Option<u128> {
+        if row >= self.rows {
+            return None;
+        }
+        let rows = HEADER + self.lives.len() * LIFE + self.words * 8;
+        number::<16>(self.bytes(), rows + row * ROW).map(u128::from_le_bytes)
     }
 
     pub(super) fn places(&self, stream: StreamId) -> Option<Places> {
@@ -409,14 +458,12 @@ impl Mapped {
         if !here {
             return None;
         }
-        let rows = filter + self.words * 8;
-        let stream_of = |row: usize| number::<16>(bytes, rows + row * ROW).map(u128::from_le_bytes);
         let (mut low, mut high) = (0, self.rows);
         while low < high {
             let middle = low.midpoint(high);
-            if stream_of(middle)? < stream.get() { low = middle + 1 } else { high = middle }
+            if self.stream_of(middle)? < stream.get() { low = middle + 1 } else { high = middle }
         }
-        if low == self.rows || stream_of(low)? != stream.get() {
+        if low == self.rows || self.stream_of(low)? != stream.get() {
             return None;
         }
         self.row(low)
@@ -465,7 +512,7 @@ impl Segment {
         if let Index::Growing(growing) = index {
             let bytes = opened.map.bytes();
             let grown = if self.own {
-                growing.grow_own(bytes)
+                growing.grow_own(bytes, self.header.base)
             } else {
                 growing.grow(bytes, |life| self.salt(life))
             };
@@ -479,7 +526,18 @@ impl Segment {
                 }
             })?;
         }
+        self.found_seal(index);
         Ok(())
+    }
+
+    /// A sealed segment of an earlier life is known by its size until its index is.
+    fn found_seal(&self, index: &Index) {
+        let end = index.seal().map(|offset| self.header.base + offset);
+        if let Some(end) = end.filter(|end| *end < self.header.limit())
+            && self.end() == Some(self.header.limit())
+        {
+            self.finish(end);
+        }
     }
 
     /// Writes the index of a sealed, wholly stored segment to its file and goes on from there.

@@ -1,10 +1,13 @@
-//! The segments' files, and how their headers link them to a chain.
+//! The files of segments and runs, and how their headers link them to a chain.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::LogOptions;
+use super::run::{RunHeader, range_of};
+use super::run_file::read_run_header;
 use super::scan::holds_frames;
 use super::segment::{SegmentHeader, base_of, file_path, read_header};
 use crate::disk::{Access, Disk, File, PAGE_U64};
@@ -29,9 +32,12 @@ impl Link {
 /// What is in the log's folder.
 pub(super) struct Found {
     pub files: Vec<Link>,
-    /// The first file that is no segment although its name says so.
-    pub bad: Option<Damage>,
+    pub runs: Vec<(RunHeader, PathBuf)>,
+    /// Files that are no segment or run although their names say so.
+    pub bad: Vec<Damage>,
     pub leftovers: Vec<PathBuf>,
+    /// Index files, by the bases in their names.
+    pub indexes: Vec<(u64, PathBuf)>,
     pub above: u64,
 }
 
@@ -48,10 +54,23 @@ pub(super) fn find(
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(DiskError::at("listing", dir)(error).into()),
     };
-    let mut found = Found { files: Vec::new(), bad: None, leftovers: Vec::new(), above: 0 };
+    let mut found = Found {
+        files: Vec::new(),
+        runs: Vec::new(),
+        bad: Vec::new(),
+        leftovers: Vec::new(),
+        indexes: Vec::new(),
+        above: 0,
+    };
     for entry in entries {
-        if [".tmp", ".itmp"].iter().any(|ending| entry.name.ends_with(ending)) {
+        if let Some(range) = range_of(&entry.name) {
+            found.run(&**disk, dir.join(&entry.name), range, entry.bytes)?;
+        }
+        if [".tmp", ".itmp", ".rtmp"].iter().any(|ending| entry.name.ends_with(ending)) {
             found.leftovers.push(dir.join(&entry.name));
+        }
+        if let Some(base) = base_of(&entry.name, "idx") {
+            found.indexes.push((base, dir.join(&entry.name)));
         }
         let Some(base) = base_of(&entry.name, "seg") else { continue };
         let path = dir.join(&entry.name);
@@ -82,18 +101,147 @@ pub(super) fn find(
             lsns: base..base.saturating_add(entry.bytes),
             reason: DamageReason::Header(reason),
         });
-        found.bad = found.bad.or(damage);
+        found.bad.extend(damage);
     }
     found.above = found.above.next_multiple_of(PAGE_U64);
     found.files.sort_by_key(|link| link.header.base);
     Ok(found)
 }
 
-/// The chain, and the files that are dead; or what is wrong.
-pub(super) type Linked = Result<(Vec<Link>, Vec<PathBuf>), Damage>;
+impl Found {
+    /// Takes note of a run's file.
+    pub(super) fn run(
+        &mut self,
+        disk: &dyn Disk,
+        path: PathBuf,
+        range: Range<u64>,
+        bytes: u64,
+    ) -> Result<(), OpenError> {
+        self.above = self.above.max(range.end);
+        let reason = match read_run_header(disk, &path)? {
+            Ok(header) if header.range() != range => "it is another run's",
+            Ok(header) if header.bytes > bytes => "the file is cut short",
+            Ok(header) => {
+                self.runs.push((header, path));
+                return Ok(());
+            }
+            Err(reason) => reason,
+        };
+        self.bad.push(Damage {
+            file: path,
+            offset: 0,
+            lsns: range,
+            reason: DamageReason::Header(reason),
+        });
+        Ok(())
+    }
+}
 
-/// Follows the headers from the first segment.
-pub(super) fn link(files: &[Link], options: &LogOptions, log: u64) -> Result<Linked, DiskError> {
+/// The log's pieces, and the files that are dead; or what is wrong.
+pub(super) type Linked = Result<Pieces, Damage>;
+
+/// What a log consists of.
+#[derive(Debug, Default)]
+pub(super) struct Pieces {
+    pub runs: Vec<RunHeader>,
+    pub chain: Vec<Link>,
+    pub dead: Vec<PathBuf>,
+}
+
+/// Puts the runs in order, then follows the segments' headers from the first one behind.
+pub(super) fn link(found: &Found, options: &LogOptions, log: u64) -> Result<Linked, DiskError> {
+    let (runs, mut dead) = match line_up(&found.runs, options, log) {
+        Ok(lined_up) => lined_up,
+        Err(damage) => return Ok(Err(damage)),
+    };
+    // What lies within is a leftover of a crash before it was removed, whatever it looks like.
+    let covered = runs.last().map_or(0, |run| run.limit);
+    for bad in &found.bad {
+        if bad.lsns.end > covered {
+            return Ok(Err(bad.clone()));
+        }
+        dead.push(bad.file.clone());
+    }
+    let (within, files): (Vec<&Link>, Vec<&Link>) =
+        found.files.iter().partition(|link| link.header.base < covered);
+    if let Some(over) = within.iter().find(|link| link.header.limit() > covered) {
+        return Ok(Err(header_damage(over, "it overlaps a run")));
+    }
+    dead.extend(within.iter().map(|link| link.path.clone()));
+    let indexes = found.indexes.iter().filter(|(base, _)| *base < covered);
+    dead.extend(indexes.map(|(_, path)| path.clone()));
+    let files: Vec<Link> = files.into_iter().cloned().collect();
+    let linked = match runs.last() {
+        None => link_segments(&files, |link| link.header.previous.is_none(), options, log)?,
+        Some(last) => {
+            let follows = |link: &Link| {
+                let previous = link.header.previous.map(|previous| previous.base);
+                link.header.base == last.limit && previous == Some(last.previous)
+            };
+            if !files.iter().any(follows) {
+                let end = files.first().map_or(found.above, |link| link.header.base);
+                return Ok(Err(missing(options, last.limit, last.limit..end.max(last.limit))));
+            }
+            link_segments(&files, follows, options, log)?
+        }
+    };
+    Ok(linked.map(|(chain, spares)| {
+        dead.extend(spares);
+        Pieces { runs, chain, dead }
+    }))
+}
+
+/// The runs of a log, oldest first, and those that are leftovers: wholly in the range of another,
+/// which has taken their place.
+fn line_up(
+    found: &[(RunHeader, PathBuf)],
+    options: &LogOptions,
+    log: u64,
+) -> Result<(Vec<RunHeader>, Vec<PathBuf>), Damage> {
+    let damage = |header: &RunHeader, path: &PathBuf, reason| Damage {
+        file: path.clone(),
+        offset: 0,
+        lsns: header.range(),
+        reason: DamageReason::Header(reason),
+    };
+    if let Some((header, path)) = found.iter().find(|(header, _)| header.log != log) {
+        return Err(damage(header, path, "it belongs to another log"));
+    }
+    let mut sorted: Vec<_> = found.iter().collect();
+    sorted.sort_by_key(|(header, _)| (header.start, std::cmp::Reverse(header.limit)));
+    let (mut runs, mut dead): (Vec<RunHeader>, Vec<PathBuf>) = (Vec::new(), Vec::new());
+    for (header, path) in sorted {
+        let (covered, before) =
+            runs.last().map_or((0, None), |last| (last.limit, Some(last.previous)));
+        if header.limit <= covered {
+            dead.push(path.clone());
+        } else if header.start < covered {
+            return Err(damage(header, path, "it overlaps another run"));
+        } else if before != header.before || (before.is_some() && header.start != covered) {
+            let base = header.before.unwrap_or(covered).max(covered.min(header.start));
+            return Err(missing(options, base, base..header.start));
+        } else {
+            runs.push(*header);
+        }
+    }
+    Ok((runs, dead))
+}
+
+fn missing(options: &LogOptions, base: u64, lsns: Range<u64>) -> Damage {
+    let file = file_path(&options.dir, base, "seg");
+    Damage { file, offset: 0, lsns, reason: DamageReason::Missing }
+}
+
+/// The segments in order, and the files that are dead; or what is wrong.
+type LinkedSegments = Result<(Vec<Link>, Vec<PathBuf>), Damage>;
+
+/// Follows the headers from the `first` segment.
+fn link_segments(
+    files: &[Link],
+    first: impl Fn(&Link) -> bool,
+    options: &LogOptions,
+    log: u64,
+) -> Result<LinkedSegments, DiskError> {
     if let Some(other) = files.iter().find(|link| link.header.log != log) {
         return Ok(Err(header_damage(other, "it belongs to another log")));
     }
@@ -104,7 +252,7 @@ pub(super) fn link(files: &[Link], options: &LogOptions, log: u64) -> Result<Lin
         }
     }
     let mut chain: Vec<Link> = Vec::new();
-    let mut next = files.iter().find(|link| link.header.previous.is_none());
+    let mut next = files.iter().find(|link| first(link));
     while let Some(link) = next {
         chain.push(link.clone());
         let after = followers.get(&link.header.base).map(Vec::as_slice).unwrap_or_default();
@@ -132,12 +280,7 @@ pub(super) fn link(files: &[Link], options: &LogOptions, log: u64) -> Result<Lin
         // was: a crash came in between, or kept one of the removals and not the other.
         if link.header.base > newest && holds_frames(link, log)? {
             let missing = link.header.previous.map_or(0, |previous| previous.base);
-            return Ok(Err(Damage {
-                file: file_path(&options.dir, missing, "seg"),
-                offset: 0,
-                lsns: missing..link.header.base,
-                reason: DamageReason::Missing,
-            }));
+            return Ok(Err(self::missing(options, missing, missing..link.header.base)));
         }
         dead.push(link.path.clone());
     }

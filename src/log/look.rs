@@ -12,8 +12,10 @@ use std::sync::Arc;
 use super::LogOptions;
 use super::checkpoint::Checkpoint;
 use super::finding::{Finding, Severity, Substitute, What};
-use super::links::{Link, link};
+use super::links::{Found, Link, Pieces, link};
 use super::mark::{self, Mark};
+use super::recover::Evidence;
+use super::run::range_of;
 use super::scan::{SegmentSource, enter, holds_frames};
 use super::segment::{Previous, SegmentHeader, base_of, file_path, read_header};
 use super::sift::sift;
@@ -53,6 +55,8 @@ pub(super) struct Patch {
 pub(super) struct Known {
     /// A position that had been durable.
     pub durable: u64,
+    /// The newest life, where it was killed at most, and is not running.
+    pub killed: Option<Life>,
     pub lives: Vec<Life>,
 }
 
@@ -69,6 +73,7 @@ pub(super) fn look(
     let options = &LogOptions { rebuildable: true, ..options.clone() };
     let mut known = known.clone();
     let mut before: Option<Look> = None;
+    let mut written = 0;
     for _ in 0..TRIES {
         let found = match once(disk, options, log, &known) {
             Ok(found) => found,
@@ -80,18 +85,19 @@ pub(super) fn look(
         if !damaged && found.findings.is_empty() {
             return Ok(found);
         }
-        let proven = !damaged || found.survey.facts.end < known.durable;
+        let proven = !damaged || found.survey.facts.end < known.durable.max(written);
         let again = before.as_ref().is_some_and(|before| before.findings == found.findings);
         if proven && again {
             return Ok(found);
         }
         known.durable = known.durable.max(found.survey.facts.durable);
+        written = written.max(found.survey.facts.written);
         before = Some(found);
     }
     match before {
         Some(mut last) => {
             // It grew each time: nothing that had been promised before a look was missing in it.
-            if last.survey.facts.end >= known.durable {
+            if last.survey.facts.end >= known.durable.max(written) {
                 last.survey.report.damage = None;
             }
             Ok(last)
@@ -118,18 +124,28 @@ fn once(
     found.lives.extend(&known.lives);
     found.lives.extend(Mark::highest(&mark_found, log).map(|mark| mark.life));
     found.guess_headers(disk, log)?;
-    let (chain, dead) = found.hang_together(options, log)?;
-    let mut spares = found.leftovers;
+    let Pieces { runs, chain, dead } = found.hang_together(options, log)?;
+    let mut spares = std::mem::take(&mut found.found.leftovers);
     spares.extend(dead);
-    let gathered = Gathered {
+    let gathered = |killed| Gathered {
+        runs: runs.clone(),
         chain: chain.clone(),
-        spares,
-        above: found.above.next_multiple_of(PAGE_U64),
-        checkpoints,
-        mark_found,
-        evidence: known.durable,
+        spares: spares.clone(),
+        above: found.found.above.next_multiple_of(PAGE_U64),
+        checkpoints: checkpoints.clone(),
+        mark_found: mark_found.clone(),
+        evidence: Evidence { durable: known.durable, killed },
     };
-    let survey = judge(disk, options, log, gathered)?;
+    let survey = match judge(disk, options, log, gathered(known.killed)) {
+        Err(OpenError::Damage(damage)) if damage.reason == DamageReason::Ring => {
+            let finding = Finding::file(&damage.file, Severity::Loss, What::Ring);
+            let survey = judge(disk, options, log, gathered(None))?;
+            let lsns = survey.facts.end..survey.facts.end;
+            found.findings.push(Finding { lsns, ..finding });
+            survey
+        }
+        survey => survey?,
+    };
     let mut lives = found.lives;
     lives.push(survey.place.life);
     lives.sort_by_key(|life| std::cmp::Reverse(life.number));
@@ -139,14 +155,12 @@ fn once(
 
 /// What is in the folder.
 struct Files {
-    links: Vec<Link>,
-    leftovers: Vec<PathBuf>,
+    found: Found,
     /// Segments without a header that counts: base, size, path, and why.
     headless: Vec<(u64, u64, PathBuf, &'static str)>,
     findings: Vec<Finding>,
     patches: Vec<Patch>,
     lives: Vec<Life>,
-    above: u64,
 }
 
 impl Files {
@@ -164,24 +178,45 @@ impl Files {
         };
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let mut found = Self {
-            links: Vec::new(),
-            leftovers: Vec::new(),
+            found: Found {
+                files: Vec::new(),
+                runs: Vec::new(),
+                bad: Vec::new(),
+                leftovers: Vec::new(),
+                indexes: Vec::new(),
+                above: 0,
+            },
             headless: Vec::new(),
             findings: Vec::new(),
             patches: Vec::new(),
             lives: Vec::new(),
-            above: 0,
         };
         for entry in entries {
-            if [".tmp", ".itmp"].iter().any(|ending| entry.name.ends_with(ending)) {
-                found.leftovers.push(dir.join(&entry.name));
+            if [".tmp", ".itmp", ".rtmp"].iter().any(|ending| entry.name.ends_with(ending)) {
+                found.found.leftovers.push(dir.join(&entry.name));
+            }
+            if let Some(base) = base_of(&entry.name, "idx") {
+                found.found.indexes.push((base, dir.join(&entry.name)));
+            }
+            if let Some(range) = range_of(&entry.name) {
+                let before = found.found.bad.len();
+                let read = found.found.run(&**disk, dir.join(&entry.name), range, entry.bytes);
+                if !gone(&read) {
+                    read?;
+                }
+                for bad in found.found.bad.drain(before..) {
+                    let what =
+                        What::Header { why: header_reason(&bad), substitute: Substitute::Nothing };
+                    let finding = Finding::file(bad.file, Severity::Loss, what);
+                    found.findings.push(Finding { lsns: bad.lsns, ..finding });
+                }
             }
             let Some(base) = base_of(&entry.name, "seg") else { continue };
-            found.above = found.above.max(base.saturating_add(entry.bytes));
+            found.found.above = found.found.above.max(base.saturating_add(entry.bytes));
             let known = checkpoints.iter().find_map(|checkpoint| checkpoint.headers.get(&base));
             found.add(disk, (base, entry.bytes, dir.join(&entry.name)), known.copied(), log)?;
         }
-        found.lives.extend(found.links.iter().map(|link| link.header.life));
+        found.lives.extend(found.found.files.iter().map(|link| link.header.life));
         Ok(found)
     }
 
@@ -220,14 +255,14 @@ impl Files {
                 return Ok(());
             }
         };
-        self.above = self.above.max(header.limit());
+        self.found.above = self.found.above.max(header.limit());
         if header.bytes > bytes {
             let lsns = base.saturating_add(bytes)..header.limit();
             let what = What::Cut { bytes: header.bytes };
             let finding = Finding::file(&path, Severity::Loss, what);
             self.findings.push(Finding { offset: bytes, lsns, ..finding });
         }
-        self.links.push(Link { header, path, end: None, disk: Arc::clone(disk) });
+        self.found.files.push(Link { header, path, end: None, disk: Arc::clone(disk) });
         Ok(())
     }
 
@@ -256,7 +291,7 @@ impl Files {
                 life: Life { number: 0, bits: 0 },
                 previous: None,
             };
-            let before = self.links.iter().filter(|link| link.header.base < base);
+            let before = self.found.files.iter().filter(|link| link.header.base < base);
             let mut previous = None;
             for link in before {
                 let source = &mut SegmentSource::patient();
@@ -283,26 +318,30 @@ impl Files {
             self.header_finding(&path, (base, bytes), why, substitute);
             if let Some(link) = header {
                 self.patches.push(Patch { path, header: link.header });
-                let at = self.links.partition_point(|other| other.header.base < base);
-                self.links.insert(at, link);
+                let at = self.found.files.partition_point(|other| other.header.base < base);
+                self.found.files.insert(at, link);
             }
         }
         Ok(())
     }
 
     /// The chain; where something is missing, over the gap, with a header that says so.
-    fn hang_together(
-        &mut self,
-        options: &LogOptions,
-        log: u64,
-    ) -> Result<(Vec<Link>, Vec<PathBuf>), DiskError> {
-        for _ in 0..=self.links.len() {
-            let damage = match link(&self.links, options, log)? {
+    fn hang_together(&mut self, options: &LogOptions, log: u64) -> Result<Pieces, DiskError> {
+        for _ in 0..=self.found.files.len() {
+            let damage = match link(&self.found, options, log)? {
                 Ok(linked) => return Ok(linked),
                 Err(damage) => damage,
             };
             let (reached, behind) = self.ends_at(&damage, log)?;
-            let Some(link) = self.links.get_mut(behind) else { break };
+            let runs_end = self.found.runs.iter().map(|(run, _)| run.limit).max().unwrap_or(0);
+            // Runs are followed by their very segment: a gap there cannot be bridged.
+            let bridged = runs_end == 0 || reached.is_some_and(|(base, _)| base >= runs_end);
+            let Some(link) = self.found.files.get_mut(behind).filter(|_| bridged) else {
+                let file = damage.file;
+                let finding = Finding::file(file, Severity::Loss, What::Missing);
+                self.findings.push(Finding { lsns: damage.lsns, ..finding });
+                break;
+            };
             let lsns = reached.map_or(0, |(_, end)| end)..link.header.base;
             link.header.previous = reached.map(|(base, end)| Previous { base, end: Some(end) });
             let patch = Patch { path: link.path.clone(), header: link.header };
@@ -312,7 +351,7 @@ impl Files {
             let what = What::Missing;
             self.findings.push(Finding { lsns, ..Finding::file(file, Severity::Loss, what) });
         }
-        Ok((Vec::new(), Vec::new()))
+        Ok(Pieces::default())
     }
 
     /// Where the chain ends that `damage` interrupts, and the number of the file that does not
@@ -322,13 +361,13 @@ impl Files {
         damage: &Damage,
         log: u64,
     ) -> Result<(Option<(u64, u64)>, usize), DiskError> {
-        let nowhere = self.links.len();
+        let nowhere = self.found.files.len();
         if damage.reason != DamageReason::Missing {
             return Ok((None, nowhere));
         }
-        let number = self.links.partition_point(|link| link.header.base < damage.lsns.end);
+        let number = self.found.files.partition_point(|link| link.header.base < damage.lsns.end);
         let mut reached = None;
-        let before: Vec<Link> = self.links.iter().take(number).cloned().collect();
+        let before: Vec<Link> = self.found.files.iter().take(number).cloned().collect();
         for link in before.iter().rev() {
             let source = &mut SegmentSource::patient();
             let from = (enter(0, link), link.header.bytes);
@@ -339,6 +378,18 @@ impl Files {
             }
         }
         Ok((reached, number))
+    }
+}
+
+/// Was it removed after it was listed?
+fn gone(read: &Result<(), OpenError>) -> bool {
+    matches!(read, Err(OpenError::Disk(error)) if error.source.kind() == ErrorKind::NotFound)
+}
+
+fn header_reason(damage: &Damage) -> &'static str {
+    match damage.reason {
+        DamageReason::Header(why) => why,
+        _ => "it is none",
     }
 }
 

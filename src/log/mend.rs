@@ -77,11 +77,12 @@ impl LogView {
             let mut previous = None;
             let sifted =
                 sift(&mut source, link, (self.id, &mut lives), from, &mut |frame, life| {
-                    growing.take(frame.header(), life);
-                    if previous != Some(frame.header().offset) {
-                        frames.push((frame.header().offset, life));
+                    growing.take(&frame.header(), frame.lsn().get() - link.header.base, life);
+                    let offset = frame.lsn().get() - link.header.base;
+                    if previous != Some(offset) {
+                        frames.push((offset, life));
                     }
-                    previous = Some(super::index::after(frame.header(), frame.header().offset));
+                    previous = Some(super::index::after(&frame.header(), offset));
                 })?;
             let holes: Vec<_> = sifted
                 .bad
@@ -166,7 +167,7 @@ impl LogView {
             .map_or(0, |mark| mark.durable)
             .max(durable)
             .max(behind.position);
-        let mark = Mark { durable, boundary: behind.position, life: behind.life };
+        let mark = Mark { durable, boundary: behind.position, life: behind.life, poisoned: false };
         let mut slots = Slots::open(&*self.disk, path, mark::MAGIC, &found)?;
         // Both: neither may send an open to the place before.
         for _ in 0..2 {

@@ -28,6 +28,7 @@ mod bell;
 mod chain;
 mod checkpoint;
 mod commit;
+pub mod compact;
 mod copy;
 pub mod finding;
 pub mod frame;
@@ -36,12 +37,16 @@ mod links;
 mod look;
 pub mod mark;
 pub(crate) mod mend;
+mod merge;
 pub mod name;
 mod open;
 mod prepare;
+mod primitives;
 mod read;
 mod recent;
 pub mod recover;
+pub mod run;
+mod run_file;
 mod scan;
 pub mod segment;
 mod sift;
@@ -67,10 +72,11 @@ use write::Appender;
 
 pub use checkpoint::Totals;
 pub(crate) use checkpoint::checkpoint_is_valid;
+pub use compact::{Compacted, Keep, Plan};
 pub(crate) use copy::{Copied, CopyRequest};
 pub use open::Opening;
 pub use read::{Frames, Limit, StreamEnd};
-pub use recover::{Ending, RecoveryReport, Start};
+pub use recover::{Ending, Evidence, RecoveryReport, Start};
 pub use tail::Tail;
 pub use verify::LogVerification;
 pub use view::{Cursor, LogView, Seen, SegmentInfo};
@@ -143,8 +149,9 @@ impl LogOptions {
             Some("frame_bytes_max must be less than half of ring_bytes, by a page")
         } else if frame * 4 > self.segment_bytes_max || self.segment_bytes_max > 1 << 35 {
             Some("segment_bytes_max must be at least four times frame_bytes_max, at most 32 GiB")
-        } else if self.flush_bytes > 1 << 34 {
-            Some("flush_bytes must be at most 16 GiB")
+        } else if self.flush_bytes > 1 << 34 || self.ring_bytes as u64 > 1 << 34 {
+            // A frame says in 36 bits how far the durable mark was below it.
+            Some("flush_bytes and ring_bytes must be at most 16 GiB each")
         } else if self.segment_bytes_first < 2 * page as u64
             || self.segment_bytes_first > self.segment_bytes_max
             || !self.segment_bytes_first.is_multiple_of(page as u64)
@@ -175,6 +182,9 @@ struct Counts {
     checkpoints: AtomicU64,
     checkpoint_failures: AtomicU64,
     index_failures: AtomicU64,
+    compactions: AtomicU64,
+    dropped: AtomicU64,
+    reclaimed_bytes: AtomicU64,
 }
 
 /// Numbers since the log was opened.
@@ -211,6 +221,14 @@ pub struct LogStats {
     pub checkpoint_failures: u64,
     /// Index files that could not be written: they are built again when needed.
     pub index_failures: u64,
+    /// Runs that the log begins with.
+    pub runs: u64,
+    /// Runs made.
+    pub compactions: u64,
+    /// Frames that retention has dropped.
+    pub dropped: u64,
+    /// Bytes by which the files have become smaller.
+    pub reclaimed_bytes: u64,
 }
 
 /// What all threads of a log share.
@@ -236,6 +254,8 @@ struct Shared {
     tails: Tails,
     drain_bell: Bell,
     keeper_bell: Bell,
+    /// Rung when a segment is sealed and stored, for whoever looks after the old ones.
+    sealed_bell: Bell,
     counts: Counts,
     /// Where this life's frames begin; what is below was there before.
     first: u64,
@@ -247,6 +267,8 @@ struct Shared {
     due: Mutex<Option<(u64, Totals)>>,
     /// Files of earlier lives that hold nothing and are to go.
     leftovers: Mutex<Vec<PathBuf>>,
+    /// One compaction at a time; and the failure after which there is none any more.
+    compacting: Mutex<Option<DiskError>>,
 }
 
 impl Shared {
@@ -257,7 +279,25 @@ impl Shared {
         // Futures are woken at the end of a commit, by a thread that holds none of our locks:
         // a waker may run anything.
         self.commits.request();
+        if let Some(mut syncing) = self.syncing.try_lock() {
+            self.note_poison(&mut syncing);
+        }
         error
+    }
+
+    /// The same for the one who syncs, who has that lock.
+    pub(super) fn poison_with(&self, error: DiskError, syncing: &mut Syncing) -> DiskError {
+        let error = self.poison(error);
+        self.note_poison(syncing);
+        error
+    }
+
+    fn note_poison(&self, syncing: &mut Syncing) {
+        let durable = self.durable.load(Ordering::Acquire);
+        if syncing.note_poison(self.id, durable).is_err() {
+            // Then the next open may take for damage what the failure has cost.
+            self.counts.mark_failures.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -407,7 +447,16 @@ impl Log {
 
     /// What crashes took back, oldest first: no frame is or will ever be there.
     pub fn lost(&self) -> Vec<std::ops::Range<u64>> {
-        self.shared.chain.read().lost()
+        let chain = self.shared.chain.read();
+        let (runs, mut lost) = (chain.runs().to_vec(), Vec::new());
+        let behind = chain.lost();
+        drop(chain);
+        for run in runs {
+            // One that cannot be read says so to whoever reads frames of it.
+            lost.extend(run.table().iter().flat_map(run::RunTable::lost));
+        }
+        lost.extend(behind);
+        lost
     }
 
     /// What was appended over all lives. The first call reads what no checkpoint covers.
@@ -419,9 +468,15 @@ impl Log {
         Ok(self.shared.totals_before()?.plus(counts.totals()))
     }
 
-    /// Was a frame given `lsn`, and is it still part of this log?
+    /// Was a frame given `lsn`, and is it still part of this log, or was until retention dropped
+    /// it? Where it cannot be known that no frame was there, this says yes.
     pub fn holds(&self, lsn: Lsn) -> bool {
-        self.shared.chain.read().locate(lsn.get(), self.written()).is_ok()
+        let position = lsn.get();
+        match self.shared.locate(position) {
+            Ok(chain::Piece::Run(run)) => matches!(run.lost_at(position), Ok(None)),
+            Ok(chain::Piece::Segment(_)) => true,
+            Err(_lost) => false,
+        }
     }
 
     /// What the keeper thread does, for logs that have none: index files of sealed segments.
@@ -435,6 +490,17 @@ impl Log {
     pub fn prepare_ahead(&self) {
         while self.shared.preparer.make_ahead() {}
         self.shared.checkpoint();
+    }
+
+    /// Waits until a segment is sealed, or for `limit`; `false` once
+    /// [`wait_sealed_no_more`](Self::wait_sealed_no_more) was called.
+    pub(crate) fn wait_sealed(&self, limit: Duration) -> bool {
+        self.shared.sealed_bell.wait(limit) != bell::Rung::Stopped
+    }
+
+    /// Ends the wait for seals.
+    pub(crate) fn wait_sealed_no_more(&self) {
+        self.shared.sealed_bell.stop();
     }
 
     /// Numbers since it was opened.
@@ -459,6 +525,10 @@ impl Log {
             checkpoints: of(&shared.counts.checkpoints),
             checkpoint_failures: of(&shared.counts.checkpoint_failures),
             index_failures: of(&shared.counts.index_failures),
+            runs: shared.chain.read().runs().len() as u64,
+            compactions: of(&shared.counts.compactions),
+            dropped: of(&shared.counts.dropped),
+            reclaimed_bytes: of(&shared.counts.reclaimed_bytes),
         }
     }
 

@@ -17,7 +17,8 @@ use super::frame::{Batch, FrameKind, Salt};
 use super::mark;
 use super::prepare::{self, Preparer};
 use super::recent::Recent;
-use super::recover::{Decision, RecoveryReport};
+use super::recover::{Decision, Evidence, RecoveryReport};
+use super::run_file::Run;
 use super::segment::{Previous, Segment};
 use super::slots::Slots;
 use super::survey::{Survey, survey};
@@ -42,8 +43,8 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Reads what is there, decides, and makes what is kept durable. `evidence` is a position
-    /// that is known from elsewhere to have been durable; 0 if none is.
+    /// Reads what is there, decides, and makes what is kept durable. `evidence` is what is known
+    /// from elsewhere: a position that had been durable, and whether the machine ran on.
     ///
     /// # Errors
     /// See [`OpenError`]. Damage changes nothing; after another error the next try begins anew.
@@ -51,12 +52,12 @@ impl Opening {
         disk: &Arc<dyn Disk>,
         options: LogOptions,
         id: u64,
-        evidence: u64,
+        evidence: impl Into<Evidence>,
     ) -> Result<Self, OpenError> {
         if let Some(contradiction) = options.contradiction() {
             return Err(OpenError::Options(contradiction));
         }
-        let mut survey = survey(disk, &options, id, evidence)?;
+        let mut survey = survey(disk, &options, id, evidence.into())?;
         survey.rescue(&**disk, &options)?;
         Ok(Self { disk: Arc::clone(disk), options, id, survey })
     }
@@ -71,6 +72,12 @@ impl Opening {
         if self.survey.decision == Decision::GoOn {
             self.survey.decision = Decision::StartAnew;
         }
+    }
+
+    /// Has retention dropped frames of this log? Then what covers them is no longer a thing that
+    /// can be done without.
+    pub fn has_dropped(&self) -> bool {
+        self.survey.runs.iter().any(|run| run.dropped > 0)
     }
 
     /// Begins `life`, which must be durable as the newest already.
@@ -99,6 +106,8 @@ impl Opening {
             None => None,
         };
         let segments = segments(&disk, &dir, &survey);
+        let runs: Vec<_> =
+            survey.runs.iter().map(|header| Run::existing(&disk, &dir, *header)).collect();
         let last = segments.last().cloned();
         let end = survey.facts.end;
         // Where the new life's frames begin, as far as that is known.
@@ -138,7 +147,7 @@ impl Opening {
             durable: AtomicU64::new(first),
             ring,
             drain: Mutex::new(first),
-            chain: RwLock::new(Chain::new(segments)),
+            chain: RwLock::new(Chain::new(runs, segments)),
             preparer,
             commits: CommitQueue::new(),
             syncing: Mutex::new(Syncing::new(mark, first, life)),
@@ -147,12 +156,14 @@ impl Opening {
             tails: Tails::default(),
             drain_bell: Bell::new(),
             keeper_bell: Bell::new(),
+            sealed_bell: Bell::new(),
             counts: Counts::default(),
             first,
             counted: survey.counted,
             before: OnceLock::new(),
             due: Mutex::new(None),
             leftovers: Mutex::new(Vec::new()),
+            compacting: Mutex::new(None),
             options,
         });
         let anew = survey.decision == Decision::StartAnew;

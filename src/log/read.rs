@@ -8,9 +8,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::chain::Piece;
 use super::checkpoint::Totals;
 use super::frame::{Frame, FrameKind, Header, RecordKind, Salt};
 use super::index::{Index, Places, after};
+use super::run::Row;
+use super::run_file::{InRun, Run};
 use super::segment::{FIRST_FRAME, Segment};
 use super::write::FIRST_SEQ;
 use super::{Closing, Log, Shared};
@@ -34,6 +37,9 @@ pub struct StreamEnd {
     pub last: Seq,
     /// The mark that covers its last frame.
     pub end: Option<Lsn>,
+    /// Events up to this one may have been dropped by retention, all but those of the first
+    /// frame; [`Seq::ZERO`] if none were.
+    pub dropped: Seq,
 }
 
 /// Reads frames in the order of the log. See [`Log::frames`].
@@ -41,13 +47,29 @@ pub struct StreamEnd {
 pub struct Frames {
     shared: Arc<Shared>,
     limit: Limit,
+    /// Where it is, if that is in a run.
+    run: Option<InRun>,
+    /// Where it is, if that is in a segment.
     segment: Option<Arc<Segment>>,
     /// Where the next frame begins.
     offset: u64,
     life: Life,
-    /// How far to go, as last seen.
-    end: u64,
-    current: Option<Header>,
+    /// Frames in this segment that begin below may be read without looking further.
+    ready: u64,
+    /// The last frame was a `Seal`.
+    sealed: bool,
+    /// Offset and length of the frame that was stepped to.
+    current: Option<(u64, usize)>,
+}
+
+/// What there is at a reader's place.
+enum Look {
+    /// A frame of the segment that it is in.
+    Ready,
+    /// It has stepped to a frame of a run.
+    Stepped,
+    /// Nothing yet.
+    End,
 }
 
 impl Frames {
@@ -55,6 +77,7 @@ impl Frames {
     ///
     /// # Errors
     /// See [`ReadError`]; the reader stays where it is.
+    #[inline]
     #[expect(clippy::should_implement_trait, reason = "it lends: a frame borrows from its reader")]
     pub fn next(&mut self) -> Result<Option<Frame<'_>>, ReadError> {
         if self.advance()? { self.current() } else { Ok(None) }
@@ -62,6 +85,9 @@ impl Frames {
 
     /// Position of the next frame.
     pub fn position(&self) -> u64 {
+        if let Some(inside) = &self.run {
+            return inside.position();
+        }
         self.segment.as_ref().map_or(0, |segment| segment.header.base + self.offset)
     }
 
@@ -73,60 +99,133 @@ impl Frames {
     /// Steps to the next frame; `false` if there is none yet.
     #[inline]
     pub(super) fn advance(&mut self) -> Result<bool, ReadError> {
+        if self.offset >= self.ready || self.shared.poison.get().is_some() {
+            match self.look()? {
+                Look::Ready => {}
+                Look::Stepped => return Ok(true),
+                Look::End => return Ok(false),
+            }
+        }
+        let Some(segment) = &self.segment else { return Ok(false) };
+        let rest = segment.opened()?.map.bytes().get(to_usize(self.offset)..).unwrap_or_default();
+        match Frame::read(rest, self.offset, segment.salt(self.life)) {
+            Ok(frame) if matches!(frame.header().kind, FrameKind::Single | FrameKind::Records) => {
+                let length = frame.bytes().len();
+                self.current = Some((self.offset, length));
+                self.offset += length as u64;
+                Ok(true)
+            }
+            Ok(_) | Err(_) => self.step_over_system(),
+        }
+    }
+
+    /// Steps to a frame of the log itself, which may end a page, a segment or a life.
+    #[cold]
+    fn step_over_system(&mut self) -> Result<bool, ReadError> {
+        let Some(segment) = &self.segment else { return Ok(false) };
+        let rest = segment.opened()?.map.bytes().get(to_usize(self.offset)..).unwrap_or_default();
+        let (frame, life) = read_frame(rest, self.offset, segment.salt(self.life))
+            .map_err(|reject| frame_damage(segment, self.offset, reject))?;
+        let header = frame.header();
+        let next = after(&header, self.offset);
+        self.current = Some((self.offset, header.length));
+        // A closed segment that nobody went on in ends with its Close frame.
+        self.offset = segment.end().map_or(next, |end| next.min(end - segment.header.base));
+        self.sealed = header.kind == FrameKind::Seal;
+        if self.sealed {
+            self.ready = 0;
+        }
+        self.life = life;
+        Ok(true)
+    }
+
+    /// Sees whether there is a frame at `offset`, or where the next one is; notes how far frames
+    /// are ready. `false` if there is none yet.
+    #[cold]
+    fn look(&mut self) -> Result<Look, ReadError> {
         loop {
-            let Some(segment) = &self.segment else {
-                let first = self.shared.chain.read().segments().first().cloned();
-                let Some(first) = first else { return Ok(false) };
-                self.enter(first);
-                continue;
-            };
-            let own_end = segment.end();
-            let sealed = self.current.is_some_and(|header| header.kind == FrameKind::Seal);
-            if sealed || own_end == Some(segment.header.base + self.offset) {
-                let next = self.shared.chain.read().following(segment.header.base);
-                let Some(next) = next else { return Ok(false) };
-                self.enter(next);
+            if let Some(inside) = &mut self.run {
+                if inside.advance()? {
+                    return Ok(Look::Stepped);
+                }
+                let limit = inside.limit();
+                if !self.enter_from(limit) {
+                    return Ok(Look::End);
+                }
                 continue;
             }
-            let position = segment.header.base + self.offset;
-            if position >= self.end || self.shared.poison.get().is_some() {
-                self.end = self.shared.end(self.limit);
-                if position >= self.end {
-                    return Ok(false);
+            let Some(segment) = &self.segment else {
+                if !self.enter_from(0) {
+                    return Ok(Look::End);
                 }
+                continue;
+            };
+            let base = segment.header.base;
+            let own_end = segment.end();
+            let position = base + self.offset;
+            if self.sealed || own_end == Some(position) {
+                // By position: what followed may have gone into a run meanwhile.
+                let limit = segment.header.limit();
+                if !self.enter_from(limit) {
+                    return Ok(Look::End);
+                }
+                continue;
+            }
+            let end = self.shared.end(self.limit);
+            if position >= end {
+                self.ready = 0;
+                return Ok(Look::End);
             }
             let map = &segment.opened()?.map;
             if map.bytes().len() as u64 <= self.offset {
                 self.shared.drain(self.shared.written.load(Ordering::Acquire))?;
             }
-            let bytes = map.bytes().get(to_usize(self.offset)..).unwrap_or_default();
-            let (frame, life) = read_frame(bytes, self.offset, segment.salt(self.life))
-                .map_err(|reject| frame_damage(segment, self.offset, reject))?;
-            let next = after(frame.header(), self.offset);
-            self.current = Some(*frame.header());
-            // A closed segment that nobody went on in ends with its Close frame.
-            self.offset = own_end.map_or(next, |end| next.min(end - segment.header.base));
-            self.life = life;
-            return Ok(true);
+            // What is published ends with a frame, and so do the marks.
+            self.ready = (map.bytes().len() as u64)
+                .min(end - base)
+                .min(own_end.map_or(u64::MAX, |end| end - base));
+            return Ok(Look::Ready);
         }
     }
 
-    fn enter(&mut self, segment: Arc<Segment>) {
-        self.offset = FIRST_FRAME;
-        self.life = segment.header.life;
+    /// Enters the first piece that has positions at or above `position`, if there is one.
+    fn enter_from(&mut self, position: u64) -> bool {
+        let piece = self.shared.chain.read().first_from(position);
+        match piece {
+            None => return false,
+            Some(Piece::Segment(segment)) => {
+                self.offset = FIRST_FRAME;
+                self.life = segment.header.life;
+                self.run = None;
+                self.segment = Some(segment);
+            }
+            Some(Piece::Run(run)) => self.enter_run(run, position),
+        }
+        self.ready = 0;
+        self.sealed = false;
         self.current = None;
-        self.segment = Some(segment);
+        true
+    }
+
+    /// Goes on at the first frame of `run` at or behind `position`.
+    fn enter_run(&mut self, run: Arc<Run>, position: u64) {
+        self.segment = None;
+        self.ready = 0;
+        self.run = Some(InRun::new(run, position));
     }
 
     /// The frame that `advance` stepped to.
     #[inline]
     pub(super) fn current(&self) -> Result<Option<Frame<'_>>, ReadError> {
-        let (Some(header), Some(segment)) = (self.current, &self.segment) else {
+        if let Some(inside) = &self.run {
+            return inside.current();
+        }
+        let (Some((offset, length)), Some(segment)) = (self.current, &self.segment) else {
             return Ok(None);
         };
-        let start = to_usize(header.offset);
-        let bytes = segment.opened()?.map.bytes().get(start..start + header.length);
-        Ok(bytes.map(|bytes| Frame::checked_before(header, segment.header.base, bytes)))
+        let start = to_usize(offset);
+        let bytes = segment.opened()?.map.bytes().get(start..start + length);
+        Ok(bytes.map(|bytes| Frame::checked_before(segment.header.base + offset, bytes)))
     }
 }
 
@@ -146,7 +245,7 @@ pub(super) fn read_frame(
     }
 }
 
-fn frame_damage(segment: &Segment, offset: u64, reject: Reject) -> Damage {
+pub(super) fn frame_damage(segment: &Segment, offset: u64, reject: Reject) -> Damage {
     let at = segment.header.base + offset;
     Damage {
         file: segment.path.clone(),
@@ -232,6 +331,23 @@ impl Shared {
         Ok(())
     }
 
+    /// The piece that holds the frame that was once given `position`, or did.
+    ///
+    /// # Errors
+    /// [`ReadError::PositionLost`] where no frame can be.
+    pub(super) fn locate(&self, position: u64) -> Result<Piece, ReadError> {
+        let find = || self.chain.read().locate(position, self.written.load(Ordering::Acquire));
+        let found = find()?;
+        if let Piece::Segment(segment) = &found
+            && segment.end() == Some(segment.header.limit())
+            && segment.catch_up(&*self.disk, &mut segment.index.lock()).is_ok()
+        {
+            // Now it is known where its `Seal` is.
+            return find();
+        }
+        Ok(found)
+    }
+
     /// What is in the log from `from` up to this life's first frame.
     pub(super) fn count(&self, from: u64) -> Result<Totals, ReadError> {
         let mut totals = Totals::default();
@@ -268,30 +384,34 @@ impl Shared {
                 if frame.header().kind == FrameKind::Seal {
                     break;
                 }
-                offset = after(frame.header(), offset);
+                offset = after(&frame.header(), offset);
             }
         }
         Ok(totals)
     }
 
-    /// The segments that hold `stream`, newest first, back to the event after `after`.
-    fn places(
-        &self,
-        stream: StreamId,
-        after: Seq,
-    ) -> Result<Vec<(Arc<Segment>, Places)>, ReadError> {
+    /// Where `stream` is, newest first, back to the event after `after`.
+    fn places(&self, stream: StreamId, after: Seq) -> Result<Vec<Spot>, ReadError> {
         let mut found = Vec::new();
-        let segments = self.chain.read().segments().to_vec();
-        for segment in segments.into_iter().rev() {
-            if let Some(places) = self.places_in(&segment, stream)? {
-                let first = places.first;
-                found.push((segment, places));
-                if first.get() <= after.get() + 1 {
-                    break;
-                }
+        let pieces = self.chain.read().pieces();
+        for piece in pieces.into_iter().rev() {
+            let Some(spot) = self.spot_in(piece, stream)? else { continue };
+            let first = spot.first();
+            found.push(spot);
+            if first.get() <= after.get() + 1 {
+                break;
             }
         }
         Ok(found)
+    }
+
+    fn spot_in(&self, piece: Piece, stream: StreamId) -> Result<Option<Spot>, ReadError> {
+        Ok(match piece {
+            Piece::Segment(segment) => {
+                self.places_in(&segment, stream)?.map(|places| Spot::Segment(segment, places))
+            }
+            Piece::Run(run) => run.row(stream)?.map(|row| Spot::Run(run, row)),
+        })
     }
 
     fn places_in(&self, segment: &Segment, stream: StreamId) -> Result<Option<Places>, ReadError> {
@@ -303,7 +423,7 @@ impl Shared {
     }
 
     /// The frame of `stream` at one of its places.
-    fn frame_at(
+    pub(super) fn frame_at(
         segment: &Segment,
         (place, life): (u32, Option<Life>),
         stream: StreamId,
@@ -346,28 +466,50 @@ impl Log {
         let mut frames = Frames {
             shared,
             limit,
+            run: None,
             segment: None,
             offset: FIRST_FRAME,
             life: Life { number: 0, bits: 0 },
-            end: 0,
+            ready: 0,
+            sealed: false,
             current: None,
         };
         if from == 0 {
             return Ok(frames);
         }
         let end = self.written();
-        let chain = self.shared.chain.read();
-        let located = if from == end {
-            chain.writing_at(from).map(|(segment, _)| segment)
-        } else if let Some(segment) =
-            chain.segments().iter().find(|segment| segment.end() == Some(from))
-        {
-            // A mark that stood at the end of a life that crashed or was closed.
-            Some(Arc::clone(segment))
-        } else {
-            Some(chain.locate(from, end)?)
+        let found = {
+            let chain = self.shared.chain.read();
+            if from == end {
+                chain.writing_at(from).map(|(segment, _)| segment)
+            } else {
+                // A mark that stood at the end of a life that crashed or was closed.
+                let ends = |segment: &&Arc<Segment>| segment.end() == Some(from);
+                chain.segments().iter().find(ends).cloned()
+            }
         };
-        drop(chain);
+        let located = match found {
+            Some(segment) => Some(segment),
+            None if from == end => None,
+            None => match self.shared.locate(from) {
+                Ok(Piece::Segment(segment)) => Some(segment),
+                Ok(Piece::Run(run)) => {
+                    // As above: where something was lost, a mark may stand before it.
+                    let lost = run.lost_at(from)?.filter(|lost| lost.start < from);
+                    if let Some(lost) = lost {
+                        return Err(ReadError::PositionLost { lsn: from, lost });
+                    }
+                    frames.enter_run(run, from);
+                    None
+                }
+                // Behind the `Seal` frame, now that it is known where that ends.
+                Err(ReadError::PositionLost { lost, .. }) if lost.start == from => {
+                    frames.enter_from(lost.end);
+                    None
+                }
+                Err(lost) => return Err(lost),
+            },
+        };
         if let Some(segment) = located {
             frames.offset = from - segment.header.base;
             frames.life = self.life_at(&segment, frames.offset)?;
@@ -423,33 +565,22 @@ impl Log {
         let mut found = shared.places(stream, after)?;
         if self.poisoned().is_some() {
             let durable = self.durable();
-            for (segment, places) in &mut found {
-                let base = segment.header.base;
-                places
-                    .offsets
-                    .retain(|place| base + u64::from(*place) * (FRAME_ALIGN as u64) < durable);
+            for spot in &mut found {
+                spot.retain_below(durable);
             }
         }
-        found.retain(|(_, places)| !places.offsets.is_empty());
-        let Some((newest, last)) = found
-            .first()
-            .and_then(|(segment, places)| Some((segment, (*places.offsets.last()?, places.life))))
-        else {
-            return Ok(StreamEnd::default());
+        let dropped = found.iter().map(Spot::dropped).max().unwrap_or(Seq::ZERO);
+        found.retain(|spot| spot.count() > 0);
+        let Some(newest) = found.first() else {
+            return Ok(StreamEnd { last: dropped, end: None, dropped });
         };
-        let last = Shared::frame_at(newest, last, stream)?;
-        let end = StreamEnd { last: last_event(&last), end: Lsn::new(last.end()) };
-        for (segment, places) in found.iter().rev() {
-            let first = Shared::first_after(segment, &places.offsets, after)?;
-            let bytes = segment.opened()?.map.bytes();
-            for batch in places.offsets.get(first..).unwrap_or_default().chunks(TOUCHED) {
-                touch(bytes, batch);
-                for place in batch {
-                    let frame = Shared::frame_at(segment, (*place, places.life), stream)?;
-                    if last_event(&frame) > after && visit(frame).is_break() {
-                        return Ok(end);
-                    }
-                }
+        let last = newest.last(stream)?;
+        // The last event may be one of those that were dropped.
+        let end =
+            StreamEnd { last: last_event(&last).max(dropped), end: Lsn::new(last.end()), dropped };
+        for spot in found.iter().rev() {
+            if spot.visit(stream, after, visit)?.is_break() {
+                break;
             }
         }
         Ok(end)
@@ -468,16 +599,105 @@ impl Log {
     ) -> Result<(), ReadError> {
         let shared = &*self.shared;
         shared.ensure_indexed(stream)?;
-        let segments = shared.chain.read().segments().to_vec();
-        for segment in segments.into_iter().rev() {
-            let Some(places) = shared.places_in(&segment, stream)? else { continue };
-            for place in places.offsets.iter().rev() {
-                let frame = Shared::frame_at(&segment, (*place, places.life), stream);
-                if visit(frame).is_break() {
+        let pieces = shared.chain.read().pieces();
+        for piece in pieces.into_iter().rev() {
+            let Some(spot) = shared.spot_in(piece, stream)? else { continue };
+            for number in (0..spot.count()).rev() {
+                if visit(spot.frame(number, stream)).is_break() {
                     return Ok(());
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// Where frames of one stream are, in one piece of the log.
+enum Spot {
+    Segment(Arc<Segment>, Places),
+    Run(Arc<Run>, Row),
+}
+
+impl Spot {
+    /// Number of the first event there.
+    fn first(&self) -> Seq {
+        match self {
+            Self::Segment(_, places) => places.first,
+            Self::Run(_, row) => row.first,
+        }
+    }
+
+    /// Number of the last event that was dropped there.
+    fn dropped(&self) -> Seq {
+        match self {
+            Self::Segment(..) => Seq::ZERO,
+            Self::Run(_, row) => row.dropped,
+        }
+    }
+
+    /// Frames there.
+    fn count(&self) -> usize {
+        match self {
+            Self::Segment(_, places) => places.offsets.len(),
+            Self::Run(_, row) => row.count as usize,
+        }
+    }
+
+    /// Forgets frames at or above `position`. What is in a run is durable.
+    fn retain_below(&mut self, position: u64) {
+        if let Self::Segment(segment, places) = self {
+            let base = segment.header.base;
+            let at = |place: &u32| base + u64::from(*place) * FRAME_ALIGN as u64;
+            places.offsets.retain(|place| at(place) < position);
+        }
+    }
+
+    /// The `number`-th frame.
+    fn frame(&self, number: usize, stream: StreamId) -> Result<Frame<'_>, ReadError> {
+        match self {
+            Self::Segment(segment, places) => {
+                let place = places.offsets.get(number).copied().unwrap_or(0);
+                Shared::frame_at(segment, (place, places.life), stream)
+            }
+            Self::Run(run, row) => run.frame_of(row.numbers().start + number, stream),
+        }
+    }
+
+    fn last(&self, stream: StreamId) -> Result<Frame<'_>, ReadError> {
+        self.frame(self.count().saturating_sub(1), stream)
+    }
+
+    /// Visits the frames that hold events after `after`, in order.
+    fn visit(
+        &self,
+        stream: StreamId,
+        after: Seq,
+        visit: &mut dyn FnMut(Frame<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, ReadError> {
+        match self {
+            Self::Segment(segment, places) => {
+                let first = Shared::first_after(segment, &places.offsets, after)?;
+                let bytes = segment.opened()?.map.bytes();
+                for batch in places.offsets.get(first..).unwrap_or_default().chunks(TOUCHED) {
+                    touch(bytes, batch);
+                    for place in batch {
+                        let frame = Shared::frame_at(segment, (*place, places.life), stream)?;
+                        if last_event(&frame) > after && visit(frame).is_break() {
+                            return Ok(ControlFlow::Break(()));
+                        }
+                    }
+                }
+            }
+            // Side by side in the file: the processor fetches them by itself.
+            Self::Run(run, row) => {
+                for number in run.first_after(row, after)?..row.numbers().end {
+                    let frame = run.frame_of(number, stream)?;
+                    if last_event(&frame) > after && visit(frame).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 }

@@ -1,11 +1,13 @@
 //! What an open finds, what that means, and what is done about it: facts, decision, action.
 //!
-//! *Facts* are two positions and how the log ends. `end` (P) is the first position at which no
+//! *Facts* are three positions and how the log ends. `end` (P) is the first position at which no
 //! valid frame stands, the ring's rescue included. `durable` (D) is the highest position that is
 //! known to have been durable: from the mark file, the identity, the recovery headers, and the
-//! mark that every valid frame carries, those behind P included.
+//! mark that every valid frame carries, those behind P included. `written` (W) counts where the
+//! machine has been running ever since, so that nothing that was written can be gone: the highest
+//! end of a valid frame of the last life anywhere behind P, the ring included.
 //!
-//! | ends | P against D | decision |
+//! | ends | P against the greater of D and W | decision |
 //! |---|---|---|
 //! | empty | equal | `Fresh` |
 //! | closed | at or above | `GoOn` in the last segment, at the next page |
@@ -21,6 +23,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::error::Damage;
+use crate::types::Life;
 
 /// How the last life of a log ended.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -44,6 +47,26 @@ pub struct Facts {
     pub end: u64,
     /// D: the highest position known to have been durable; 0 if none is.
     pub durable: u64,
+    /// W: the highest position known to have been written, where what was written is there yet;
+    /// 0 if none is, or if the machine may have lost it.
+    pub written: u64,
+}
+
+/// What is known of a log from elsewhere.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// Everything below had been durable.
+    pub durable: u64,
+    /// The life before, if the machine has been running since it began: then it was a kill at
+    /// most that ended it, which takes nothing that was written.
+    pub killed: Option<Life>,
+}
+
+impl From<u64> for Evidence {
+    /// A position that had been durable, and nothing else.
+    fn from(durable: u64) -> Self {
+        Self { durable, killed: None }
+    }
 }
 
 /// What an open does.
@@ -61,7 +84,7 @@ pub enum Decision {
 
 /// The table above. No wildcard: a new fact must break the build.
 pub fn decide(facts: &Facts) -> Decision {
-    match (facts.ending, facts.end.cmp(&facts.durable)) {
+    match (facts.ending, facts.end.cmp(&facts.durable.max(facts.written))) {
         (Ending::Empty, Ordering::Equal | Ordering::Greater) => Decision::Fresh,
         (Ending::Closed, Ordering::Equal | Ordering::Greater) => Decision::GoOn,
         (Ending::Full | Ending::Torn, Ordering::Equal | Ordering::Greater) => Decision::StartAnew,
@@ -133,15 +156,21 @@ mod tests {
     #[test]
     fn the_table_answers_every_combination_of_facts_once() {
         for ending in [Ending::Empty, Ending::Closed, Ending::Full, Ending::Torn] {
-            for (end, durable) in [(0, 0), (16, 0), (16, 16), (16, 32)] {
-                let decision = decide(&Facts { ending, end, durable });
-                let expected = match (ending, end < durable) {
+            let positions = [0, 16, 32];
+            let all = positions.into_iter().flat_map(|end| {
+                positions.into_iter().flat_map(move |durable| {
+                    positions.into_iter().map(move |written| (end, durable, written))
+                })
+            });
+            for (end, durable, written) in all {
+                let decision = decide(&Facts { ending, end, durable, written });
+                let expected = match (ending, end < durable || end < written) {
                     (_, true) => Decision::Damage,
                     (Ending::Empty, false) => Decision::Fresh,
                     (Ending::Closed, false) => Decision::GoOn,
                     (Ending::Full | Ending::Torn, false) => Decision::StartAnew,
                 };
-                assert_eq!(decision, expected, "{ending:?} {end} {durable}");
+                assert_eq!(decision, expected, "{ending:?} {end} {durable} {written}");
             }
         }
     }

@@ -4,13 +4,13 @@ use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::frame::{Frame, FrameKind, HEADER, Header};
+use super::frame::{Frame, FrameKind, HEADER, Header, stands_at};
 use super::links::Link;
 use super::read::read_frame;
 use super::segment::FIRST_FRAME;
 use crate::disk::{File, PAGE, PAGE_U64, read_full};
 use crate::error::{DiskError, Reject};
-use crate::types::{HybridTime, Life, to_usize};
+use crate::types::{FRAME_ALIGN, HybridTime, Life, to_usize};
 
 /// How much is read at a time.
 const WINDOW: usize = 1 << 18;
@@ -157,6 +157,11 @@ pub(super) struct RingFileSource {
 impl RingFileSource {
     pub(super) fn new(file: Arc<dyn File>, path: PathBuf, bytes: u64) -> Self {
         Self { file, path, bytes, window: Vec::new(), start: 0 }
+    }
+
+    /// Its size.
+    pub(super) fn len(&self) -> u64 {
+        self.bytes
     }
 
     /// Reads `bytes` bytes of the ring from `position` on, wrapping.
@@ -306,20 +311,36 @@ pub(super) fn whole_frame<'a>(
     source.bytes(link, offset, length.min(left))
 }
 
-/// The highest durable mark in any frame of `lives` that stands anywhere in `range` of a
-/// segment: evidence, never a frame to deliver.
-pub(super) fn highest_mark(
+/// What frames say of a log that stand somewhere behind its first bad position.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Traces {
+    /// The highest durable mark in any of them.
+    pub durable: u64,
+    /// The highest end of any that is of the life asked for: so far it had been written.
+    pub written: u64,
+}
+
+impl Traces {
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { durable: self.durable.max(other.durable), written: self.written.max(other.written) }
+    }
+}
+
+/// Looks for frames of `lives` anywhere in `range` of a segment: evidence, never a frame to
+/// deliver. `killed` is the life whose frames count as written.
+pub(super) fn traces(
     source: &mut dyn Source,
     link: &Link,
-    known: (u64, &[Life]),
+    (log, lives, killed): (u64, &[Life], Option<Life>),
     range: Range<u64>,
-) -> Result<u64, DiskError> {
-    let mut highest = 0;
-    seek(source, link, known, range, &mut |frame, _| {
-        highest = highest.max(frame.durable());
+) -> Result<Traces, DiskError> {
+    let mut found = Traces::default();
+    seek(source, link, (log, lives), range, &mut |frame, life| {
+        let written = if Some(life) == killed { frame.end() } else { 0 };
+        found = found.and(Traces { durable: frame.durable(), written });
         ControlFlow::Continue(())
     })?;
-    Ok(highest)
+    Ok(found)
 }
 
 /// Shows `see` every valid frame of `lives`, or of a life that it opens itself, that stands
@@ -331,7 +352,7 @@ pub(super) fn seek(
     range: Range<u64>,
     see: &mut dyn FnMut(&Frame<'_>, Life) -> ControlFlow<()>,
 ) -> Result<(), DiskError> {
-    const STEP: u64 = 16;
+    const STEP: u64 = FRAME_ALIGN as u64;
     let mut offset = range.start.next_multiple_of(STEP);
     let mut blank = true;
     let mut ask_at = offset;
@@ -348,7 +369,8 @@ pub(super) fn seek(
         let page_end = page_end.min(range.end);
         let page = source.bytes(link, offset, to_usize(page_end - offset))?;
         blank = is_blank(page);
-        let candidates = if blank { Vec::new() } else { candidates(page, offset) };
+        let candidates =
+            if blank { Vec::new() } else { candidates(page, link.header.base, offset) };
         for candidate in candidates {
             let bytes = whole_frame(source, link, candidate)?;
             let salt = |life| super::frame::Salt { log, life, base: link.header.base };
@@ -367,18 +389,13 @@ pub(super) fn seek(
     Ok(())
 }
 
-/// Offsets in `page` (which stands at `offset`) where a frame may begin: where the stored
-/// position is right. Cheap, because it is asked of every 16 bytes of the look-ahead.
-fn candidates(page: &[u8], offset: u64) -> Vec<u64> {
-    let mut found = Vec::new();
-    for (number, chunk) in page.as_chunks::<16>().0.iter().enumerate() {
-        let at = offset + number as u64 * 16;
-        let [.., p0, p1, p2, p3, _, _, _, _] = *chunk;
-        if u64::from(u32::from_le_bytes([p0, p1, p2, p3])) == at / 16 {
-            found.push(at);
-        }
-    }
-    found
+/// Offsets in `page` (which stands at `offset` of the segment at `base`) where a frame may begin:
+/// where the stored position is right. Cheap, because it is asked of every 16 bytes of the
+/// look-ahead; what a file held in an earlier use is passed over by it.
+fn candidates(page: &[u8], base: u64, offset: u64) -> Vec<u64> {
+    let places = (offset..).step_by(FRAME_ALIGN).zip(page.as_chunks::<FRAME_ALIGN>().0);
+    let may_begin = |(at, chunk): &(u64, &[u8; FRAME_ALIGN])| stands_at(chunk, base + at);
+    places.filter(may_begin).map(|(at, _)| at).collect()
 }
 
 /// Nothing but zeros?

@@ -54,7 +54,7 @@ const MAGIC: [u8; 8] = *b"ANNALSEG";
 const CRC_AT: usize = PAGE - 4;
 const NO_PREVIOUS: u64 = u64::MAX;
 /// No log comes this far: an exbibyte. A file that says so is none of ours.
-const POSITION_MAX: u64 = 1 << 60;
+pub(super) const POSITION_MAX: u64 = 1 << 60;
 
 /// Offset of a segment's first frame.
 pub const FIRST_FRAME: u64 = PAGE_U64;

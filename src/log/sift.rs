@@ -67,7 +67,7 @@ pub(super) fn sift(
         let mut next = None;
         let behind = start + FRAME_ALIGN as u64..limit;
         seek(source, link, (log, lives), behind, &mut |frame, life| {
-            next = Some((frame.header().offset, life));
+            next = Some((frame.lsn().get() - base, life));
             ControlFlow::Break(())
         })?;
         let offsets = start..next.map_or(limit, |(offset, _)| offset);

@@ -140,10 +140,35 @@ fn decode(slot: &[u8; SLOT], magic: [u8; 8]) -> Option<(u64, Fields)> {
     if words.next() != Some(&magic) {
         return None;
     }
+    // No file is written so often, and the next write counts on from here.
     let count = u64::from_le_bytes(*words.next()?);
+    if count == u64::MAX {
+        return None;
+    }
     let mut fields = [0; FIELDS];
     for (field, word) in fields.iter_mut().zip(words) {
         *field = u64::from_le_bytes(*word);
     }
     Some((count, fields))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::sim::SimDisk;
+
+    /// Found by fuzzing: the write after it overflowed.
+    #[test]
+    fn a_slot_that_cannot_be_counted_on_from_is_none() {
+        let disk = SimDisk::new(1);
+        let path = Path::new("/slots");
+        for (count, valid) in [(u64::MAX - 1, 1), (u64::MAX, 0)] {
+            let mut slots = Slots::open(&disk, path, *b"ANNALTST", &Found::default()).unwrap();
+            slots.count = count - 1;
+            slots.write(&[1; FIELDS]).unwrap();
+            let found = read(&disk, path, *b"ANNALTST").unwrap();
+            assert_eq!(found.valid.len(), valid, "count {count}");
+            Slots::open(&disk, path, *b"ANNALTST", &found).unwrap().write(&[2; FIELDS]).unwrap();
+        }
+    }
 }

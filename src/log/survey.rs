@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use super::LogOptions;
 use super::checkpoint::{Checkpoint, Totals};
-use super::links::{Found, Link, find, link};
+use super::links::{Link, Pieces, find, link};
 use super::mark::{self, Mark};
-use super::recover::{Decision, Ending, Facts, RecoveryReport, Start, decide};
+use super::recover::{Decision, Ending, Evidence, Facts, RecoveryReport, Start, decide};
+use super::run::RunHeader;
 use super::scan::{
-    Place, RingFileSource, SegmentSource, Walked, enter, highest_mark, holds_frames, walk,
+    Place, RingFileSource, SegmentSource, Source, Traces, Walked, enter, holds_frames, traces, walk,
 };
 use super::segment::{FIRST_FRAME, file_path};
 use super::slots;
@@ -31,6 +32,7 @@ struct Rescue {
 /// Everything that an open found out before it changed anything.
 #[derive(Debug)]
 pub(super) struct Survey {
+    pub runs: Vec<RunHeader>,
     pub chain: Vec<Link>,
     /// Files that hold nothing: prepared and never used, or half made.
     pub spares: Vec<PathBuf>,
@@ -56,7 +58,7 @@ pub(super) fn survey(
     disk: &Arc<dyn Disk>,
     options: &LogOptions,
     log: u64,
-    evidence: u64,
+    evidence: Evidence,
 ) -> Result<Survey, OpenError> {
     let checkpoints = match &options.checkpoints {
         Some(dir) => Checkpoint::read_all(&**disk, dir, log),
@@ -68,33 +70,31 @@ pub(super) fn survey(
         Some(path) => slots::read(&**disk, path, mark::MAGIC)?,
         None => slots::Found::default(),
     };
-    let Found { files, bad, leftovers, above } = found;
-    let linked = match bad {
-        Some(damage) => Err(damage),
-        None => link(&files, options, log)?,
-    };
-    let (chain, dead) = match linked {
+    let above = found.above;
+    let Pieces { runs, chain, dead } = match link(&found, options, log)? {
         Ok(linked) => linked,
         Err(damage) if options.rebuildable => {
             return aside(disk, options, damage, above);
         }
         Err(damage) => return Err(damage.into()),
     };
-    let mut spares = leftovers;
+    let mut spares = found.leftovers;
     spares.extend(dead);
-    judge(disk, options, log, Gathered { chain, spares, above, checkpoints, mark_found, evidence })
+    let gathered = Gathered { runs, chain, spares, above, checkpoints, mark_found, evidence };
+    judge(disk, options, log, gathered)
 }
 
 /// What [`judge`] goes by.
 #[derive(Debug)]
 pub(super) struct Gathered {
+    pub runs: Vec<RunHeader>,
     pub chain: Vec<Link>,
     pub spares: Vec<PathBuf>,
     pub above: u64,
     pub checkpoints: Vec<Checkpoint>,
     pub mark_found: slots::Found,
-    /// A position that is known from elsewhere to have been durable.
-    pub evidence: u64,
+    /// What is known from elsewhere.
+    pub evidence: Evidence,
 }
 
 /// How a chain ends, what that means, and where. Reads; changes nothing.
@@ -108,28 +108,44 @@ pub(super) fn judge(
     gathered: Gathered,
 ) -> Result<Survey, OpenError> {
     let began = options.clock.monotonic();
-    let Gathered { chain, mut spares, above, checkpoints, mark_found, evidence } = gathered;
+    let Gathered { runs, chain, mut spares, above, checkpoints, mark_found, evidence } = gathered;
     let mark = Mark::highest(&mark_found, log);
-    let known = mark.map_or(0, |mark| mark.durable).max(evidence);
+    let known = mark.map_or(0, |mark| mark.durable).max(evidence.durable);
 
     let mut source = SegmentSource::default();
     let from = starting_place(&chain, log, mark)?;
     let walked = walk(&mut source, &chain, log, from, &mut |_, _| {})?;
-    let (rescue, rescued, walked_ring) = ring(disk, options, &chain, log, walked.place)?;
+    let mut ring = open_ring(disk, options)?;
+    let (rescue, rescued, walked_ring) = match &mut ring {
+        Some(ring) => in_ring(ring, &chain, log, walked.place)?,
+        None => (Vec::new(), 0, None),
+    };
     let place = walked_ring.as_ref().map_or(walked.place, |ring| ring.place);
     let (segments_end, end) = (position(&chain, walked.place), position(&chain, place));
 
     let headers = chain.iter().filter_map(|link| link.end).max().unwrap_or(0);
     let lives = lives(&chain, place, mark);
-    let behind = look_ahead(&mut source, &chain, (log, &lives), place, options)?;
+    let killed = evidence.killed.filter(|life| expects_all(*life, &chain, place, mark));
+    if killed.is_some() && ring.is_none() {
+        ring_is_missing(options, end)?;
+    }
+    let sought = (log, lives.as_slice(), killed);
+    let mut behind = look_ahead(&mut source, &chain, sought, (place, lag_max(options)))?;
+    if let (Some(life), Some(ring)) = (killed, &mut ring) {
+        // What the segments lack and the ring does not: a frame that another hides, which is
+        // damaged.
+        let (alone, window) = ([life], ring.len());
+        let sought = (log, alone.as_slice(), killed);
+        behind = behind.and(look_ahead(ring, &chain, sought, (place, window))?);
+    }
     let time = walked_ring.as_ref().map_or(walked.time, |ring| ring.time.max(walked.time));
     let ring_mark = walked_ring.as_ref().map_or(0, |ring| ring.durable);
     let sealed = walked_ring.as_ref().unwrap_or(&walked).sealed;
-    let durable = [known, headers, walked.durable, ring_mark, behind, sealed];
+    let durable = [known, headers, walked.durable, ring_mark, behind.durable, sealed];
     let durable = durable.into_iter().fold(0, u64::max);
     let (place, end) = step_back(&chain, place, durable).unwrap_or((place, end));
     let ending = ending(&chain, place, options);
-    let facts = Facts { ending, end, durable };
+    let facts = Facts { ending, end, durable, written: behind.written };
     let mut decision = decide(&facts);
     let mut damage = None;
     let mut above = above;
@@ -140,10 +156,10 @@ pub(super) fn judge(
         }
         damage = Some(found);
         // Positions up to here were given out, whatever files are left.
-        above = above.max(durable.next_multiple_of(PAGE_U64));
+        above = above.max(facts.durable.max(facts.written).next_multiple_of(PAGE_U64));
         decision = if chain.is_empty() { Decision::Fresh } else { Decision::StartAnew };
     }
-    let counted = counted(&checkpoints, &chain, place, end);
+    let counted = counted(&checkpoints, (&runs, &chain), place, end);
     let used = place.number + 1;
     spares.extend(chain.iter().skip(used).map(|link| link.path.clone()));
     let report = RecoveryReport {
@@ -160,6 +176,7 @@ pub(super) fn judge(
     };
     let chain = chain.into_iter().take(used).collect();
     Ok(Survey {
+        runs,
         chain,
         spares,
         above,
@@ -183,7 +200,8 @@ fn aside(
 ) -> Result<Survey, OpenError> {
     let mut spares = Vec::new();
     for entry in disk.list(&options.dir).map_err(DiskError::at("listing", &options.dir))? {
-        if [".seg", ".idx", ".tmp", ".itmp"].iter().any(|ending| entry.name.ends_with(ending)) {
+        let endings = [".seg", ".run", ".idx", ".tmp", ".itmp", ".rtmp"];
+        if endings.iter().any(|ending| entry.name.ends_with(ending)) {
             spares.push(options.dir.join(entry.name));
         }
     }
@@ -200,10 +218,11 @@ fn aside(
         took: Duration::ZERO,
     };
     Ok(Survey {
+        runs: Vec::new(),
         chain: Vec::new(),
         spares,
         above,
-        facts: Facts { ending: Ending::Empty, end: 0, durable: 0 },
+        facts: Facts { ending: Ending::Empty, end: 0, durable: 0, written: 0 },
         place: Place { number: 0, offset: 0, life: Life { number: 0, bits: 0 }, closed: false },
         decision: Decision::Fresh,
         mark: slots::Found::default(),
@@ -248,29 +267,55 @@ fn starting_place(chain: &[Link], log: u64, mark: Option<Mark>) -> Result<Place,
     }))
 }
 
-/// What the ring holds from `place` on.
-fn ring(
+/// The ring's file, if there is one.
+fn open_ring(
     disk: &Arc<dyn Disk>,
     options: &LogOptions,
+) -> Result<Option<RingFileSource>, DiskError> {
+    let Some(path) = &options.ring else { return Ok(None) };
+    let file = match disk.open(path, Access::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(DiskError::at("opening", path)(error)),
+    };
+    let bytes = file.len().map_err(DiskError::at("reading", path))?;
+    let whole = bytes > 0 && bytes.is_multiple_of(PAGE_U64);
+    Ok(whole.then(|| RingFileSource::new(file, path.clone(), bytes)))
+}
+
+/// Must everything that `life`, which was killed, has written be there? It made its ring before
+/// its first segment, and wrote down if it was poisoned. What it closed itself is behind it.
+fn expects_all(life: Life, chain: &[Link], place: Place, mark: Option<Mark>) -> bool {
+    let began = place.life == life || chain.iter().any(|link| link.header.life == life);
+    let closed = place.closed && place.life == life;
+    let poisoned = mark.is_some_and(|mark| mark.life == life && mark.poisoned);
+    began && !closed && !poisoned
+}
+
+fn ring_is_missing(options: &LogOptions, end: u64) -> Result<(), OpenError> {
+    match &options.ring {
+        Some(path) => Err(Damage {
+            file: path.clone(),
+            offset: 0,
+            lsns: end..u64::MAX,
+            reason: DamageReason::Ring,
+        }
+        .into()),
+        None => Ok(()),
+    }
+}
+
+/// What the ring holds from `place` on.
+fn in_ring(
+    source: &mut RingFileSource,
     chain: &[Link],
     log: u64,
     place: Place,
 ) -> Result<(Vec<Rescue>, u64, Option<Walked>), DiskError> {
-    let nothing = (Vec::new(), 0, None);
-    let Some(path) = &options.ring else { return Ok(nothing) };
-    let file = match disk.open(path, Access::Read) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(nothing),
-        Err(error) => return Err(DiskError::at("opening", path)(error)),
-    };
-    let bytes = file.len().map_err(DiskError::at("reading", path))?;
-    if bytes == 0 || !bytes.is_multiple_of(PAGE_U64) {
-        return Ok(nothing);
-    }
-    let mut source = RingFileSource::new(file, path.clone(), bytes);
     let mut rescue: Vec<Rescue> = Vec::new();
-    let walked = walk(&mut source, chain, log, place, &mut |number, frame| {
-        let offset = frame.header().offset;
+    let walked = walk(source, chain, log, place, &mut |number, frame| {
+        let Some(link) = chain.get(number) else { return };
+        let offset = frame.lsn().get() - link.header.base;
         match rescue.last_mut() {
             Some(run) if run.number == number && run.offset + run.bytes.len() as u64 == offset => {
                 run.bytes.extend_from_slice(frame.bytes());
@@ -292,18 +337,21 @@ fn lives(chain: &[Link], place: Place, mark: Option<Mark>) -> Vec<Life> {
     lives
 }
 
-/// The highest durable mark in any valid frame behind `place`, as far as marks can lag.
+/// How far behind the first bad position a frame may stand that speaks of it: marks lag no
+/// further.
+fn lag_max(options: &LogOptions) -> u64 {
+    2 * (options.flush_bytes + options.ring_bytes as u64) + 2 * options.frame_bytes_max as u64
+}
+
+/// What valid frames up to `window` bytes behind `place` say.
 fn look_ahead(
-    source: &mut SegmentSource,
+    source: &mut dyn Source,
     chain: &[Link],
-    (log, lives): (u64, &[Life]),
-    place: Place,
-    options: &LogOptions,
-) -> Result<u64, DiskError> {
-    let window =
-        2 * (options.flush_bytes + options.ring_bytes as u64) + 2 * options.frame_bytes_max as u64;
+    sought: (u64, &[Life], Option<Life>),
+    (place, window): (Place, u64),
+) -> Result<Traces, DiskError> {
     let from = position(chain, place);
-    let mut highest = 0;
+    let mut found = Traces::default();
     for (number, link) in chain.iter().enumerate().skip(place.number) {
         if link.header.base > from.saturating_add(window) {
             break;
@@ -311,9 +359,9 @@ fn look_ahead(
         let start = if number == place.number { place.offset } else { FIRST_FRAME };
         let limit = from.saturating_add(window).saturating_sub(link.header.base);
         let range = start..limit.min(link.header.bytes);
-        highest = highest.max(highest_mark(source, link, (log, lives), range)?);
+        found = found.and(traces(source, link, sought, range)?);
     }
-    Ok(highest)
+    Ok(found)
 }
 
 /// A place as a position; 0 for an empty chain.
@@ -341,8 +389,16 @@ fn start(ending: Ending, damaged: bool) -> Start {
     }
 }
 
-/// The newest counts that are of this past: those below P, P being `end` at `place`.
-fn counted(checkpoints: &[Checkpoint], chain: &[Link], place: Place, end: u64) -> (Totals, u64) {
+/// The newest counts that are of this past: those below P, P being `end` at `place`. What is in
+/// runs was counted when they were made.
+fn counted(
+    checkpoints: &[Checkpoint],
+    (runs, chain): (&[RunHeader], &[Link]),
+    place: Place,
+    end: u64,
+) -> (Totals, u64) {
+    let in_runs = runs.iter().fold(Totals::default(), |sum, run| sum.plus(run.totals));
+    let in_runs = (in_runs, runs.last().map_or(0, |run| run.limit));
     let inside = |link: &Link, position| {
         (link.header.base..=link.end.unwrap_or(link.header.limit())).contains(&position)
     };
@@ -352,7 +408,7 @@ fn counted(checkpoints: &[Checkpoint], chain: &[Link], place: Place, end: u64) -
             let mut links = chain.iter().take(place.number + 1);
             checkpoint.position <= end && links.any(|link| inside(link, checkpoint.position))
         })
-        .map_or((Totals::default(), 0), |checkpoint| (checkpoint.totals, checkpoint.position))
+        .map_or(in_runs, |checkpoint| (checkpoint.totals, checkpoint.position))
 }
 
 /// Is there room for another life behind a `Close`?
@@ -380,15 +436,16 @@ fn describe(
     walked: &Walked,
     facts: &Facts,
 ) -> Damage {
-    let lsns = facts.end..facts.durable;
+    let promised = facts.durable.max(facts.written);
+    let lsns = facts.end..promised;
     let Some(link) = chain.get(place.number) else {
         let file = file_path(&options.dir, 0, "seg");
         return Damage { file, offset: 0, lsns, reason: DamageReason::Missing };
     };
     let limit = chain.last().map_or(0, |last| last.header.limit());
     let behind_file = link.header.limit() <= facts.end;
-    let reason = if walked.reject == Reject::Short || facts.durable > limit || behind_file {
-        DamageReason::Short { durable: facts.durable }
+    let reason = if walked.reject == Reject::Short || promised > limit || behind_file {
+        DamageReason::Short { durable: promised }
     } else {
         DamageReason::Frame(walked.reject)
     };

@@ -20,7 +20,7 @@ const BOUNDARY_STEP: u64 = 1 << 17;
 /// What the one who syncs owns.
 #[derive(Debug)]
 pub(super) struct Syncing {
-    mark: Option<Slots>,
+    file: Option<Slots>,
     /// Frame boundaries of this life, oldest first.
     boundaries: VecDeque<u64>,
     life: Life,
@@ -30,8 +30,8 @@ pub(super) struct Syncing {
 
 impl Syncing {
     /// `first` is a frame boundary of `life`, at or below the durable mark.
-    pub(super) fn new(mark: Option<Slots>, first: u64, life: Life) -> Self {
-        Self { mark, boundaries: VecDeque::from([first]), life, dirty: false }
+    pub(super) fn new(file: Option<Slots>, first: u64, life: Life) -> Self {
+        Self { file, boundaries: VecDeque::from([first]), life, dirty: false }
     }
 
     /// Writes the mark file.
@@ -42,15 +42,32 @@ impl Syncing {
         while self.boundaries.get(1).is_some_and(|second| second + BOUNDARY_LAG <= durable) {
             self.boundaries.pop_front();
         }
-        let Some(slots) = &mut self.mark else { return Ok(()) };
+        let Some(slots) = &mut self.file else { return Ok(()) };
         let boundary = self.boundaries.front().copied().unwrap_or(durable);
         self.dirty = true;
-        slots.write(&Mark { durable, boundary, life: self.life }.fields(log))
+        let mark = Mark { durable, boundary, life: self.life, poisoned: false };
+        slots.write(&mark.fields(log))
+    }
+
+    /// Writes into the mark file that the log is poisoned: then the next open does not expect to
+    /// find everything that was written, whether the machine has been running or not.
+    pub(super) fn note_poison(&mut self, log: u64, durable: u64) -> Result<(), DiskError> {
+        let boundary = self.boundaries.front().copied().unwrap_or(durable);
+        let mark = Mark { durable, boundary, life: self.life, poisoned: true };
+        match &mut self.file {
+            Some(slots) => slots.write(&mark.fields(log)),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the next recovery begins to read.
+    pub(super) fn boundary(&self) -> u64 {
+        self.boundaries.front().copied().unwrap_or(0)
     }
 
     /// Makes the mark file durable.
     pub(super) fn settle(&mut self) -> Result<(), DiskError> {
-        if let (true, Some(slots)) = (self.dirty, &self.mark) {
+        if let (true, Some(slots)) = (self.dirty, &self.file) {
             slots.sync()?;
             self.dirty = false;
         }
@@ -89,7 +106,8 @@ impl Shared {
         if let Some(poison) = self.poison.get() {
             return Err(poison.clone());
         }
-        let cap = self.drain(self.written.load(Ordering::Acquire))?;
+        let drained = self.drain(self.written.load(Ordering::Acquire));
+        let cap = drained.map_err(|error| self.poison_with(error, &mut syncing))?;
         let durable = self.durable.load(Ordering::Acquire);
         if cap <= durable {
             return Ok(durable);
@@ -100,7 +118,7 @@ impl Shared {
             let synced = segment.opened().and_then(|opened| {
                 opened.file.sync_data().map_err(DiskError::at("syncing", &segment.path))
             });
-            synced.map_err(|error| self.poison(error))?;
+            synced.map_err(|error| self.poison_with(error, &mut syncing))?;
         }
         // Release: pairs with the Acquire in `durable()`: what is answered is on disk.
         self.durable.store(cap, Ordering::Release);
@@ -110,6 +128,10 @@ impl Shared {
         if noted.and_then(|()| if sealed { syncing.settle() } else { Ok(()) }).is_err() {
             // Less evidence for the next recovery, and nothing else. Counted.
             self.counts.mark_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.poison.get().is_some() {
+            // By the drain, meanwhile, which could not write it then.
+            self.note_poison(&mut syncing);
         }
         Ok(cap)
     }

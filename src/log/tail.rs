@@ -1,13 +1,11 @@
 //! Following the log: catch up, then live, without a gap and without a frame twice.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rustix::thread::futex;
-use rustix::time::Timespec;
-
 use super::frame::Frame;
+use super::primitives::{AtomicU32, Futex, fence};
 use super::read::{Frames, Limit};
 use super::{Log, Shared};
 use crate::error::ReadError;
@@ -16,7 +14,7 @@ use crate::error::ReadError;
 #[derive(Debug, Default)]
 pub(super) struct Tails {
     listening: AtomicU32,
-    word: AtomicU32,
+    word: Futex,
 }
 
 impl Tails {
@@ -42,7 +40,7 @@ impl Tails {
 
     fn wake(&self) {
         self.word.fetch_add(1, Ordering::Release);
-        futex::wake(&self.word, futex::Flags::PRIVATE, u32::MAX >> 1).unwrap_or_default();
+        self.word.wake_all();
     }
 }
 
@@ -75,13 +73,8 @@ impl Tail {
                 self.leave();
                 return Ok(None);
             }
-            let left = Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: i64::from(left.subsec_nanos()),
-            };
             // Woken, timed out, interrupted: look again.
-            futex::wait(&self.shared.tails.word, futex::Flags::PRIVATE, seen, Some(&left))
-                .unwrap_or_default();
+            self.shared.tails.word.wait(seen, Some(left));
             self.leave();
         }
     }

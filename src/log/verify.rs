@@ -10,12 +10,13 @@ use super::frame::{Frame, Salt};
 use super::index::{Growing, Mapped};
 use super::links::Link;
 use super::read::{events_in, last_event};
+use super::run_file::Run;
 use super::scan::{SegmentSource, Source, enter, whole_frame};
 use super::segment::{base_of, file_path};
 use super::sift::{Bad, Sifted, sift};
 use super::view::LogView;
 use super::write::FIRST_SEQ;
-use crate::error::DiskError;
+use crate::error::{Damage, DamageReason, DiskError, ReadError};
 use crate::types::{FRAME_ALIGN, Life, Seq, StreamId, StreamMap};
 
 /// Streams whose numbers are followed: so many take about 32 MiB.
@@ -71,7 +72,8 @@ impl LogView {
     /// Bytes that [`verify`](Self::verify) will read.
     pub(crate) fn verify_bytes(&self) -> u64 {
         let links = self.look.chain.iter().take(self.links_to_read());
-        links.map(|link| self.limit(link)).sum()
+        let runs: u64 = self.runs.iter().map(|run| run.header.bytes).sum();
+        runs + links.map(|link| self.limit(link)).sum::<u64>()
     }
 
     /// Damaged logs are read to the very end: behind the damage there may be good frames.
@@ -118,6 +120,12 @@ impl LogView {
             last: StreamMap::default(),
             full: false,
         };
+        for run in &self.runs {
+            if !reader.run(run, &mut pass, &mut verified) {
+                verified.stopped = true;
+                return Ok(verified);
+            }
+        }
         let count = self.links_to_read();
         let mut trailing = None;
         for (number, link) in self.look.chain.iter().take(count).enumerate() {
@@ -191,7 +199,7 @@ impl LogView {
         let chained = |base: u64| self.look.chain.iter().any(|link| link.header.base == base);
         for entry in entries {
             let path = dir.join(&entry.name);
-            let known = [".seg", ".idx", ".tmp", ".itmp"];
+            let known = [".seg", ".idx", ".run", ".tmp", ".itmp", ".rtmp"];
             let what = if !known.iter().any(|ending| entry.name.ends_with(ending)) {
                 What::Stray
             } else if spares.contains(&path)
@@ -221,7 +229,6 @@ struct Reader<'a> {
 /// A number that does not follow.
 struct Jump {
     lsn: u64,
-    offset: u64,
     stream: StreamId,
     expected: Seq,
     found: Seq,
@@ -254,14 +261,14 @@ impl Reader<'_> {
             if stopped {
                 return;
             }
-            growing.take(frame.header(), life);
+            growing.take(&frame.header(), frame.lsn().get() - link.header.base, life);
             let events = events_in(frame);
             verified.events += events;
             verified.streams += u64::from(events > 0 && frame.header().seq == FIRST_SEQ);
             if pass.numbered {
                 jumps.extend(follow(last, full, frame));
             }
-            let here = frame.header().offset + frame.header().length as u64;
+            let here = frame.end() - link.header.base;
             if here >= told + TELL_BYTES {
                 stopped = (pass.progress)(here - told).is_break();
                 told = here;
@@ -288,6 +295,70 @@ impl Reader<'_> {
             self.compare_index(link, (index, &growing, sifted.sealed), verified);
         }
         Ok(!stopped)
+    }
+
+    /// Reads one run, which is whole or damaged; `false` if it was told to stop.
+    fn run(&mut self, run: &Run, pass: &mut Pass<'_>, verified: &mut LogVerification) -> bool {
+        verified.segments += 1;
+        verified.read += run.header.bytes;
+        let table = match run.table() {
+            Ok(table) => table,
+            Err(error) => {
+                verified.findings.push(read_finding(run, error, pass.severity));
+                return (pass.progress)(run.header.bytes).is_continue();
+            }
+        };
+        for row in (0..table.rows()).filter_map(|row| table.row(row)) {
+            if row.dropped > Seq::ZERO && !self.full {
+                self.last.insert(row.stream, row.dropped);
+            }
+        }
+        let mut told = 0;
+        for rank in 0..table.carried() {
+            let Some(number) = table.ranked(rank) else { continue };
+            match run.frame(number) {
+                Ok(frame) => {
+                    let events = events_in(&frame);
+                    verified.frames += 1;
+                    verified.events += events;
+                    verified.bytes += frame.bytes().len() as u64;
+                    verified.streams += u64::from(events > 0 && frame.header().seq == FIRST_SEQ);
+                    told += frame.bytes().len() as u64;
+                    if pass.numbered
+                        && let Some(jump) = follow(&mut self.last, &mut self.full, &frame)
+                    {
+                        let Jump { lsn, stream, expected, found } = jump;
+                        let what = What::Sequence { stream, expected, found };
+                        let finding = Finding::file(&run.path, pass.severity, what);
+                        verified.findings.push(Finding { lsns: lsn..lsn + 16, ..finding });
+                    }
+                }
+                Err(error) => {
+                    let mut finding = read_finding(run, error, pass.severity);
+                    let row = (0..table.rows())
+                        .filter_map(|row| table.row(row))
+                        .find(|row| row.numbers().contains(&number));
+                    finding.streams = Some(
+                        row.iter()
+                            .map(|row| {
+                                let last = self.last.get(&row.stream).copied();
+                                let from = last.and_then(|last| last.checked_add(1));
+                                let from = from.unwrap_or(row.first);
+                                Affected { stream: row.stream, from, frames: 1, name: None }
+                            })
+                            .collect(),
+                    );
+                    verified.findings.push(finding);
+                }
+            }
+            if told >= TELL_BYTES {
+                if (pass.progress)(told).is_break() {
+                    return false;
+                }
+                told = 0;
+            }
+        }
+        (pass.progress)(told).is_continue()
     }
 
     /// The segment's index file, if it is valid.
@@ -381,6 +452,24 @@ impl Reader<'_> {
     }
 }
 
+/// What is wrong with a run.
+pub(super) fn read_finding(run: &Run, error: ReadError, severity: Severity) -> Finding {
+    match error {
+        ReadError::Damage(damage) => {
+            let what = match damage.reason {
+                DamageReason::Frame(reject) => What::Frame(reject),
+                reason => What::Run(reason.to_string()),
+            };
+            let Damage { file, offset, lsns, .. } = damage;
+            Finding { offset, lsns, ..Finding::file(file, severity, what) }
+        }
+        error => {
+            let what = What::Unreadable(error.to_string());
+            Finding { lsns: run.header.range(), ..Finding::file(&run.path, severity, what) }
+        }
+    }
+}
+
 /// Takes note of a frame's numbers, if its stream is one of those that are followed.
 fn follow(last: &mut StreamMap<Seq>, full: &mut bool, frame: &Frame<'_>) -> Option<Jump> {
     let (stream, found) = (frame.header().stream, frame.header().seq);
@@ -394,13 +483,13 @@ fn follow(last: &mut StreamMap<Seq>, full: &mut bool, frame: &Frame<'_>) -> Opti
     }
     last.insert(stream, last_event(frame));
     let expected = known.unwrap_or(Seq::ZERO).checked_add(1)?;
-    let (lsn, offset) = (frame.lsn().get(), frame.header().offset);
-    (expected != found).then_some(Jump { lsn, offset, stream, expected, found })
+    let lsn = frame.lsn().get();
+    (expected != found).then_some(Jump { lsn, stream, expected, found })
 }
 
 /// A number that does not follow is what a hole before it has done, or it is damage of its own.
 fn add_jumps(link: &Link, jumps: Vec<Jump>, pass: &Pass<'_>, verified: &mut LogVerification) {
-    for Jump { lsn, offset, stream, expected, found } in jumps {
+    for Jump { lsn, stream, expected, found } in jumps {
         let hole = |finding: &&mut Finding| {
             finding.lsns.start < lsn
                 && matches!(
@@ -415,6 +504,7 @@ fn add_jumps(link: &Link, jumps: Vec<Jump>, pass: &Pass<'_>, verified: &mut LogV
         let Some(hole) = verified.findings.iter_mut().rev().find(hole) else {
             let what = What::Sequence { stream, expected, found };
             let finding = Finding::file(&link.path, pass.severity, what);
+            let offset = lsn - link.header.base;
             verified.findings.push(Finding { offset, lsns: lsn..lsn + 16, ..finding });
             continue;
         };

@@ -12,16 +12,18 @@ use std::sync::Arc;
 use super::LogOptions;
 use super::checkpoint::{Checkpoint, Totals};
 use super::finding::{Finding, Severity, What};
-use super::frame::{Frame, FrameKind, Header, Salt};
+use super::frame::{Frame, FrameKind, Salt};
 use super::index::Mapped;
-use super::links::{Link, find, link};
+use super::links::{Link, Pieces, find, link};
 use super::look::{Known, Look, look};
 use super::mark::{self, Mark};
 use super::read::{events_in, read_frame};
-use super::recover::Ending;
+use super::recover::{self, Ending, Evidence};
+use super::run_file::Run;
 use super::scan::{Place, RingFileSource, SegmentSource, Source, enter, seek, whole_frame};
 use super::segment::{SegmentHeader, file_path};
 use super::slots;
+use super::verify::read_finding;
 use super::write::FIRST_SEQ;
 use crate::disk::{Access, Disk, PAGE_U64};
 use crate::error::{DiskError, OpenError, Reject};
@@ -34,6 +36,8 @@ pub struct LogView {
     pub(super) options: LogOptions,
     pub(super) id: u64,
     pub(super) look: Look,
+    /// What compaction has put in the place of the oldest segments.
+    pub(super) runs: Vec<Arc<Run>>,
 }
 
 /// A segment of a log, from outside.
@@ -62,8 +66,8 @@ pub enum Seen<'a> {
 }
 
 impl LogView {
-    /// Looks at the log `id` in `options.dir`. `durable` is a position that is known from
-    /// elsewhere to have been durable, `lives` are some that wrote it.
+    /// Looks at the log `id` in `options.dir`. `evidence` is what is known from elsewhere, `lives`
+    /// are some that wrote it.
     ///
     /// # Errors
     /// The file system's; another version's files. Damage is none: see
@@ -72,11 +76,14 @@ impl LogView {
         disk: &Arc<dyn Disk>,
         options: &LogOptions,
         id: u64,
-        (durable, lives): (u64, &[Life]),
+        (evidence, lives): (Evidence, &[Life]),
     ) -> Result<Self, OpenError> {
-        let known = Known { durable, lives: lives.to_vec() };
+        let Evidence { durable, killed } = evidence;
+        let known = Known { durable, killed, lives: lives.to_vec() };
         let look = look(disk, options, id, &known)?;
-        Ok(Self { disk: Arc::clone(disk), options: options.clone(), id, look })
+        let runs = look.survey.runs.iter();
+        let runs = runs.map(|run| Run::existing(disk, &options.dir, *run)).collect();
+        Ok(Self { disk: Arc::clone(disk), options: options.clone(), id, look, runs })
     }
 
     /// What is wrong, as far as an open would notice. [`verify`](crate::Store) reads everything.
@@ -88,7 +95,8 @@ impl LogView {
 
     /// The end of what was written when it was looked at.
     pub fn written(&self) -> u64 {
-        self.look.survey.facts.end
+        let recover::Facts { end, .. } = self.look.survey.facts;
+        end
     }
 
     /// How far it is known to have been durable.
@@ -106,7 +114,14 @@ impl LogView {
         self.look.survey.place.life
     }
 
-    /// The segments up to the end, oldest first.
+    /// Has retention dropped frames? Then what covers them is no longer a thing that can be done
+    /// without.
+    pub fn has_dropped(&self) -> bool {
+        self.runs.iter().any(|run| run.header.dropped > 0)
+    }
+
+    /// The segments up to the end, oldest first; before them runs, which have taken the place of
+    /// older ones, with the life 0.
     pub fn segments(&self) -> Vec<SegmentInfo> {
         let last = self.look.survey.place.number;
         let info = |(number, link): (usize, &Link)| SegmentInfo {
@@ -116,7 +131,14 @@ impl LogView {
             life: link.header.life,
             end: if number == last { Some(self.written()) } else { link.end },
         };
-        self.look.chain.iter().enumerate().take(last + 1).map(info).collect()
+        let runs = self.runs.iter().map(|run| SegmentInfo {
+            path: run.path.clone(),
+            base: run.header.start,
+            bytes: run.header.bytes,
+            life: Life { number: 0, bits: 0 },
+            end: Some(run.header.limit),
+        });
+        runs.chain(self.look.chain.iter().enumerate().take(last + 1).map(info)).collect()
     }
 
     /// What crashes took back, oldest first.
@@ -135,6 +157,8 @@ impl LogView {
             chain: self.look.chain.clone(),
             known,
             lives: self.look.lives.clone(),
+            runs: self.runs.clone(),
+            run: (0, 0),
             place: None,
             from,
             below: u64::MAX,
@@ -177,8 +201,10 @@ impl LogView {
         };
         let newest =
             checkpoints.iter().find(|it| it.position <= self.written() && inside(it.position));
-        let (mut totals, from) =
-            newest.map_or((Totals::default(), 0), |newest| (newest.totals, newest.position));
+        let in_runs =
+            self.runs.iter().fold(Totals::default(), |sum, run| sum.plus(run.header.totals));
+        let in_runs = (in_runs, self.runs.last().map_or(0, |run| run.header.limit));
+        let (mut totals, from) = newest.map_or(in_runs, |newest| (newest.totals, newest.position));
         let mut cursor = self.frames(from);
         cursor.stop_at(self.written());
         while let Some(seen) = cursor.next()? {
@@ -202,6 +228,9 @@ pub struct Cursor {
     /// Headers that need not be read again.
     known: BTreeMap<u64, SegmentHeader>,
     lives: Vec<Life>,
+    runs: Vec<Arc<Run>>,
+    /// Which run is read, and how many frames of it have been passed.
+    run: (usize, usize),
     place: Option<Place>,
     /// Frames before are not shown.
     from: u64,
@@ -213,7 +242,7 @@ pub struct Cursor {
     source: SegmentSource,
     ring: Option<RingFileSource>,
     buffer: Vec<u8>,
-    current: Option<(Header, u64)>,
+    current: Option<u64>,
 }
 
 /// What one step came to.
@@ -253,11 +282,12 @@ impl Cursor {
                 Step::End => return Ok(None),
                 Step::Bad(finding) => return Ok(Some(Seen::Bad(finding))),
                 Step::Frame => {
-                    let Some((header, base)) = self.current else { return Ok(None) };
-                    let wanted = base + header.offset >= self.from
-                        && self.only.is_none_or(|stream| stream == header.stream);
+                    let Some(position) = self.current else { return Ok(None) };
+                    let stream = Frame::checked_before(position, &self.buffer).header().stream;
+                    let wanted =
+                        position >= self.from && self.only.is_none_or(|only| only == stream);
                     if wanted {
-                        let frame = Frame::checked_before(header, base, &self.buffer);
+                        let frame = Frame::checked_before(position, &self.buffer);
                         return Ok(Some(Seen::Frame(frame)));
                     }
                 }
@@ -281,7 +311,56 @@ impl Cursor {
         self.place = self.chain.get(number).map(|link| enter(number, link));
     }
 
+    /// The next frame that is in a run; `None` behind the last of them.
+    fn step_in_runs(&mut self) -> Option<Step> {
+        loop {
+            let (number, rank) = self.run;
+            let run = Arc::clone(self.runs.get(number)?);
+            let next_run = (number + 1, 0);
+            if run.header.limit <= self.from {
+                self.run = next_run;
+                continue;
+            }
+            if run.header.start >= self.below {
+                return Some(Step::End);
+            }
+            let bad = |error| Step::Bad(read_finding(&run, error, Severity::Loss));
+            let table = match run.table() {
+                Ok(table) => table,
+                Err(error) => {
+                    self.run = next_run;
+                    return Some(bad(error));
+                }
+            };
+            let frame = match self.only {
+                Some(stream) => table.find(stream).and_then(|row| row.numbers().nth(rank)),
+                None => table.ranked(rank).filter(|_| rank < table.carried()),
+            };
+            let Some(frame) = frame else {
+                self.run = next_run;
+                continue;
+            };
+            self.run = (number, rank + 1);
+            match run.frame(frame) {
+                Ok(frame) => {
+                    if frame.lsn().get() >= self.below {
+                        self.run = (number, rank);
+                        return Some(Step::End);
+                    }
+                    self.buffer.clear();
+                    self.buffer.extend_from_slice(frame.bytes());
+                    self.current = Some(frame.lsn().get());
+                    return Some(Step::Frame);
+                }
+                Err(error) => return Some(bad(error)),
+            }
+        }
+    }
+
     fn step(&mut self) -> Result<Step, DiskError> {
+        if let Some(step) = self.step_in_runs() {
+            return Ok(step);
+        }
         loop {
             let Some(place) = self.place else {
                 self.list_again();
@@ -367,9 +446,9 @@ impl Cursor {
         };
         self.buffer.clear();
         self.buffer.extend_from_slice(frame.bytes());
-        let header = *frame.header();
+        let header = frame.header();
         self.durable = self.durable.max(frame.durable());
-        self.current = Some((header, base));
+        self.current = Some(frame.lsn().get());
         if !self.lives.contains(&life) {
             self.lives.push(life);
         }
@@ -404,7 +483,7 @@ impl Cursor {
         let mut source = SegmentSource::patient();
         let behind = start + FRAME_ALIGN as u64..limit;
         seek(&mut source, link, (self.id, &self.lives), behind, &mut |frame, life| {
-            next = Some((frame.header().offset, life));
+            next = Some((frame.lsn().get() - base, life));
             std::ops::ControlFlow::Break(())
         })?;
         let number = place.number;
@@ -428,10 +507,9 @@ impl Cursor {
     /// Looks for segments that were made since. Did anything change that matters here?
     fn list_again(&mut self) -> bool {
         let Ok(found) = find(&self.disk, &self.options, Some(&self.known)) else { return false };
-        if found.bad.is_some() {
+        let Ok(Ok(Pieces { chain, .. })) = link(&found, &self.options, self.id) else {
             return false;
-        }
-        let Ok(Ok((chain, _))) = link(&found.files, &self.options, self.id) else { return false };
+        };
         let Some(place) = self.place else {
             self.chain = chain;
             return !self.chain.is_empty();

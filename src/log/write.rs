@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::checkpoint::Totals;
-use super::frame::{Batch, FrameKind, HEADER, Place, Salt};
+use super::frame::{About, Batch, FrameKind, HEADER, Place, Salt};
 use super::segment::{FIRST_FRAME, Segment};
 use super::{Closing, Shared};
 use crate::disk::{PAGE_U64, RingWriter, write_ring_full};
@@ -89,7 +89,9 @@ impl Shared {
         first: Seq,
     ) -> Result<Appended, AppendError> {
         let events = u64::from(batch.events());
-        let mut sealed = batch.seal(kind);
+        // Relaxed: looked at again under the lock.
+        let durable = self.durable.load(Ordering::Relaxed);
+        let mut sealed = batch.seal(kind, &About { stream, seq: first, durable });
         let bytes = sealed.bytes();
         if bytes > self.options.frame_bytes_max {
             return Err(AppendError::GroupTooLarge { bytes, max: self.options.frame_bytes_max });
@@ -104,8 +106,6 @@ impl Shared {
             // Relaxed: any older mark is as true.
             durable: self.durable.load(Ordering::Relaxed),
             time: self.options.clock.hybrid_after(appender.time),
-            stream,
-            seq: first,
         };
         let position = appender.salt.base + offset;
         appender.ring.copy_in(position, sealed.place(&place));
@@ -240,17 +240,17 @@ impl Shared {
 
     /// Copies a system frame into the ring. There is room.
     fn put(&self, appender: &mut Appender, segment: &Segment, (kind, body): (FrameKind, &[u8])) {
+        // Relaxed: any older mark is as true.
+        let durable = self.durable.load(Ordering::Relaxed);
         let place = Place {
             salt: segment.salt(appender.life),
             offset: appender.offset,
-            // Relaxed: any older mark is as true.
-            durable: self.durable.load(Ordering::Relaxed),
+            durable,
             time: self.options.clock.hybrid_after(appender.time),
-            stream: StreamId::SYSTEM,
-            seq: Seq::ZERO,
         };
         let mut batch = Batch::of_body(body);
-        let mut sealed = batch.seal(Some(kind));
+        let about = About { stream: StreamId::SYSTEM, seq: Seq::ZERO, durable };
+        let mut sealed = batch.seal(Some(kind), &about);
         appender.ring.copy_in(segment.header.base + appender.offset, sealed.place(&place));
         appender.offset += sealed.bytes() as u64;
         appender.time = place.time;
@@ -275,6 +275,7 @@ impl Shared {
                     };
                     *stored = next;
                     self.keeper_bell.ring();
+                    self.sealed_bell.ring();
                 }
                 Ok(end) => *stored = end,
                 Err(error) => return Err(self.poison(error)),

@@ -34,6 +34,9 @@ const STATE_ALIGN: usize = 16;
 /// Snapshots stored without a sync before the thread makes them durable.
 const UNSYNCED_MAX: u64 = 4096;
 
+/// How many usable snapshots of an actor are kept at least.
+pub const KEPT: usize = 2;
+
 /// A state as it was after an event.
 #[derive(Debug)]
 pub struct NewSnapshot {
@@ -212,6 +215,43 @@ impl Snapshots {
                 ControlFlow::Continue(())
             }
         })
+    }
+
+    /// What an actor needs at least, of those of its snapshots that `usable` says can be used: the
+    /// older of the newest [`KEPT`]. All of these are durable, as is what they cover, and each
+    /// was read here, and its checksum checked.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn floor(
+        &self,
+        stream: StreamId,
+        usable: &dyn Fn(&SnapshotRef<'_>) -> bool,
+    ) -> Result<Option<Seq>, ReadError> {
+        let shared = &*self.shared;
+        let (durable, events) = (shared.log.durable(), shared.events.durable());
+        let (mut floor, mut found): (Option<Seq>, usize) = (None, 0);
+        shared.log.stream_newest(stream, &mut |frame| {
+            let Ok(frame) = frame else { return ControlFlow::Continue(()) };
+            let snapshot = SnapshotRef::of(&frame).filter(|snapshot| {
+                frame.end() <= durable
+                    && snapshot.covers.get() < events
+                    && floor.is_none_or(|floor| snapshot.seq < floor)
+                    && shared.events.holds(snapshot.covers)
+                    && usable(snapshot)
+            });
+            if let Some(snapshot) = snapshot {
+                floor = Some(snapshot.seq);
+                found += 1;
+            }
+            if found == KEPT { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(floor)
+    }
+
+    /// The log that they are in.
+    pub(crate) fn log(&self) -> &Log {
+        &self.shared.log
     }
 
     /// Makes what was stored durable.

@@ -178,12 +178,18 @@ impl<'a> Making<'a> {
         self.clear()?;
         let events = self.copy(&view.events, "log", mark)?;
         let cut = snapshots_below(&view.snapshots, mark)?;
+        if view.events.has_dropped() && cut < view.snapshots.written() {
+            // What retention has dropped is in snapshots alone, perhaps in one behind that.
+            let busy = std::io::Error::from(ErrorKind::ResourceBusy);
+            let doing = "copying snapshots that cover more than is durable of";
+            return Err(DiskError::at(doing, &view.path)(busy).into());
+        }
         let snapshots = self.copy(&view.snapshots, "snapshots", cut)?;
         let checkpoint = view.events.copy_checkpoint(&self.partial, events.end)?;
         self.small_files(events.end)?;
         let node = random()?;
         let life = view.identity.map_or(view.events.life(), |identity| identity.life);
-        self.identity(Identity { store: view.id, node, life, durable: events.end })?;
+        self.identity(Identity { store: view.id, node, life, durable: events.end, boot: 0 })?;
         self.sync(&self.partial)?;
         self.disk
             .rename(&self.partial, self.to)
@@ -235,7 +241,8 @@ impl<'a> Making<'a> {
         let path = self.partial.join("mark");
         let mut slots =
             Slots::open(self.disk, &path, mark::MAGIC, &crate::log::slots::Found::default())?;
-        let mark = Mark { durable: end, boundary: 0, life: Life { number: 0, bits: 0 } };
+        let mark =
+            Mark { durable: end, boundary: 0, life: Life { number: 0, bits: 0 }, poisoned: false };
         slots.write(&mark.fields(self.view.id))?;
         slots.sync()?;
         // Without frames: whoever looks for the ring shall not think that it was taken away.

@@ -2,7 +2,7 @@
 //!
 //! Two [slots](crate::log::slots) in the file `identity`, both the same, with the fields: store id,
 //! node id, life number, life bits, a position of the event log that had been durable when that
-//! life began, format version and archive layout in one, 2 zeros.
+//! life began, format version and archive layout in one, the machine's boot, 1 zero.
 //!
 //! A life is durable here before its first frame is written. The file is durable before the
 //! first segment is made, so a store with segments and without an identity is a damaged one.
@@ -28,6 +28,8 @@ pub(super) struct Identity {
     pub life: Life,
     /// Everything below was durable when that life began.
     pub durable: u64,
+    /// What [`Disk::boot`] said then.
+    pub boot: u64,
 }
 
 /// The identity file, read.
@@ -89,13 +91,13 @@ impl IdentityFile {
 }
 
 fn encode(identity: &Identity) -> Fields {
-    let Identity { store, node, life, durable } = *identity;
+    let Identity { store, node, life, durable, boot } = *identity;
     let format = u64::from(FORMAT_VERSION) << 32 | u64::from(layout());
-    [store, node, life.number, life.bits, durable, format, 0, 0]
+    [store, node, life.number, life.bits, durable, format, boot, 0]
 }
 
 fn decode(fields: &Fields, path: &Path) -> Result<Identity, OpenError> {
-    let [store, node, number, bits, durable, format, ..] = *fields;
+    let [store, node, number, bits, durable, format, boot, _] = *fields;
     let low = |number: u64| u32::try_from(number & u64::from(u32::MAX)).unwrap_or(0);
     let (version, found) = (low(format >> 32), low(format));
     let path = || path.to_owned();
@@ -105,5 +107,5 @@ fn decode(fields: &Fields, path: &Path) -> Result<Identity, OpenError> {
     if found != layout() {
         return Err(OpenError::Layout { path: path(), found, here: layout() });
     }
-    Ok(Identity { store, node, life: Life { number, bits }, durable })
+    Ok(Identity { store, node, life: Life { number, bits }, durable, boot })
 }

@@ -23,7 +23,7 @@ use crate::actor::{Actor, Addr, CloseReport, Runtime};
 use crate::catalogue::{Catalogue, CatalogueState, names_from};
 use crate::disk::{Disk, LockGuard};
 use crate::error::{DiskError, Error, OpenError};
-use crate::log::{Log, LogOptions, LogStats, Opening, RecoveryReport, Totals};
+use crate::log::{Evidence, Log, LogOptions, LogStats, Opening, RecoveryReport, Totals};
 use crate::snapshot::{SnapshotStats, Snapshots};
 use crate::types::{Life, Seq};
 
@@ -33,6 +33,7 @@ mod identity;
 mod options;
 mod providers;
 mod repair;
+mod retain;
 mod scrub;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,8 @@ pub use history::Past;
 use identity::{Identity, IdentityFile};
 pub use options::StoreOptions;
 pub use repair::{Plan, Repair, RepairStep, Repaired};
+use retain::Retention;
+pub use retain::{Retain, RetentionStats};
 use scrub::Scrub;
 pub use scrub::ScrubStats;
 pub use verify::{Progress, Verification};
@@ -97,6 +100,7 @@ const SNAPSHOTS_ID: u64 = 0x536e_6170_7368_6f74;
 pub struct Store {
     // In the order in which they end: no actor without a log, no log without the lock.
     scrub: Option<Scrub>,
+    retention: Retention,
     runtime: Runtime,
     catalogue: Option<Catalogue>,
     snapshots: Arc<Snapshots>,
@@ -138,6 +142,8 @@ pub struct StoreStats {
     pub dead_letters: u64,
     /// The scrub's.
     pub scrub: ScrubStats,
+    /// What became of old files.
+    pub retention: RetentionStats,
 }
 
 impl Store {
@@ -188,22 +194,31 @@ impl Store {
         let kept = options.clone();
         let disk = Arc::clone(&options.disk);
         let lock = take(&*disk, path)?;
-        let (event_options, snapshot_options) = log_options(path, &options);
+        let (event_options, mut snapshot_options) = log_options(path, &options);
         let begun = has_files(&*disk, &event_options.dir)?;
         let identity_file = IdentityFile::read(&*disk, &path.join("identity"), begun)?;
         let known = identity_file.identity;
         let store = known.map_or_else(random, |identity| Ok(identity.store))?;
-        let evidence = known.map_or(0, |identity| identity.durable);
+        let boot = disk.boot();
+        let evidence = known.map_or(Evidence::default(), |identity| Evidence {
+            durable: identity.durable,
+            killed: (boot != 0 && identity.boot == boot).then_some(identity.life),
+        });
 
         let events = Opening::new(&disk, event_options, store, evidence)?;
+        // Once events have been dropped, their snapshots are all there is of them.
+        snapshot_options.rebuildable = !events.has_dropped();
         let snapshots = Opening::new(&disk, snapshot_options, store ^ SNAPSHOTS_ID, 0)?;
-        let life =
-            Life { number: known.map_or(0, |identity| identity.life.number) + 1, bits: random()? };
+        let life = Life {
+            number: known.map_or(0, |identity| identity.life.number).saturating_add(1),
+            bits: random()?,
+        };
         let identity = Identity {
             store,
             node: known.map_or_else(random, |identity| Ok(identity.node))?,
             life,
             durable: events.report().end,
+            boot,
         };
         // After what the old life left was made sound, before the first frame of the new one.
         identity_file.write(&*disk, path, &identity)?;
@@ -225,6 +240,11 @@ impl Store {
             options.clock.clone(),
             options.runtime,
         )?;
+        let retention = Retention::start(
+            (&events, &snapshots, runtime.kinds()),
+            retain::Policy::of(&options.retain, options.compaction, options.run_bytes_max),
+            (options.clock.clone(), options.threads),
+        )?;
         let report = OpenReport {
             store,
             life,
@@ -238,6 +258,7 @@ impl Store {
             .transpose()?;
         Ok(Self {
             scrub,
+            retention,
             runtime,
             catalogue,
             snapshots,
@@ -296,6 +317,16 @@ impl Store {
         Ok(())
     }
 
+    /// Compacts what is old enough now, thoroughly: segments that no recovery would look at become
+    /// runs, runs are merged, and what [`Retain`] lets go is dropped. Answers what it did.
+    ///
+    /// # Errors
+    /// See [`crate::error::ReadError`]: damage in what was to be copied, or the file system's.
+    /// Nothing was changed by the step that failed.
+    pub fn compact(&self) -> Result<RetentionStats, Error> {
+        Ok(self.retention.by_hand()?)
+    }
+
     /// What was appended over the store's whole past. The first call reads what no checkpoint
     /// covers.
     ///
@@ -328,6 +359,7 @@ impl Store {
             residents: self.runtime.residents(),
             dead_letters: self.runtime.dead_letters(),
             scrub: self.scrub.as_ref().map(Scrub::stats).unwrap_or_default(),
+            retention: self.retention.stats(),
         }
     }
 
@@ -357,6 +389,7 @@ impl Store {
     }
 
     fn end(&self, deadline: Duration) -> Result<CloseReport, Error> {
+        self.retention.close();
         let report = self.runtime.close(deadline);
         if let Some(catalogue) = &self.catalogue {
             self.events.sync()?;
@@ -394,7 +427,9 @@ fn take(disk: &dyn Disk, path: &Path) -> Result<Box<dyn LockGuard>, OpenError> {
 /// Is anything in the folder of the event log?
 fn has_files(disk: &dyn Disk, dir: &Path) -> Result<bool, DiskError> {
     match disk.list(dir) {
-        Ok(entries) => Ok(entries.iter().any(|entry| entry.name.contains(".seg"))),
+        Ok(entries) => Ok(entries
+            .iter()
+            .any(|entry| [".seg", ".run"].iter().any(|part| entry.name.contains(part)))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(DiskError::at("listing", dir)(error)),
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Repair, Store, View};
+use super::{Repair, Retain, Store, View};
 use crate::actor::RuntimeOptions;
 use crate::disk::{Disk, RealDisk};
 use crate::error::Error;
@@ -38,6 +38,9 @@ pub struct StoreOptions {
     pub(crate) threads: bool,
     pub(crate) catalogue: bool,
     pub(crate) scrub: u64,
+    pub(crate) retain: Retain,
+    pub(crate) compaction: Option<bool>,
+    pub(crate) run_bytes_max: u64,
 }
 
 impl Default for StoreOptions {
@@ -56,6 +59,9 @@ impl Default for StoreOptions {
             threads: true,
             catalogue: true,
             scrub: 0,
+            retain: Retain::All,
+            compaction: None,
+            run_bytes_max: 1 << 30,
         }
     }
 }
@@ -153,6 +159,26 @@ impl StoreOptions {
     /// log. Default: yes.
     pub fn catalogue(mut self, catalogue: bool) -> Self {
         self.catalogue = catalogue;
+        self
+    }
+
+    /// Which events are kept. Default: [`Retain::All`].
+    pub fn retain(mut self, retain: Retain) -> Self {
+        self.retain = retain;
+        self
+    }
+
+    /// Old segments are compacted in the background: their frames are clustered by actor, which
+    /// makes an actor that was not used for long cheap to load, and what need not be kept goes.
+    /// Default: only where [`retain`](Self::retain) lets anything go.
+    pub fn compaction(mut self, compaction: bool) -> Self {
+        self.compaction = Some(compaction);
+        self
+    }
+
+    /// How large compacted files may become, in bytes. Default: 1 GiB.
+    pub fn run_bytes_max(mut self, bytes: u64) -> Self {
+        self.run_bytes_max = bytes;
         self
     }
 

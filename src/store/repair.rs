@@ -18,7 +18,7 @@ use super::{Progress, Store, StoreOptions, Verification, View, random, take};
 use crate::disk::LockGuard;
 use crate::error::{DiskError, Error};
 use crate::log::finding::{Affected, Finding, Severity, Substitute, What};
-use crate::log::{LogOptions, Opening, mend};
+use crate::log::{Evidence, LogOptions, Opening, mend};
 use crate::types::Life;
 
 /// One thing that a repair does.
@@ -257,7 +257,7 @@ impl Repair {
     fn make_identity(&self) -> Result<(), Error> {
         let view = &self.view;
         let life = view.events.newest_life();
-        let identity = Identity { store: view.id, node: random()?, life, durable: 0 };
+        let identity = Identity { store: view.id, node: random()?, life, durable: 0, boot: 0 };
         let file = IdentityFile::read(&*view.disk, &view.path.join("identity"), false)?;
         Ok(file.write(&*view.disk, &view.path, &identity)?)
     }
@@ -311,7 +311,8 @@ impl Repair {
         self.sync_all(aside)?;
         let known = view.identity.map_or(0, |identity| identity.durable);
         let options = LogOptions { rebuildable: ends, ..view.options.0.clone() };
-        let mut opening = Opening::new(&view.disk, options, view.id, known)?;
+        // What the killed life had written and is gone was planned for.
+        let mut opening = Opening::new(&view.disk, options, view.id, Evidence::from(known))?;
         if holes || ends {
             opening.leave_segment();
         }
@@ -319,7 +320,11 @@ impl Repair {
         let Some(before) = file.identity else { return Ok(()) };
         let life = Life { number: before.life.number + 1, bits: random()? };
         let durable = opening.report().end;
-        file.write(&*view.disk, &view.path, &Identity { life, durable, ..before })?;
+        file.write(
+            &*view.disk,
+            &view.path,
+            &Identity { life, durable, boot: view.disk.boot(), ..before },
+        )?;
         let (log, _) = opening.start(life)?;
         log.close()?;
         Ok(())

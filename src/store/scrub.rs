@@ -131,9 +131,10 @@ impl Task {
     fn pass(&self) -> Result<bool, Error> {
         let view = View::open(&self.path, &self.options)?;
         let mut stopped = false;
-        for (log, numbered, severity) in
-            [(&view.events, true, Severity::Loss), (&view.snapshots, false, Severity::Derived)]
-        {
+        for (log, numbered, severity) in [
+            (&view.events, true, Severity::Loss),
+            (&view.snapshots, false, view.snapshot_severity()),
+        ] {
             let mut pace = |bytes: u64| {
                 self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
                 let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.rate.max(1));

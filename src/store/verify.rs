@@ -119,7 +119,7 @@ impl View {
         };
         verified.events = pass(true, Severity::Loss, &self.events)?;
         if !verified.events.stopped {
-            verified.snapshots = pass(false, Severity::Derived, &self.snapshots)?;
+            verified.snapshots = pass(false, self.snapshot_severity(), &self.snapshots)?;
         }
         verified.stopped = verified.events.stopped || verified.snapshots.stopped;
         self.name_streams(&mut verified.events.findings)?;

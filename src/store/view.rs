@@ -13,7 +13,7 @@ use crate::error::{DiskError, Error, OpenError};
 use crate::log::finding::{Finding, Severity, What};
 use crate::log::frame::{Frame, RecordKind};
 use crate::log::segment::{HeaderReject, SegmentHeader};
-use crate::log::{Cursor, Ending, LogOptions, LogView, Seen, SegmentInfo, Totals, name};
+use crate::log::{Cursor, Ending, Evidence, LogOptions, LogView, Seen, SegmentInfo, Totals, name};
 use crate::snapshot::SnapshotRef;
 use crate::types::{HybridTime, Life, Lsn, Seq, StreamId};
 
@@ -142,8 +142,19 @@ impl View {
         };
         let durable = identity.map_or(0, |identity| identity.durable);
         let lives: Vec<Life> = identity.iter().map(|identity| identity.life).collect();
-        let events = LogView::open(&disk, &event_options, id, (durable, &lives))?;
-        let snapshots = LogView::open(&disk, &snapshot_options, id ^ SNAPSHOTS_ID, (0, &lives))?;
+        // A life that runs goes on writing: what it has written is no evidence against itself.
+        let boot = disk.boot();
+        let killed = identity
+            .filter(|identity| owner.is_none() && boot != 0 && identity.boot == boot)
+            .map(|identity| identity.life);
+        let evidence = Evidence { durable, killed };
+        let events = LogView::open(&disk, &event_options, id, (evidence, &lives))?;
+        let snapshots = LogView::open(
+            &disk,
+            &snapshot_options,
+            id ^ SNAPSHOTS_ID,
+            (Evidence::default(), &lives),
+        )?;
         let options = (event_options, snapshot_options);
         let path = path.to_owned();
         Ok(Self { disk, path, identity, id, events, snapshots, options, owner, findings })
@@ -201,11 +212,17 @@ impl View {
         let mut findings = self.findings.clone();
         findings.extend(self.events.findings());
         let lesser = |finding: Finding| {
-            let severity = finding.severity.min(Severity::Derived);
+            let severity = finding.severity.min(self.snapshot_severity());
             Finding { severity, ..finding }
         };
         findings.extend(self.snapshots.findings().into_iter().map(lesser));
         findings
+    }
+
+    /// What damage to a snapshot means: where retention has dropped events, their snapshots are
+    /// all there is of them.
+    pub(super) fn snapshot_severity(&self) -> Severity {
+        if self.events.has_dropped() { Severity::Loss } else { Severity::Derived }
     }
 
     /// Those of the identity.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use annals::disk::sim::SimDisk;
-use annals::error::{Damage, OpenError, ReadError};
+use annals::error::{Damage, DamageReason, OpenError, ReadError};
 use annals::log::LogOptions;
 
 use crate::support::{
@@ -58,6 +58,11 @@ fn log(left: Left, options: LogOptions) -> (SimDisk, Track, Vec<(PathBuf, Vec<u8
         } else {
             track.wait_last(&disk).unwrap();
             track.append(&disk, 1, 40).unwrap();
+            track.store(&disk).unwrap();
+            // In the ring alone.
+            for stream in 0..6 {
+                track.append(&disk, stream % STREAMS, 200).unwrap();
+            }
         }
         let next = disk.kill();
         track.ended(End::Kill);
@@ -71,8 +76,10 @@ fn trial(disk: &SimDisk, track: &Track, file: &Path, tally: &mut Tally, what: &s
     tally.trials += 1;
     let before = snapshot(disk);
     let mut track = track.clone();
-    // What the ring alone had may be gone with it.
-    track.ended(End::PowerCut);
+    if file.ends_with("ring") {
+        // Where the damage reaches to the last frame, nothing is left to speak of those before.
+        track.ended(End::PowerCut);
+    }
     let opened = catch_unwind(AssertUnwindSafe(|| track.open(disk, life(90))));
     let opened = opened.unwrap_or_else(|_| panic!("{what} made the open panic"));
     match opened {
@@ -91,18 +98,19 @@ fn trial(disk: &SimDisk, track: &Track, file: &Path, tally: &mut Tally, what: &s
 }
 
 fn names_a_place(damage: &Damage, what: &str) {
-    assert!(damage.file.starts_with("/store/log"), "{what}: {damage}");
+    let ring = damage.file.ends_with("ring");
+    assert!(damage.file.starts_with("/store/log") || ring, "{what}: {damage}");
     assert!(damage.lsns.start <= damage.lsns.end, "{what}: {damage}");
 }
 
-/// Reads everything; answers whether all that was durable is there.
+/// Reads everything; answers whether all that was promised is there.
 fn read(track: &Track, file: &Path, what: &str) -> bool {
     let log = track.log.as_ref().unwrap();
     let entries = &track.oracle.entries;
     let (found, error) = read_until(log);
     assert!(entries.starts_with(&found), "{what}: what is read is not what was written");
     match &error {
-        None => assert!(found.len() >= track.oracle.power, "{what}: a silent loss"),
+        None => assert!(found.len() >= track.oracle.process, "{what}: a silent loss"),
         Some(ReadError::Damage(damage)) => {
             assert_eq!(damage.file, file, "{what}");
             let next = entries.get(found.len()).map_or(u64::MAX, |next| next.end);
@@ -114,7 +122,8 @@ fn read(track: &Track, file: &Path, what: &str) -> bool {
     for number in 0..STREAMS {
         let expected: Vec<Entry> =
             entries.iter().filter(|entry| entry.stream == number).copied().collect();
-        let durable = entries[..track.oracle.power].iter().filter(|it| it.stream == number).count();
+        let durable =
+            entries[..track.oracle.process].iter().filter(|it| it.stream == number).count();
         match read_stream(log, number) {
             Ok(found) => {
                 assert!(expected.starts_with(&found), "{what}: stream {number} is not itself");
@@ -284,6 +293,7 @@ fn frames_behind_the_damage_are_evidence_of_it() {
     }
     let disk = disk.kill();
     track.ended(End::Kill);
+    let disk = disk.restarted();
     disk.delete("/store/mark".as_ref()).unwrap();
     disk.delete("/store/ring".as_ref()).unwrap();
     let file = Path::new("/store/log/00000000000000000000.seg");
@@ -294,6 +304,43 @@ fn frames_behind_the_damage_are_evidence_of_it() {
         let error = track.clone().open(&damaged, life(2)).unwrap_err();
         assert!(matches!(error, OpenError::Damage(damage) if damage.lsns.start == entry.lsn));
     }
+    track.reopen(&disk, life(2));
+}
+
+/// What is in the ring alone was promised to survive a kill.
+#[test]
+fn after_a_kill_frames_behind_a_damaged_one_in_the_ring_are_evidence_of_it() {
+    let disk = disk(1);
+    let mut track = Track::new(tiny(true), 42);
+    track.reopen(&disk, life(1));
+    for stream in 0..20 {
+        track.append(&disk, stream % STREAMS, 100).unwrap();
+    }
+    let disk = disk.kill();
+    track.ended(End::Kill);
+    let ring = Path::new("/store/ring");
+    for entry in &track.oracle.entries[..19] {
+        for bit in [0, 40, 400, 1_000] {
+            let damaged = disk.fork();
+            let byte = entry.lsn % track.options.ring_bytes as u64 + bit / 8;
+            damaged.flip_bit(ring, byte, u8::try_from(bit % 8).unwrap()).unwrap();
+            let error = track.clone().open(&damaged, life(2)).unwrap_err();
+            let OpenError::Damage(damage) = &error else { panic!("{error}") };
+            assert_eq!(damage.lsns.start, entry.lsn, "{error}");
+            // The machine was restarted: nobody expects the ring to be whole.
+            let mut track = track.clone();
+            track.ended(End::PowerCut);
+            track.reopen(&damaged.restarted(), life(2));
+        }
+    }
+    let gone = disk.fork();
+    gone.delete(ring).unwrap();
+    let error = track.clone().open(&gone, life(2)).unwrap_err();
+    let reason = match &error {
+        OpenError::Damage(damage) => Some(damage.reason.clone()),
+        _ => None,
+    };
+    assert_eq!(reason, Some(DamageReason::Ring), "{error}");
     track.reopen(&disk, life(2));
 }
 
@@ -314,6 +361,7 @@ fn a_seal_without_a_next_segment_is_evidence_of_a_missing_one() {
     let disk = disk.kill();
     track.ended(End::Kill);
     // Without mark and ring nothing else speaks of the second segment.
+    let disk = disk.restarted();
     disk.delete("/store/mark".as_ref()).unwrap();
     disk.delete("/store/ring".as_ref()).unwrap();
     let whole = disk.fork();

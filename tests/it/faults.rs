@@ -393,10 +393,12 @@ fn a_ring_that_cannot_be_read_refuses_the_open_and_the_next_one_has_everything()
     check_after(&disk, &track, "the ring was read later");
 }
 
-/// Who removes the ring loses what was on the disk nowhere else, and nothing more.
+/// Who removes the ring, the machine having been restarted, loses what was on the disk nowhere
+/// else, and nothing more.
 #[test]
 fn a_ring_that_is_missing_takes_no_promise_about_power_with_it() {
     let (disk, mut track) = prepared(1);
+    let disk = disk.restarted();
     disk.delete(Path::new("/store/ring")).unwrap();
     track.oracle.ended(End::PowerCut);
     track.reopen(&disk, life(2));

@@ -4,6 +4,7 @@
 //! states are looked at (default 1).
 mod ablations;
 mod backup;
+mod compact;
 mod crash;
 mod damage;
 mod disk_full;
@@ -11,8 +12,10 @@ mod exhaustive;
 mod faults;
 mod noted;
 mod repair;
+mod retain;
 mod store;
 mod support;
+mod swap;
 mod threads;
 mod verify;
 mod view;

@@ -89,12 +89,12 @@ fn a_hole_among_good_frames_stays_and_everybody_else_lives_on() {
     let mut cursor = view.frames(0);
     let mut frames = Vec::new();
     while let Some(annals::log::Seen::Frame(frame)) = cursor.next().unwrap() {
-        frames.push((frame.lsn().get(), *frame.header()));
+        frames.push((frame.lsn().get(), frame.header()));
     }
     let (lsn, header) = *frames.iter().find(|(_, header)| header.seq.get() == 7).unwrap();
     let segments = view.segments();
     let segment = segments.iter().rfind(|segment| segment.base < lsn).unwrap();
-    disk.flip_bit(&segment.path, header.offset + 60, 0).unwrap();
+    disk.flip_bit(&segment.path, lsn - segment.base + 60, 0).unwrap();
     let refused = options(&disk).open("/store");
     println!("{:?}", refused.as_ref().err());
     drop(refused);

@@ -3,16 +3,18 @@
 //! It stands outside of the log: it knows what the calls answered and nothing else. A [`Track`]
 //! is one log with its oracle over all its lives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use annals::disk::Disk as _;
 use annals::disk::sim::{Random, SimDisk};
 use annals::error::{AppendError, OpenError, ReadError, SyncError};
 use annals::log::frame::{Batch, Frame, RecordKind};
-use annals::log::{Limit, Log, LogOptions, Opening, RecoveryReport, Start};
+use annals::log::{
+    Compacted, Evidence, Keep, Limit, Log, LogOptions, Opening, Plan, RecoveryReport, Start,
+};
 use annals::time::{Clock, ManualClock};
-use annals::types::{Life, Lsn, Seq, StreamId};
+use annals::types::{HybridTime, Life, Lsn, Seq, StreamId};
 
 /// Streams that a log is filled with.
 pub(crate) const STREAMS: u64 = 4;
@@ -117,6 +119,10 @@ pub(crate) struct Oracle {
     issued: BTreeMap<u64, u64>,
     /// Positions that were reported lost.
     lost: Vec<Entry>,
+    /// What a compaction was allowed to drop: each may be there or not.
+    may_go: BTreeSet<u64>,
+    /// What was found to be dropped.
+    pub dropped: Vec<Entry>,
     numbers: u64,
 }
 
@@ -139,8 +145,25 @@ impl Oracle {
         }
     }
 
+    /// What is not in `found`, and was allowed to go, has gone.
+    fn drop_missing(&mut self, found: &[Entry]) {
+        let there: BTreeSet<u64> = found.iter().map(|entry| entry.lsn).collect();
+        let gone = |entry: &Entry| self.may_go.contains(&entry.lsn) && !there.contains(&entry.lsn);
+        let (gone, kept): (Vec<Entry>, Vec<Entry>) = self.entries.iter().partition(|it| gone(it));
+        // Nothing goes that is not durable.
+        for promised in [&mut self.process, &mut self.power] {
+            let below = self.entries.get(..*promised).unwrap_or(&self.entries);
+            *promised -= below.iter().filter(|entry| gone.contains(entry)).count();
+        }
+        self.entries = kept;
+        self.dropped.extend(gone);
+        // It does not come back.
+        self.may_go.clear();
+    }
+
     /// `found` is what is there after an open: it stays.
     fn recovered(&mut self, found: &[Entry]) -> Result<(), String> {
+        self.drop_missing(found);
         for (place, (found, appended)) in found.iter().zip(&self.entries).enumerate() {
             if found != appended {
                 return Err(format!("frame {place} is {found:?}, was {appended:?}"));
@@ -160,7 +183,13 @@ impl Oracle {
     }
 
     fn next_seq(&self, stream: u64) -> u64 {
-        self.entries.iter().filter(|entry| entry.stream == stream).count() as u64 + 1
+        self.last_seq(stream) + 1
+    }
+
+    /// The last event of a stream, dropped or not.
+    pub(crate) fn last_seq(&self, stream: u64) -> u64 {
+        let all = self.entries.iter().chain(&self.dropped);
+        all.filter(|entry| entry.stream == stream).map(|entry| entry.seq).max().unwrap_or(0)
     }
 }
 
@@ -172,7 +201,9 @@ pub(crate) struct Track {
     pub oracle: Oracle,
     pub log: Option<Log>,
     /// As the identity file keeps it.
-    evidence: u64,
+    evidence: Evidence,
+    /// The newest life, and the machine's boot when it began.
+    begun: Option<(Life, u64)>,
 }
 
 impl Clone for Track {
@@ -184,13 +215,21 @@ impl Clone for Track {
             oracle: self.oracle.clone(),
             log: None,
             evidence: self.evidence,
+            begun: self.begun,
         }
     }
 }
 
 impl Track {
     pub(crate) fn new(options: LogOptions, id: u64) -> Self {
-        Self { options, id, oracle: Oracle::default(), log: None, evidence: 0 }
+        Self {
+            options,
+            id,
+            oracle: Oracle::default(),
+            log: None,
+            evidence: Evidence::default(),
+            begun: None,
+        }
     }
 
     fn log(&self) -> &Log {
@@ -200,9 +239,12 @@ impl Track {
     /// Opens the log. A crash on the way answers an error; damage is nothing that a crash makes.
     pub(crate) fn open(&mut self, disk: &SimDisk, life: Life) -> Result<RecoveryReport, OpenError> {
         let handle = disk.handle();
+        let boot = disk.boot();
+        self.evidence.killed = self.begun.filter(|(_, then)| *then == boot).map(|(life, _)| life);
         let opening = Opening::new(&handle, self.options.clone(), self.id, self.evidence)?;
         if !disk.has_crashed() {
-            self.evidence = opening.report().end;
+            self.evidence.durable = opening.report().end;
+            self.begun = Some((life, boot));
         }
         let (log, report) = opening.start(life)?;
         self.log = Some(log);
@@ -236,7 +278,8 @@ impl Track {
     fn check_totals(&self) {
         let totals = self.log().totals().unwrap();
         let entries = &self.oracle.entries;
-        assert_eq!(totals.events, entries.len() as u64, "events, by {totals:?}");
+        let events = entries.len() + self.oracle.dropped.len();
+        assert_eq!(totals.events, events as u64, "events, by {totals:?}");
         let begun = entries.iter().filter(|entry| entry.seq == 1).count();
         assert_eq!(totals.streams, begun as u64, "streams, by {totals:?}");
     }
@@ -255,6 +298,8 @@ impl Track {
                 self.oracle.entries.iter().filter(|it| it.stream == number).copied().collect();
             let found = read_stream(self.log(), number).unwrap();
             assert_eq!(found, expected, "stream {number}");
+            let last = self.log().last_seq(stream(number)).unwrap();
+            assert_eq!(last.get(), self.oracle.last_seq(number), "the end of stream {number}");
         }
     }
 
@@ -274,7 +319,7 @@ impl Track {
                 Err(error) => panic!("{entry:?}: {error}"),
             }
         }
-        for entry in &self.oracle.entries {
+        for entry in self.oracle.entries.iter().chain(&self.oracle.dropped) {
             assert!(log.holds(Lsn::new(entry.lsn).unwrap()), "{entry:?} is not held");
         }
     }
@@ -341,6 +386,43 @@ impl Track {
     pub(crate) fn sync(&mut self, disk: &SimDisk) -> Result<(), SyncError> {
         self.log().sync()?;
         self.promised_all(disk);
+        Ok(())
+    }
+
+    /// Compacts once, where frames up to `upto` of each stream may go.
+    pub(crate) fn compact(
+        &mut self,
+        upto: &[u64],
+        thorough: bool,
+    ) -> Result<Option<Compacted>, ReadError> {
+        let of = |number: u64| upto.get(usize::try_from(number).unwrap()).copied().unwrap_or(0);
+        // What could still be taken back is not dropped.
+        let durable = self.log().durable();
+        let goes = |it: &&Entry| it.seq > 1 && it.seq <= of(it.stream) && it.lsn < durable;
+        let going: Vec<u64> = self.oracle.entries.iter().filter(goes).map(|it| it.lsn).collect();
+        self.oracle.may_go.extend(going);
+        let keep = |id: StreamId| {
+            let number = (0..STREAMS).find(|number| stream(*number) == id).expect("a stream");
+            Ok(Keep { upto: Seq::new(of(number)).unwrap(), first: true })
+        };
+        let plan = Plan {
+            run_bytes_max: 40 << 10,
+            keep: &keep,
+            below: u64::MAX,
+            before: HybridTime::from_bits(u64::MAX),
+            renew: true,
+            thorough,
+        };
+        self.log().compact(&plan)
+    }
+
+    /// Everything that was appended and not dropped is read.
+    pub(crate) fn check_dropped(&mut self) -> Result<(), ReadError> {
+        let found = read_all(self.log())?;
+        self.oracle.drop_missing(&found);
+        self.check_live()?;
+        self.check_lost();
+        self.check_totals();
         Ok(())
     }
 

@@ -140,7 +140,7 @@ fn a_finding_names_file_offset_positions_and_streams() {
     let mut cursor = view.frames(0);
     let mut frames = Vec::new();
     while let Some(annals::log::Seen::Frame(frame)) = cursor.next().unwrap() {
-        frames.push((frame.lsn().get(), frame.end(), *frame.header()));
+        frames.push((frame.lsn().get(), frame.end(), frame.header()));
     }
     let first = &view.segments()[0];
     let (lsn, end, header) = frames
@@ -148,11 +148,11 @@ fn a_finding_names_file_offset_positions_and_streams() {
         .find(|(lsn, _, header)| *lsn < first.base + 6_000 && header.seq.get() > 0)
         .copied()
         .unwrap();
-    disk.flip_bit(&first.path, header.offset + 50, 3).unwrap();
+    disk.flip_bit(&first.path, lsn - first.base + 50, 3).unwrap();
     let verified = verify(&disk, "/store");
     let finding = verified.all().find(|finding| finding.severity == Severity::Loss).unwrap();
     assert_eq!(finding.file, first.path);
-    assert_eq!(finding.offset, header.offset);
+    assert_eq!(finding.offset, lsn - first.base);
     assert_eq!(finding.lsns, lsn..end);
     assert!(matches!(finding.what, What::Frame(_)));
     let streams = finding.streams.as_ref().unwrap();

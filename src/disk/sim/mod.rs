@@ -177,6 +177,19 @@ impl SimDisk {
         Self::of(state.after_power_cut(choose))
     }
 
+    /// The process has ended and the machine is restarted in good order: everything was written
+    /// back before.
+    ///
+    /// # Panics
+    /// This life has ended before.
+    #[must_use]
+    pub fn restarted(&self) -> Self {
+        let mut state = self.end();
+        state.after_kill();
+        state.boot += 1;
+        Self::of(state)
+    }
+
     /// All disks that a power cut at this moment could leave, one after the other, but `most` of
     /// them at most. This life goes on. For few unsynced sectors only: each one doubles their
     /// number.
@@ -331,6 +344,10 @@ impl Disk for SimDisk {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
         let file = self.run(Call::new(Op::Lock, path.to_owned()), |state| state.lock(path))?;
         Ok(Box::new(SimLock { disk: self.clone(), file }))
+    }
+
+    fn boot(&self) -> u64 {
+        self.life.lock().state.as_ref().map_or(0, |state| state.boot)
     }
 }
 

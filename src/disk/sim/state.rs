@@ -22,6 +22,8 @@ pub(super) struct State {
     files_made: u64,
     /// Number of the life, which is what stands in a lock file.
     life: u64,
+    /// Number of the machine's start.
+    pub(super) boot: u64,
     random: Random,
     pub(super) capacity: Option<usize>,
 }
@@ -43,6 +45,7 @@ impl State {
             locked: BTreeSet::new(),
             files_made: 0,
             life: 1,
+            boot: 1,
             random: Random::new(seed),
             capacity: None,
         }
@@ -387,7 +390,14 @@ impl State {
                 }
             }
         }
-        Self { files, dirs, locked: BTreeSet::new(), random: self.random.clone(), ..*self }
+        Self {
+            files,
+            dirs,
+            locked: BTreeSet::new(),
+            boot: self.boot + 1,
+            random: self.random.clone(),
+            ..*self
+        }
     }
 
     pub(super) fn drop_caches(&mut self) {

@@ -61,10 +61,13 @@ fn placed(batch: &mut Batch, kind: Option<FrameKind>, (offset, tick): (u64, u64)
         offset,
         durable: BASE + FIRST_FRAME,
         time: HybridTime::from_bits(TIME << 16 | tick),
+    };
+    let about = About {
         stream: if system { StreamId::SYSTEM } else { StreamId::of("account", "alice") },
         seq: Seq::new(if system { 0 } else { tick }).unwrap(),
+        durable: place.durable,
     };
-    batch.seal(kind).place(&place).to_vec()
+    batch.seal(kind, &about).place(&place).to_vec()
 }
 
 #[test]
@@ -96,27 +99,85 @@ fn the_format_example_is_what_the_code_writes() {
     assert_documented("single", &second);
 
     // The checksum, from the words of the document alone.
+    let input = |frame: &[u8]| {
+        let salt = LOG ^ LIFE.bits ^ BASE;
+        let salt = u32::try_from(salt >> 32 ^ salt & u64::from(u32::MAX)).unwrap();
+        [&frame[16..], &salt.to_le_bytes(), &frame[4..16]].concat()
+    };
     for frame in [&life, &first, &second] {
-        let mut input = frame[HEADER..].to_vec();
-        input.extend_from_slice(&[0; 4]);
-        input.extend_from_slice(&frame[4..HEADER]);
-        input.extend_from_slice(&LOG.to_le_bytes());
-        input.extend_from_slice(&(LIFE.bits ^ BASE).to_le_bytes());
-        assert_eq!(frame[..4], crc_32(&input).to_le_bytes());
+        assert_eq!(frame[..4], crc_32(&input(frame)).to_le_bytes());
     }
-    assert_documented("checksum input", &{
-        let mut input = second[HEADER..].to_vec();
-        input.extend_from_slice(&[0; 4]);
-        input.extend_from_slice(&second[4..HEADER]);
-        input.extend_from_slice(&LOG.to_le_bytes());
-        input.extend_from_slice(&(LIFE.bits ^ BASE).to_le_bytes());
-        input
-    });
+    assert_documented("checksum input", &input(&second));
+}
+
+/// An event's frame at `offset` of a segment of that salt, and its durable mark.
+fn event_at(salt: Salt, offset: u64, durable: u64) -> Vec<u8> {
+    let mut batch = Batch::new();
+    batch.push(RecordKind::Event, 1, &[7; 40]).unwrap();
+    let about = About { stream: StreamId::of("account", "alice"), seq: Seq::MAX, durable };
+    let place = Place { salt, offset, durable, time: HybridTime::from_bits(TIME << 16) };
+    batch.seal(None, &about).place(&place).to_vec()
+}
+
+#[test]
+fn every_flipped_bit_of_a_frame_is_noticed() {
+    let salt = Salt { log: LOG, life: LIFE, base: BASE };
+    let frame = event_at(salt, 4096, BASE);
+    assert!(Frame::read(&frame, 4096, salt).is_ok());
+    for bit in 0..frame.len() * 8 {
+        let mut frame = frame.clone();
+        frame[bit / 8] ^= 1 << (bit % 8);
+        assert!(Frame::read(&frame, 4096, salt).is_err(), "bit {bit}");
+    }
+}
+
+/// What a segment's file held in an earlier use stands at the same offset, and was valid there.
+#[test]
+fn a_frame_at_the_same_offset_of_another_segment_is_refused_by_its_position() {
+    let salt = Salt { log: LOG, life: LIFE, base: BASE };
+    let frame = event_at(salt, 4096, BASE);
+    for shift in 12..36 {
+        let later = Salt { base: BASE + (1 << shift), ..salt };
+        assert_eq!(Frame::read(&frame, 4096, later).unwrap_err(), Reject::Position, "{shift}");
+    }
+    // From there on the stored half of the position is the same, and the checksum says it.
+    for shift in 36..60 {
+        let later = Salt { base: BASE + (1 << shift), ..salt };
+        assert_eq!(Frame::read(&frame, 4096, later).unwrap_err(), Reject::Checksum, "{shift}");
+    }
+}
+
+#[test]
+fn a_durable_mark_comes_back_over_the_end_of_its_32_bits() {
+    for base in [BASE, (1 << 36) - (1 << 20), (1 << 59) + (1 << 36)] {
+        let salt = Salt { log: LOG, life: LIFE, base };
+        for lag in [0, 16, 4096, 1 << 20, 1 << 35, LAG_MAX] {
+            let lsn = base + 4096;
+            let Some(durable) = lsn.checked_sub(lag) else { continue };
+            let bytes = event_at(salt, 4096, durable);
+            let frame = Frame::read(&bytes, 4096, salt).unwrap();
+            assert_eq!((frame.lsn().get(), frame.durable()), (lsn, durable), "{base} {lag}");
+        }
+    }
+}
+
+#[test]
+fn a_mark_that_moved_between_sealing_and_placing_is_the_one_in_the_frame() {
+    let salt = Salt { log: LOG, life: LIFE, base: BASE };
+    let mut batch = Batch::new();
+    batch.push(RecordKind::Event, 1, &[7; 200]).unwrap();
+    let about = About { stream: StreamId::of("a", "b"), seq: Seq::MAX, durable: BASE };
+    let mut sealed = batch.seal(None, &about);
+    let time = HybridTime::from_bits(TIME << 16);
+    let place = Place { salt, offset: 8192, durable: BASE + 4096, time };
+    let bytes = sealed.place(&place);
+    assert_eq!(Frame::read(bytes, 8192, salt).unwrap().durable(), BASE + 4096);
 }
 
 #[test]
 fn one_event_of_128_bytes_takes_176_bytes() {
     let mut batch = Batch::new();
     batch.push(RecordKind::Event, 1, &[7; 128]).unwrap();
-    assert_eq!(batch.seal(None).bytes(), 176);
+    let about = About { stream: StreamId::SYSTEM, seq: Seq::ZERO, durable: 0 };
+    assert_eq!(batch.seal(None, &about).bytes(), 176);
 }

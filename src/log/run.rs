@@ -1,0 +1,664 @@
+//! The run: what is kept of a range of old segments, in one file, clustered by stream.
+//!
+//! A run takes the place of one or more sealed segments, and of older runs, at the old end of a
+//! log: `<start, 20 digits>-<limit, 20 digits>.run` replaces everything from `start` (the base of
+//! the first thing replaced) up to `limit` (the base of the next thing kept). The runs of a log
+//! follow each other without a gap and are followed by its first segment. Frames are carried byte
+//! for byte and keep their positions; `Seal`, `Close` and `Life` frames are not carried. A run
+//! may hold no frame at all: then it says that there was something, and that it may be gone.
+//!
+//! ```text
+//!    0  magic     8 bytes  "ANNALRUN"
+//!    8  version   u32      1
+//!   12  layout    u32      how archives are laid out: see `segment::layout`
+//!   16  log       u64      random id of the log
+//!   24  start     u64      position of the first thing replaced; in the file's name too
+//!   32  limit     u64      position of what follows; in the file's name too
+//!   40  before    u64      base of the segment before `start`; all ones: none
+//!   48  previous  u64      base of the last segment replaced: what follows names it as its
+//!                          predecessor
+//!   56  bytes     u64      size of the file
+//!   64  table     u64      offset of the table, a multiple of 16
+//!   72  frames    u64      } of everything that ever was in the range,
+//!   80  events    u64      } carried or not
+//!   88  streams   u64      }
+//!   96  dropped   u64      frames of it that retention has dropped
+//!  104  origins   u32      } numbers of entries in the table
+//!  108  lost      u32      }
+//!  112  rows      u32      }
+//!  116  carried   u32      }
+//!  120  crc       u32      over the table
+//!  124  zeros
+//! 4092  crc       u32      over all before
+//! 4096  frames             one after the other; those of one stream side by side, in order
+//! table origins   { from u64, base u64, life number u64, life bits u64 }, ascending: frames from
+//!                 this position on are of the segment of that base, and of that life
+//!       lost      { end u64, base u64 }: nothing is or ever will be in `end..base`
+//!       rows      { stream u128, first seq u64, dropped seq u64, start u32, count u32 }, by
+//!                 stream: `count` frames from number `start` on. `dropped` is the last event of
+//!                 the stream that retention has dropped here, 0 if none
+//!       lsns      u64 a frame, in the file's order
+//!       offsets   u32 a frame: offset / 16
+//!       order     u32 a frame: the frames' numbers, by position
+//! ```
+//!
+//! A run is whole and synced before it gets its name, so whatever does not validate in a run of
+//! that name is damage. Frames are checked each time they are read, as they are everywhere.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::Totals;
+use super::frame::{Frame, Salt};
+use super::segment::{FORMAT_VERSION, HeaderReject, POSITION_MAX, layout};
+use crate::disk::{PAGE, PAGE_U64};
+use crate::error::Reject;
+use crate::types::{FRAME_ALIGN, Life, Seq, StreamId};
+
+const MAGIC: [u8; 8] = *b"ANNALRUN";
+const CRC_AT: usize = PAGE - 4;
+const NONE: u64 = u64::MAX;
+const ORIGIN: usize = 32;
+const LOST: usize = 16;
+const ROW: usize = 40;
+/// Offsets are 32 bits of 16 bytes.
+const BYTES_MAX: u64 = 1 << 36;
+
+/// Offset of a run's first frame.
+pub const FIRST_FRAME: u64 = PAGE_U64;
+
+/// A run's header page.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct RunHeader {
+    /// Random id of the log.
+    pub log: u64,
+    /// Position of the first thing replaced.
+    pub start: u64,
+    /// Position of what follows.
+    pub limit: u64,
+    /// Base of the segment before `start`.
+    pub before: Option<u64>,
+    /// Base of the last segment replaced.
+    pub previous: u64,
+    /// Size of the file.
+    pub bytes: u64,
+    /// Offset of the table.
+    pub table: u64,
+    /// Of everything that ever was in the range.
+    pub totals: Totals,
+    /// Frames of it that retention has dropped.
+    pub dropped: u64,
+    /// Entries in the table: where frames come from.
+    pub origins: u32,
+    /// Entries in the table: what crashes took back.
+    pub lost: u32,
+    /// Entries in the table: streams.
+    pub rows: u32,
+    /// Frames in the file.
+    pub carried: u32,
+    /// Checksum of the table.
+    pub table_crc: u32,
+}
+
+impl RunHeader {
+    /// The page, checksum included.
+    pub fn encode(&self) -> [u8; PAGE] {
+        let mut fields = Vec::with_capacity(124);
+        fields.extend_from_slice(&MAGIC);
+        fields.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        fields.extend_from_slice(&layout().to_le_bytes());
+        let Totals { frames, events, streams } = self.totals;
+        let before = self.before.unwrap_or(NONE);
+        let place = [self.log, self.start, self.limit, before, self.previous];
+        let content = [self.bytes, self.table, frames, events, streams, self.dropped];
+        for number in place.into_iter().chain(content) {
+            fields.extend_from_slice(&number.to_le_bytes());
+        }
+        for number in [self.origins, self.lost, self.rows, self.carried, self.table_crc] {
+            fields.extend_from_slice(&number.to_le_bytes());
+        }
+        let mut page = [0; PAGE];
+        let (body, crc) = page.split_at_mut(CRC_AT);
+        for (target, field) in body.iter_mut().zip(fields) {
+            *target = field;
+        }
+        crc.copy_from_slice(&crc32fast::hash(body).to_le_bytes());
+        page
+    }
+
+    /// Reads a header page.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn decode(page: &[u8]) -> Result<Self, HeaderReject> {
+        let (page, _) = page.split_first_chunk::<PAGE>().ok_or(HeaderReject::Bad("cut short"))?;
+        let (body, crc) = page.split_at(CRC_AT);
+        if crc != crc32fast::hash(body).to_le_bytes() {
+            return Err(HeaderReject::Bad("its checksum does not match"));
+        }
+        let (magic, rest) = body.split_at(8);
+        if magic != MAGIC {
+            return Err(HeaderReject::Bad("it is not a run's"));
+        }
+        let (words, rest) = rest.split_at(8);
+        let (numbers, counts) = rest.split_at(88);
+        let mut words = words.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
+        let version = words.next().unwrap_or(0);
+        if version != FORMAT_VERSION {
+            return Err(HeaderReject::Version(version));
+        }
+        let layout = words.next().unwrap_or(0);
+        if layout != super::segment::layout() {
+            return Err(HeaderReject::Layout(layout));
+        }
+        let mut numbers = numbers.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+        let mut next = || numbers.next().unwrap_or(0);
+        let mut counts = counts.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
+        let mut count = || counts.next().unwrap_or(0);
+        let (log, start, limit, before) = (next(), next(), next(), next());
+        let header = Self {
+            log,
+            start,
+            limit,
+            before: (before != NONE).then_some(before),
+            previous: next(),
+            bytes: next(),
+            table: next(),
+            totals: Totals { frames: next(), events: next(), streams: next() },
+            dropped: next(),
+            origins: count(),
+            lost: count(),
+            rows: count(),
+            carried: count(),
+            table_crc: count(),
+        };
+        if header.is_possible() {
+            Ok(header)
+        } else {
+            Err(HeaderReject::Bad("its numbers are impossible"))
+        }
+    }
+
+    /// Could a run be there, and be that large? A checksum can be forged, and nobody behind is to
+    /// think of overflows.
+    fn is_possible(&self) -> bool {
+        let Totals { frames, events, streams } = self.totals;
+        let counts = [frames, events, streams, self.dropped];
+        self.start.is_multiple_of(PAGE_U64)
+            && self.limit.is_multiple_of(PAGE_U64)
+            && self.limit <= POSITION_MAX
+            && (self.start..self.limit).contains(&self.previous)
+            && self.before.is_none_or(|before| before < self.start)
+            && self.table.is_multiple_of(FRAME_ALIGN as u64)
+            && (FIRST_FRAME..=self.bytes).contains(&self.table)
+            && self.bytes <= BYTES_MAX
+            && self.table_bytes() == self.bytes - self.table
+            && counts.iter().all(|count| *count <= POSITION_MAX)
+    }
+
+    /// Size of the table.
+    pub fn table_bytes(&self) -> u64 {
+        let [origins, lost, rows, carried] =
+            [self.origins, self.lost, self.rows, self.carried].map(u64::from);
+        origins * ORIGIN as u64 + lost * LOST as u64 + rows * ROW as u64 + carried * 16
+    }
+
+    /// Positions that it answers for.
+    pub fn range(&self) -> Range<u64> {
+        self.start..self.limit
+    }
+}
+
+/// The file of the run over `range` in `dir`; with `ending` "rtmp" while it is made.
+pub fn run_path(dir: &Path, range: &Range<u64>, ending: &str) -> PathBuf {
+    dir.join(format!("{:020}-{:020}.{ending}", range.start, range.end))
+}
+
+/// The range in the name of a run's file.
+pub fn range_of(name: &str) -> Option<Range<u64>> {
+    let (start, limit) = name.strip_suffix(".run")?.split_once('-')?;
+    let number = |digits: &str| {
+        let number = (digits.len() == 20).then(|| digits.parse().ok())?;
+        number.filter(|position: &u64| *position <= POSITION_MAX)
+    };
+    Some(number(start)?..number(limit)?)
+}
+
+/// From which segment and life frames are, from a position on.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// From this position on.
+    pub from: u64,
+    /// Base of their segment.
+    pub base: u64,
+    /// Their life.
+    pub life: Life,
+}
+
+/// The frames of one stream.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Whose.
+    pub stream: StreamId,
+    /// Number of the first event that is here; of a row without frames, the one after `dropped`.
+    pub first: Seq,
+    /// Number of the last event that retention has dropped here; zero if none.
+    pub dropped: Seq,
+    /// Number of the first frame, in the file's order.
+    pub start: u32,
+    /// How many.
+    pub count: u32,
+}
+
+impl Row {
+    /// The frames' numbers.
+    pub fn numbers(&self) -> Range<usize> {
+        let start = self.start as usize;
+        start..start + self.count as usize
+    }
+}
+
+/// The table at the end of a run: where each frame is, by stream and by position.
+#[derive(Copy, Clone, Debug)]
+pub struct RunTable<'a> {
+    header: RunHeader,
+    bytes: &'a [u8],
+}
+
+impl<'a> RunTable<'a> {
+    /// `bytes` are those of the file from `header.table` to its end. Reads all of them.
+    ///
+    /// # Errors
+    /// Why they are not the table of that header.
+    pub fn check(header: &RunHeader, bytes: &'a [u8]) -> Result<Self, &'static str> {
+        if bytes.len() as u64 != header.table_bytes() {
+            return Err("its table is cut short");
+        }
+        if crc32fast::hash(bytes) != header.table_crc {
+            return Err("the checksum of its table does not match");
+        }
+        Ok(Self::checked(header, bytes))
+    }
+
+    /// Of bytes that were checked before.
+    pub(super) fn checked(header: &RunHeader, bytes: &'a [u8]) -> Self {
+        Self { header: *header, bytes }
+    }
+
+    fn lost_at(&self) -> usize {
+        self.header.origins as usize * ORIGIN
+    }
+
+    fn rows_at(&self) -> usize {
+        self.lost_at() + self.header.lost as usize * LOST
+    }
+
+    fn lsns_at(&self) -> usize {
+        self.rows_at() + self.header.rows as usize * ROW
+    }
+
+    fn offsets_at(&self) -> usize {
+        self.lsns_at() + self.header.carried as usize * 8
+    }
+
+    fn order_at(&self) -> usize {
+        self.offsets_at() + self.header.carried as usize * 4
+    }
+
+    fn long(&self, at: usize) -> Option<u64> {
+        Some(u64::from_le_bytes(*self.bytes.get(at..)?.first_chunk()?))
+    }
+
+    fn word(&self, at: usize) -> Option<u32> {
+        Some(u32::from_le_bytes(*self.bytes.get(at..)?.first_chunk()?))
+    }
+
+    /// Frames in the file.
+    pub fn carried(&self) -> usize {
+        self.header.carried as usize
+    }
+
+    /// Streams in it.
+    pub fn rows(&self) -> usize {
+        self.header.rows as usize
+    }
+
+    /// The `number`-th origin.
+    pub fn origin(&self, number: usize) -> Option<Origin> {
+        if number >= self.header.origins as usize {
+            return None;
+        }
+        let at = number * ORIGIN;
+        let life = Life { number: self.long(at + 16)?, bits: self.long(at + 24)? };
+        Some(Origin { from: self.long(at)?, base: self.long(at + 8)?, life })
+    }
+
+    /// All of them, ascending.
+    pub fn origins(&self) -> impl Iterator<Item = Origin> {
+        (0..).map_while(|number| self.origin(number))
+    }
+
+    /// What frames at `lsn` come from.
+    pub fn origin_of(&self, lsn: u64) -> Option<Origin> {
+        let behind = partition(self.header.origins as usize, |number| {
+            self.origin(number).is_some_and(|origin| origin.from <= lsn)
+        });
+        self.origin(behind.checked_sub(1)?)
+    }
+
+    /// What crashes took back, as far as replaced segments knew.
+    pub fn lost(&self) -> impl Iterator<Item = Range<u64>> {
+        (0..self.header.lost as usize).map_while(|number| {
+            let at = self.lost_at() + number * LOST;
+            Some(self.long(at)?..self.long(at + 8)?)
+        })
+    }
+
+    /// The `number`-th stream.
+    pub fn row(&self, number: usize) -> Option<Row> {
+        if number >= self.rows() {
+            return None;
+        }
+        let at = self.rows_at() + number * ROW;
+        let stream = u128::from_le_bytes(*self.bytes.get(at..)?.first_chunk()?);
+        Some(Row {
+            stream: StreamId::from_u128(stream),
+            first: Seq::new(self.long(at + 16)?)?,
+            dropped: Seq::new(self.long(at + 24)?)?,
+            start: self.word(at + 32)?,
+            count: self.word(at + 36)?,
+        })
+    }
+
+    /// Where `stream` is.
+    pub fn find(&self, stream: StreamId) -> Option<Row> {
+        let number = partition(self.rows(), |number| {
+            self.row(number).is_some_and(|row| row.stream < stream)
+        });
+        self.row(number).filter(|row| row.stream == stream)
+    }
+
+    /// Position and offset in the file of frame `number`, in the file's order.
+    pub fn place(&self, number: usize) -> Option<(u64, u64)> {
+        if number >= self.carried() {
+            return None;
+        }
+        let lsn = self.long(self.lsns_at() + number * 8)?;
+        let offset = u64::from(self.word(self.offsets_at() + number * 4)?) * FRAME_ALIGN as u64;
+        Some((lsn, offset))
+    }
+
+    /// Bytes of frame `number`: up to the next one, or to the table.
+    pub fn length(&self, number: usize) -> Option<u64> {
+        let (_, offset) = self.place(number)?;
+        let end = self.place(number + 1).map_or(self.header.table, |(_, next)| next);
+        end.checked_sub(offset)
+    }
+
+    /// Number of the frame that is the `rank`-th by position.
+    pub fn ranked(&self, rank: usize) -> Option<usize> {
+        if rank >= self.carried() {
+            return None;
+        }
+        Some(self.word(self.order_at() + rank * 4)? as usize)
+    }
+
+    /// Rank of the first frame at `position` or behind; the number of all frames if there is none.
+    pub fn rank_from(&self, position: u64) -> usize {
+        partition(self.carried(), |rank| {
+            let place = self.ranked(rank).and_then(|number| self.place(number));
+            place.is_some_and(|(lsn, _)| lsn < position)
+        })
+    }
+
+    /// Checks frame `number`, which begins `bytes`.
+    ///
+    /// # Errors
+    /// Why it is not the frame that was carried.
+    pub fn frame<'b>(&self, number: usize, bytes: &'b [u8]) -> Result<Frame<'b>, Reject> {
+        let (lsn, _) = self.place(number).ok_or(Reject::Position)?;
+        let origin = self.origin_of(lsn).ok_or(Reject::Position)?;
+        let salt = Salt { log: self.header.log, life: origin.life, base: origin.base };
+        let offset = lsn.checked_sub(origin.base).ok_or(Reject::Position)?;
+        let frame = Frame::read(bytes, offset, salt)?;
+        if frame.bytes().len() as u64 == self.length(number).unwrap_or(0) {
+            Ok(frame)
+        } else {
+            Err(Reject::Length)
+        }
+    }
+}
+
+/// The first of `count` numbers for which `below` is not so.
+fn partition(count: usize, below: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, count);
+    while low < high {
+        let middle = low.midpoint(high);
+        if below(middle) { low = middle + 1 } else { high = middle }
+    }
+    low
+}
+
+/// A table in the making. Frames are added in the file's order, rows in the order of streams.
+#[derive(Debug, Default)]
+pub(super) struct TableMaker {
+    origins: Vec<Origin>,
+    lost: Vec<Range<u64>>,
+    rows: Vec<Row>,
+    lsns: Vec<u64>,
+    offsets: Vec<u32>,
+}
+
+impl TableMaker {
+    pub(super) fn new(mut origins: Vec<Origin>, lost: Vec<Range<u64>>) -> Self {
+        origins.sort_by_key(|origin| origin.from);
+        Self { origins, lost, ..Self::default() }
+    }
+
+    /// A frame of the stream whose row is added next.
+    pub(super) fn frame(&mut self, lsn: u64, offset: u64) {
+        self.lsns.push(lsn);
+        self.offsets.push(u32::try_from(offset / FRAME_ALIGN as u64).unwrap_or(u32::MAX));
+    }
+
+    /// Frames so far.
+    pub(super) fn frames(&self) -> u32 {
+        u32::try_from(self.lsns.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn row(&mut self, row: Row) {
+        debug_assert!(self.rows.last().is_none_or(|last| last.stream < row.stream), "in order");
+        self.rows.push(row);
+    }
+
+    /// Fills in what the header says of the table, which stands at `header.table`, and hands its
+    /// bytes to `write`, piece by piece.
+    pub(super) fn write<E>(
+        self,
+        header: &mut RunHeader,
+        write: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        header.origins = count(self.origins.len());
+        header.lost = count(self.lost.len());
+        header.rows = count(self.rows.len());
+        header.carried = count(self.lsns.len());
+        header.bytes = header.table + header.table_bytes();
+        let mut hasher = crc32fast::Hasher::new();
+        let mut out = |bytes: &[u8]| {
+            hasher.update(bytes);
+            write(bytes)
+        };
+        for Origin { from, base, life } in &self.origins {
+            for number in [*from, *base, life.number, life.bits] {
+                out(&number.to_le_bytes())?;
+            }
+        }
+        for range in &self.lost {
+            out(&range.start.to_le_bytes())?;
+            out(&range.end.to_le_bytes())?;
+        }
+        for row in &self.rows {
+            out(&row.stream.get().to_le_bytes())?;
+            out(&row.first.get().to_le_bytes())?;
+            out(&row.dropped.get().to_le_bytes())?;
+            out(&row.start.to_le_bytes())?;
+            out(&row.count.to_le_bytes())?;
+        }
+        for lsn in &self.lsns {
+            out(&lsn.to_le_bytes())?;
+        }
+        for offset in &self.offsets {
+            out(&offset.to_le_bytes())?;
+        }
+        drop(self.offsets);
+        let mut order: Vec<u32> = (0..header.carried).collect();
+        order.sort_unstable_by_key(|number| self.lsns.get(*number as usize).copied());
+        for number in &order {
+            out(&number.to_le_bytes())?;
+        }
+        header.table_crc = hasher.finalize();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made() -> (RunHeader, Vec<u8>) {
+        let life = Life { number: 3, bits: 99 };
+        let origins =
+            vec![Origin { from: 8192, base: 8192, life }, Origin { from: 0, base: 0, life }];
+        let mut maker = TableMaker::new(origins, vec![7000..8192, 9000..12_288]);
+        let seq = |number| Seq::new(number).unwrap();
+        let row = |stream, first, dropped, start, count| Row {
+            stream: StreamId::from_u128(stream),
+            first: seq(first),
+            dropped: seq(dropped),
+            start,
+            count,
+        };
+        maker.frame(4096, 4096);
+        maker.frame(12_384, 4160);
+        maker.row(row(5, 1, 7, 0, 2));
+        maker.row(row(6, 10, 9, 2, 0));
+        maker.frame(4192, 4256);
+        maker.row(row(9, 1, 0, 2, 1));
+        let mut header = RunHeader {
+            log: 7,
+            start: 0,
+            limit: 16_384,
+            before: None,
+            previous: 8192,
+            bytes: 0,
+            table: 4352,
+            totals: Totals { frames: 9, events: 8, streams: 3 },
+            dropped: 4,
+            origins: 0,
+            lost: 0,
+            rows: 0,
+            carried: 0,
+            table_crc: 0,
+        };
+        let mut table = Vec::new();
+        maker
+            .write::<()>(&mut header, &mut |bytes| {
+                table.extend_from_slice(bytes);
+                Ok(())
+            })
+            .unwrap();
+        (header, table)
+    }
+
+    #[test]
+    fn a_runs_header_comes_back_and_every_flipped_bit_of_it_is_noticed() {
+        let (header, _) = made();
+        let page = header.encode();
+        assert_eq!(RunHeader::decode(&page), Ok(header));
+        let later = RunHeader { start: 4096, before: Some(0), ..header };
+        assert_eq!(RunHeader::decode(&later.encode()), Ok(later));
+        for bit in 0..PAGE * 8 {
+            let mut page = page;
+            page[bit / 8] ^= 1 << (bit % 8);
+            assert!(RunHeader::decode(&page).is_err(), "bit {bit}");
+        }
+        for cut in [0, 8, 124, PAGE - 1] {
+            assert!(RunHeader::decode(&page[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_runs_header_with_impossible_numbers_is_none() {
+        let (good, _) = made();
+        for forged in [
+            RunHeader { start: 16, ..good },
+            RunHeader { limit: 0, ..good },
+            RunHeader { limit: u64::MAX - 4095, ..good },
+            RunHeader { previous: 16_384, ..good },
+            RunHeader { before: Some(0), ..good },
+            RunHeader { bytes: good.bytes + 16, ..good },
+            RunHeader { bytes: u64::MAX, ..good },
+            RunHeader { table: 0, ..good },
+            RunHeader { table: u64::MAX, ..good },
+            RunHeader { carried: u32::MAX, ..good },
+            RunHeader { dropped: u64::MAX, ..good },
+            RunHeader { totals: Totals { frames: u64::MAX, ..good.totals }, ..good },
+        ] {
+            let read = RunHeader::decode(&forged.encode());
+            assert!(matches!(read, Err(HeaderReject::Bad(_))), "{forged:?}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_runs_table_is_noticed() {
+        let (header, table) = made();
+        RunTable::check(&header, &table).unwrap();
+        for bit in 0..table.len() * 8 {
+            let mut table = table.clone();
+            table[bit / 8] ^= 1 << (bit % 8);
+            assert!(RunTable::check(&header, &table).is_err(), "bit {bit}");
+        }
+        for cut in 0..table.len() {
+            assert!(RunTable::check(&header, &table[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_runs_table_finds_frames_by_stream_and_by_position() {
+        let (header, bytes) = made();
+        let table = RunTable::check(&header, &bytes).unwrap();
+        assert_eq!((table.rows(), table.carried()), (3, 3));
+        let found = table.find(StreamId::from_u128(5)).unwrap();
+        assert_eq!((found.numbers(), found.first.get(), found.dropped.get()), (0..2, 1, 7));
+        assert_eq!(table.find(StreamId::from_u128(6)).unwrap().numbers(), 2..2);
+        for absent in [0, 4, 7, 10] {
+            assert_eq!(table.find(StreamId::from_u128(absent)), None);
+        }
+        let order: Vec<_> = (0..4).map(|rank| table.ranked(rank)).collect();
+        assert_eq!(order, [Some(0), Some(2), Some(1), None]);
+        let places: Vec<_> = (0..4).map(|number| table.place(number)).collect();
+        assert_eq!(places, [Some((4096, 4096)), Some((12_384, 4160)), Some((4192, 4256)), None]);
+        assert_eq!(table.length(0), Some(64));
+        assert_eq!(table.length(2), Some(96));
+        for (position, rank) in [(0, 0), (4096, 0), (4097, 1), (4192, 1), (12_384, 2), (13_000, 3)]
+        {
+            assert_eq!(table.rank_from(position), rank, "{position}");
+        }
+        assert_eq!(table.origin_of(8191).unwrap().base, 0);
+        assert_eq!(table.origin_of(8192).unwrap().base, 8192);
+        assert_eq!(table.lost().collect::<Vec<_>>(), [7000..8192, 9000..12_288]);
+    }
+
+    #[test]
+    fn the_name_of_a_run_says_its_range() {
+        let path = run_path(Path::new("log"), &(4096..1 << 20), "run");
+        let name = "00000000000000004096-00000000000001048576.run";
+        assert_eq!(path, Path::new("log").join(name));
+        assert_eq!(range_of(name), Some(4096..1 << 20));
+        let absurd = format!("{0}-{0}.run", u64::MAX);
+        for other in ["4096-8192.run", "00000000000000004096.run", "x.run", &absurd, ""] {
+            assert_eq!(range_of(other), None, "{other}");
+        }
+    }
+}

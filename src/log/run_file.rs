@@ -1,0 +1,250 @@
+//! A run of a log, opened: its file, mapped, and the table in it; and a place in it.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+use super::frame::{Frame, Header as FrameHeader};
+use super::run::{Row, RunHeader, RunTable, run_path};
+use super::segment::{FORMAT_VERSION, HeaderReject, layout};
+use crate::disk::{Access, Disk, PAGE, SegmentMap, read_full};
+use crate::error::{Damage, DamageReason, DiskError, OpenError, ReadError, Reject};
+use crate::types::{FRAME_ALIGN, Seq, StreamId, to_usize};
+
+/// A run that is part of a log.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub header: RunHeader,
+    pub path: PathBuf,
+    disk: Arc<dyn Disk>,
+    map: OnceLock<SegmentMap>,
+    /// The table's checksum has been looked at.
+    checked: OnceLock<()>,
+}
+
+impl Run {
+    /// Opened when it is first read.
+    pub(super) fn existing(disk: &Arc<dyn Disk>, dir: &Path, header: RunHeader) -> Arc<Self> {
+        Arc::new(Self {
+            header,
+            path: run_path(dir, &header.range(), "run"),
+            disk: Arc::clone(disk),
+            map: OnceLock::new(),
+            checked: OnceLock::new(),
+        })
+    }
+
+    /// All of the file. Opens it, if nobody has yet.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub(super) fn bytes(&self) -> Result<&[u8], DiskError> {
+        if let Some(map) = self.map.get() {
+            return Ok(map.bytes());
+        }
+        let file = self
+            .disk
+            .open(&self.path, Access::Read)
+            .map_err(DiskError::at("opening", &self.path))?;
+        let bytes = to_usize(self.header.bytes);
+        let map = file.map_segment(bytes).map_err(DiskError::at("mapping", &self.path))?;
+        // A run is whole before it has its name, and is not written after that.
+        map.publish(bytes);
+        Ok(self.map.get_or_init(|| map).bytes())
+    }
+
+    /// The table, checked at the first call.
+    ///
+    /// # Errors
+    /// The file system's, and damage.
+    pub(super) fn table(&self) -> Result<RunTable<'_>, ReadError> {
+        let bytes = self.bytes()?.get(to_usize(self.header.table)..).unwrap_or_default();
+        if self.checked.get().is_some() {
+            return Ok(RunTable::checked(&self.header, bytes));
+        }
+        let table = RunTable::check(&self.header, bytes).map_err(|reason| self.damaged(reason))?;
+        self.checked.get_or_init(|| ());
+        Ok(table)
+    }
+
+    /// Something about the table is wrong.
+    pub(super) fn damaged(&self, reason: &'static str) -> Damage {
+        Damage {
+            file: self.path.clone(),
+            offset: self.header.table,
+            lsns: self.header.range(),
+            reason: DamageReason::Table(reason),
+        }
+    }
+
+    /// Frame `number`, in the file's order, checked.
+    ///
+    /// # Errors
+    /// The file system's, and damage.
+    pub(super) fn frame(&self, number: usize) -> Result<Frame<'_>, ReadError> {
+        let table = self.table()?;
+        let Some((lsn, offset)) = table.place(number) else {
+            return Err(self.damaged("it names a frame that it does not hold").into());
+        };
+        let frame = self.bytes()?.get(to_usize(offset)..).unwrap_or_default();
+        table.frame(number, frame).map_err(|reject| self.reject((lsn, offset), reject).into())
+    }
+
+    /// Frame `number`, which must be of `stream`.
+    ///
+    /// # Errors
+    /// The file system's, and damage.
+    pub(super) fn frame_of(&self, number: usize, stream: StreamId) -> Result<Frame<'_>, ReadError> {
+        let frame = self.frame(number)?;
+        if frame.header().stream == stream {
+            return Ok(frame);
+        }
+        let place = self.table()?.place(number).unwrap_or((self.header.start, 0));
+        Err(self.reject(place, Reject::Records).into())
+    }
+
+    fn reject(&self, (lsn, offset): (u64, u64), reject: Reject) -> Damage {
+        Damage {
+            file: self.path.clone(),
+            offset,
+            lsns: lsn..lsn + FRAME_ALIGN as u64,
+            reason: DamageReason::Frame(reject),
+        }
+    }
+
+    /// The frames of `stream`.
+    ///
+    /// # Errors
+    /// The file system's, and damage.
+    pub(super) fn row(&self, stream: StreamId) -> Result<Option<Row>, ReadError> {
+        Ok(self.table()?.find(stream))
+    }
+
+    /// The first frame of `row` that may hold events after `after`.
+    ///
+    /// # Errors
+    /// The file system's, and damage.
+    pub(super) fn first_after(&self, row: &Row, after: Seq) -> Result<usize, ReadError> {
+        let numbers = row.numbers();
+        if after == Seq::ZERO {
+            return Ok(numbers.start);
+        }
+        let (table, bytes) = (self.table()?, self.bytes()?);
+        let begins_after = |number: usize| {
+            let place = table.place(number);
+            let frame = place.and_then(|(_, offset)| bytes.get(to_usize(offset)..));
+            // What does not parse is looked at again, and checked, when it is read.
+            FrameHeader::read(frame.unwrap_or_default()).is_ok_and(|header| header.seq > after)
+        };
+        let (mut low, mut high) = (numbers.start, numbers.end);
+        while low < high {
+            let middle = low.midpoint(high);
+            if begins_after(middle) { high = middle } else { low = middle + 1 }
+        }
+        Ok(low.saturating_sub(1).max(numbers.start))
+    }
+
+    /// What crashes took back, in its range, of which `position` is a part.
+    ///
+    /// # Errors
+    /// The file system's, and damage.
+    pub(super) fn lost_at(&self, position: u64) -> Result<Option<Range<u64>>, ReadError> {
+        Ok(self.table()?.lost().find(|lost| lost.contains(&position)))
+    }
+}
+
+/// A frame that was checked: its position, and where it is in the file.
+#[derive(Copy, Clone, Debug)]
+struct Current {
+    position: u64,
+    offset: u64,
+    length: usize,
+}
+
+/// A place in a run.
+#[derive(Debug)]
+pub(super) struct InRun {
+    run: Arc<Run>,
+    /// How many frames of it have been passed, by position.
+    rank: usize,
+    /// Where the last one ended, or where the reader began.
+    position: u64,
+    /// The frame that was stepped to.
+    current: Option<Current>,
+}
+
+impl InRun {
+    /// At the first frame of `run` at or behind `position`. Which one that is, is in the table,
+    /// and whoever asks for it hears what is wrong with it.
+    pub(super) fn new(run: Arc<Run>, position: u64) -> Self {
+        let position = position.max(run.header.start);
+        Self { run, rank: 0, position, current: None }
+    }
+
+    /// Where to go on.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Where the run ends.
+    pub(super) fn limit(&self) -> u64 {
+        self.run.header.limit
+    }
+
+    /// Steps to the next frame; `false` at the run's end.
+    pub(super) fn advance(&mut self) -> Result<bool, ReadError> {
+        let table = self.run.table()?;
+        if self.rank == 0 {
+            self.rank = table.rank_from(self.position);
+        }
+        if self.rank >= table.carried() {
+            return Ok(false);
+        }
+        let damaged = || self.run.damaged("its frames are in no order");
+        let number = table.ranked(self.rank).ok_or_else(damaged)?;
+        let frame = self.run.frame(number)?;
+        let lsn = frame.lsn().get();
+        if lsn < self.position {
+            return Err(damaged().into());
+        }
+        let (_, offset) = table.place(number).ok_or_else(damaged)?;
+        let (length, end) = (frame.bytes().len(), frame.end());
+        self.current = Some(Current { position: lsn, offset, length });
+        self.position = end;
+        self.rank += 1;
+        Ok(true)
+    }
+
+    /// The frame that `advance` stepped to.
+    pub(super) fn current(&self) -> Result<Option<Frame<'_>>, ReadError> {
+        let Some(Current { position, offset, length }) = self.current else { return Ok(None) };
+        let start = to_usize(offset);
+        let bytes = self.run.bytes()?.get(start..start + length);
+        Ok(bytes.map(|bytes| Frame::checked_before(position, bytes)))
+    }
+}
+
+/// Reads the header page of a run's file.
+///
+/// # Errors
+/// The file system's, or that a later version or another layout wrote it.
+pub(super) fn read_run_header(
+    disk: &dyn Disk,
+    path: &Path,
+) -> Result<Result<RunHeader, &'static str>, OpenError> {
+    let file = disk.open(path, Access::Read).map_err(DiskError::at("opening", path))?;
+    let mut page = vec![0; PAGE];
+    let read = read_full(&*file, &mut page, 0).map_err(DiskError::at("reading", path))?;
+    page.truncate(read);
+    match RunHeader::decode(&page) {
+        Ok(header) => Ok(Ok(header)),
+        Err(HeaderReject::Bad(reason)) => Ok(Err(reason)),
+        Err(HeaderReject::Version(found)) => {
+            Err(OpenError::Version { path: path.to_owned(), found, known: FORMAT_VERSION })
+        }
+        Err(HeaderReject::Layout(found)) => {
+            Err(OpenError::Layout { path: path.to_owned(), found, here: layout() })
+        }
+    }
+}

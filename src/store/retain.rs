@@ -1,0 +1,374 @@
+//! Retention: what becomes of old events and snapshots.
+//!
+//! One thread, woken by seals, compacts what is old in both logs. Of events, those at or below a
+//! snapshot that an actor would be loaded from may go, if [`Retain`] says so; of snapshots, all
+//! but the newest [`KEPT`](crate::snapshot::KEPT) that can be used. Whatever is relied on is
+//! durable and was read before anything goes. An actor without a snapshot that can be used keeps
+//! its events, and holds nothing up: they are copied on. It is asked for a snapshot.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::actor::KnownKinds;
+use crate::error::{DiskError, OpenError, ReadError};
+use crate::log::frame::RecordKind;
+use crate::log::{Compacted, Keep, Log, Plan, name};
+use crate::snapshot::{SnapshotRef, Snapshots};
+use crate::time::Clock;
+use crate::types::{HybridTime, Seq, StreamId};
+
+/// How often it is looked without a seal: ages rise by themselves.
+const PERIOD: Duration = Duration::from_mins(1);
+/// Actors that are asked for a snapshot at a time.
+const ASKED_MAX: usize = 256;
+/// Passes of one call by hand: the first asks for snapshots, the next can use them.
+const PASSES_MAX: usize = 3;
+
+/// Which events a store keeps.
+///
+/// Whatever it says, of an actor's events only those may go that a durable snapshot covers which
+/// this program can read, and which is not the only newer one: the events after the older of an
+/// actor's last two snapshots are always there. Its first turn always stays, since it holds the
+/// name. Kinds of actors without snapshots keep all of their events.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Retain {
+    /// All of them: history is a feature.
+    #[default]
+    All,
+    /// Those that no snapshot covers.
+    UntilSnapshot,
+    /// Those of this last time, and those that no snapshot covers.
+    Age(Duration),
+    /// Those in this many last bytes of the log, and those that no snapshot covers.
+    Bytes(u64),
+}
+
+/// What was done about old files since the store was opened (or in one call).
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RetentionStats {
+    /// Compacted files made, of events and of snapshots.
+    pub compactions: u64,
+    /// Frames of events dropped.
+    pub events_dropped: u64,
+    /// Snapshots dropped.
+    pub snapshots_dropped: u64,
+    /// Bytes by which the files have become smaller.
+    pub reclaimed_bytes: u64,
+    /// Actors that were asked for a snapshot.
+    pub laggards_asked: u64,
+    /// Attempts that failed. What they were about is as it was, and tried again.
+    pub failures: u64,
+}
+
+/// What is to be done, and how far.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Policy {
+    retain: Retain,
+    compaction: bool,
+    run_bytes_max: u64,
+}
+
+impl Policy {
+    pub(super) fn of(retain: &Retain, compaction: Option<bool>, run_bytes_max: u64) -> Self {
+        let compaction = compaction.unwrap_or(*retain != Retain::All);
+        Self { retain: *retain, compaction, run_bytes_max }
+    }
+}
+
+/// Looks after old files.
+#[derive(Debug)]
+pub(super) struct Retention {
+    worker: Arc<Worker>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    events: Arc<Log>,
+    snapshots: Arc<Snapshots>,
+    kinds: KnownKinds,
+    policy: Policy,
+    clock: Clock,
+    /// One pass at a time.
+    passing: Mutex<Passing>,
+    stopped: AtomicBool,
+    counts: Counts,
+}
+
+/// What one pass leaves to the next.
+#[derive(Debug)]
+struct Passing {
+    /// Bytes that were compacted since the runs were looked at.
+    since: u64,
+    /// The last stream that was asked for a snapshot: the next ones have their turn.
+    asked: StreamId,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    compactions: AtomicU64,
+    events_dropped: AtomicU64,
+    snapshots_dropped: AtomicU64,
+    reclaimed_bytes: AtomicU64,
+    laggards_asked: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl Counts {
+    fn stats(&self) -> RetentionStats {
+        // Relaxed, here and below: counters.
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        RetentionStats {
+            compactions: of(&self.compactions),
+            events_dropped: of(&self.events_dropped),
+            snapshots_dropped: of(&self.snapshots_dropped),
+            reclaimed_bytes: of(&self.reclaimed_bytes),
+            laggards_asked: of(&self.laggards_asked),
+            failures: of(&self.failures),
+        }
+    }
+
+    fn compacted(&self, done: &Compacted, dropped: &AtomicU64) {
+        self.compactions.fetch_add(1, Ordering::Relaxed);
+        dropped.fetch_add(done.dropped, Ordering::Relaxed);
+        let reclaimed = done.bytes_before.saturating_sub(done.bytes_after);
+        self.reclaimed_bytes.fetch_add(reclaimed, Ordering::Relaxed);
+    }
+}
+
+impl Retention {
+    /// With a thread, if `threads` and there is anything to do.
+    pub(super) fn start(
+        (events, snapshots, kinds): (&Arc<Log>, &Arc<Snapshots>, KnownKinds),
+        policy: Policy,
+        (clock, threads): (Clock, bool),
+    ) -> Result<Self, OpenError> {
+        let worker = Arc::new(Worker {
+            events: Arc::clone(events),
+            snapshots: Arc::clone(snapshots),
+            kinds,
+            policy,
+            clock,
+            passing: Mutex::new(Passing { since: u64::MAX, asked: StreamId::SYSTEM }),
+            stopped: AtomicBool::new(false),
+            counts: Counts::default(),
+        });
+        let mut thread = None;
+        if threads && policy.compaction {
+            let worker = Arc::clone(&worker);
+            let spawned = std::thread::Builder::new()
+                .name("annals-retain".to_owned())
+                .spawn(move || worker.run())
+                .map_err(DiskError::at("starting a thread for", "retention".as_ref()))?;
+            thread = Some(spawned);
+        }
+        Ok(Self { worker, thread: Mutex::new(thread) })
+    }
+
+    /// Everything that can be done now.
+    pub(super) fn by_hand(&self) -> Result<RetentionStats, ReadError> {
+        let before = self.stats();
+        for _ in 0..PASSES_MAX {
+            let asked = self.stats().laggards_asked;
+            self.worker.pass(true)?;
+            if self.stats().laggards_asked == asked {
+                break;
+            }
+        }
+        let after = self.stats();
+        Ok(RetentionStats {
+            compactions: after.compactions - before.compactions,
+            events_dropped: after.events_dropped - before.events_dropped,
+            snapshots_dropped: after.snapshots_dropped - before.snapshots_dropped,
+            reclaimed_bytes: after.reclaimed_bytes - before.reclaimed_bytes,
+            laggards_asked: after.laggards_asked - before.laggards_asked,
+            failures: after.failures - before.failures,
+        })
+    }
+
+    pub(super) fn stats(&self) -> RetentionStats {
+        self.worker.counts.stats()
+    }
+
+    /// Ends the thread, after the step that it is at.
+    pub(super) fn close(&self) {
+        // Relaxed: a request to end soon.
+        self.worker.stopped.store(true, Ordering::Relaxed);
+        self.worker.events.wait_sealed_no_more();
+        if let Some(Err(panic)) = self.thread.lock().take().map(JoinHandle::join) {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+impl Drop for Retention {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Worker {
+    fn run(&self) {
+        while self.events.wait_sealed(PERIOD) {
+            if self.pass(false).is_err() {
+                self.counts.failures.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Compacts both logs, then asks laggards.
+    fn pass(&self, thorough: bool) -> Result<(), ReadError> {
+        let mut passing = self.passing.lock();
+        let laggards = RefCell::new(BTreeSet::new());
+        let events = self.pass_events(&mut passing, thorough, &laggards);
+        let laggards = laggards.into_inner();
+        let after = laggards.range((Bound::Excluded(passing.asked), Bound::Unbounded));
+        let mut asked = 0;
+        for stream in after.take(ASKED_MAX) {
+            if self.is_stopped() {
+                return Ok(());
+            }
+            self.ask(*stream)?;
+            passing.asked = *stream;
+            asked += 1;
+        }
+        if asked < ASKED_MAX {
+            passing.asked = StreamId::SYSTEM;
+        }
+        events?;
+        self.pass_snapshots(thorough)
+    }
+
+    fn pass_events(
+        &self,
+        passing: &mut Passing,
+        thorough: bool,
+        laggards: &RefCell<BTreeSet<StreamId>>,
+    ) -> Result<(), ReadError> {
+        let (_, runs) = self.events.compactable();
+        // The runs are looked at again when there is a quarter more.
+        let renew = self.policy.retain != Retain::All && passing.since >= runs / 4;
+        // What is relied on is on the disk before anything goes. If that cannot be had, nothing
+        // goes, and all is copied.
+        let dropping = self.policy.retain != Retain::All && self.snapshots.sync().is_ok();
+        let asked = passing.asked;
+        let keep = |stream| {
+            if !dropping {
+                return Ok(Keep::ALL);
+            }
+            let known = |snapshot: &SnapshotRef<'_>| self.kinds.reads(snapshot) == Some(true);
+            if let Some(upto) = self.snapshots.floor(stream, &known)? {
+                return Ok(Keep { upto, first: true });
+            }
+            // Bounded: of those behind the last that was asked the first, and of the rest some.
+            let mut laggards = laggards.borrow_mut();
+            laggards.insert(stream);
+            if laggards.len() > 2 * ASKED_MAX {
+                if laggards.first().is_some_and(|first| *first <= asked) {
+                    laggards.pop_first();
+                } else {
+                    laggards.pop_last();
+                }
+            }
+            Ok(Keep::ALL)
+        };
+        let (below, before) = self.limits();
+        let plan = Plan {
+            run_bytes_max: self.policy.run_bytes_max,
+            keep: &keep,
+            below,
+            before,
+            renew,
+            thorough,
+        };
+        while !self.is_stopped()
+            && let Some(done) = self.events.compact(&plan)?
+        {
+            self.counts.compacted(&done, &self.counts.events_dropped);
+            passing.since = passing.since.saturating_add(done.bytes_before);
+        }
+        if renew {
+            passing.since = 0;
+        }
+        Ok(())
+    }
+
+    /// Nothing goes at or above this position, and nothing of this time or later.
+    fn limits(&self) -> (u64, HybridTime) {
+        let always = HybridTime::from_bits(u64::MAX);
+        match self.policy.retain {
+            Retain::All => (0, HybridTime::default()),
+            Retain::UntilSnapshot => (u64::MAX, always),
+            Retain::Bytes(bytes) => (self.events.written().saturating_sub(bytes), always),
+            Retain::Age(age) => {
+                let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+                let oldest = self.clock.wall_ms().saturating_sub(age);
+                (u64::MAX, HybridTime::from_millis(oldest))
+            }
+        }
+    }
+
+    /// Asks the actor of a stream for a snapshot.
+    fn ask(&self, stream: StreamId) -> Result<(), ReadError> {
+        let mut found = None;
+        self.events.stream(stream, Seq::ZERO, &mut |frame| {
+            let record = frame.records().next().and_then(Result::ok);
+            let named = record.filter(|record| record.kind == RecordKind::Name);
+            found = named
+                .and_then(|record| name::decode(record.payload))
+                .map(|(kind, name)| (kind.to_owned(), name.to_owned()));
+            ControlFlow::Break(())
+        })?;
+        if let Some((kind, name)) = found
+            && self.kinds.store_state(&kind, &name)
+        {
+            self.counts.laggards_asked.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Collects old snapshots, once there is about as much behind the runs as in them: of what
+    /// comes later most takes the place of something there.
+    fn pass_snapshots(&self, thorough: bool) -> Result<(), ReadError> {
+        let log = self.snapshots.log();
+        let (segments, runs) = log.compactable();
+        let due = segments > 0 && segments >= runs;
+        if !(due || thorough) || self.snapshots.sync().is_err() {
+            return Ok(());
+        }
+        let keep = |stream| {
+            // Of kinds that this program does not know, any that is whole counts.
+            let usable = |snapshot: &SnapshotRef<'_>| self.kinds.reads(snapshot) != Some(false);
+            let floor = self.snapshots.floor(stream, &usable)?;
+            let upto = floor.and_then(|floor| Seq::new(floor.get().saturating_sub(1)));
+            Ok(Keep { upto: upto.unwrap_or(Seq::ZERO), first: false })
+        };
+        let plan = Plan {
+            run_bytes_max: self.policy.run_bytes_max,
+            keep: &keep,
+            below: u64::MAX,
+            before: HybridTime::from_bits(u64::MAX),
+            renew: due,
+            thorough,
+        };
+        while !self.is_stopped()
+            && let Some(done) = log.compact(&plan)?
+        {
+            self.counts.compacted(&done, &self.counts.snapshots_dropped);
+        }
+        Ok(())
+    }
+}

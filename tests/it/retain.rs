@@ -1,0 +1,452 @@
+//! Retention in a store: events go that snapshots cover, and no actor notices.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals::actor::{ActorError, StopReason};
+use annals::disk::sim::{Random, SimDisk};
+use annals::error::Error;
+use annals::rkyv::{Archive, Deserialize, Serialize};
+use annals::time::{Clock, ManualClock};
+use annals::types::Seq;
+use annals::{Actor, ActorOptions, Handle, Retain, SnapshotPolicy, Store, StoreOptions, Turn};
+
+use crate::support::{Replay, disk, seeds};
+
+/// What was told so far, in a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(crate = annals::rkyv)]
+struct Sum {
+    count: u64,
+    hash: u64,
+}
+
+impl Sum {
+    fn add(&mut self, note: u64) {
+        self.count += 1;
+        self.hash = (self.hash ^ note).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+    }
+
+    fn of(notes: &[u64]) -> Self {
+        let mut sum = Self::default();
+        for note in notes {
+            sum.add(*note);
+        }
+        sum
+    }
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+#[rkyv(crate = annals::rkyv)]
+struct Noted {
+    note: u64,
+    padding: Vec<u8>,
+}
+
+struct Note(u64, usize);
+struct Get;
+
+/// Actors that differ in their snapshots alone.
+macro_rules! kind {
+    ($name:ident, $kind:literal, $options:expr) => {
+        #[derive(Default, Archive, Serialize, Deserialize)]
+        #[rkyv(crate = annals::rkyv)]
+        struct $name(Sum);
+
+        impl Actor for $name {
+            type Event = Noted;
+            const KIND: &'static str = $kind;
+            fn apply(&mut self, event: &Noted) {
+                self.0.add(event.note);
+            }
+            fn options() -> ActorOptions<Self> {
+                $options
+            }
+        }
+
+        impl Handle<Note> for $name {
+            type Reply = Sum;
+            fn handle(Note(note, bytes): Note, turn: &mut Turn<'_, Self>) -> Sum {
+                turn.emit(Noted { note, padding: vec![7; bytes] });
+                turn.0
+            }
+        }
+
+        impl Handle<Get> for $name {
+            type Reply = Sum;
+            fn handle(_: Get, turn: &mut Turn<'_, Self>) -> Sum {
+                turn.0
+            }
+        }
+    };
+}
+
+kind!(Often, "often", ActorOptions::new().snapshots(1, SnapshotPolicy::every(3)));
+kind!(Never, "never", ActorOptions::new());
+kind!(Asked, "asked", ActorOptions::new().snapshots(1, SnapshotPolicy::manual()));
+// The same actors, a version of their state later.
+kind!(Newer, "often", ActorOptions::new().snapshots(2, SnapshotPolicy::every(3)));
+
+fn options(disk: &SimDisk) -> StoreOptions {
+    small().disk(disk.handle()).threads(false)
+}
+
+fn small() -> StoreOptions {
+    Store::options()
+        .ring_bytes(16 << 10)
+        .segment_bytes(8 << 10, 16 << 10)
+        .frame_bytes_max(4 << 10)
+        .snapshot_bytes_max(4 << 10)
+        .run_bytes_max(200 << 10)
+        .workers(NonZeroUsize::MIN)
+}
+
+fn sum<A: Actor + Handle<Get, Reply = Sum>>(store: &Store, name: &str) -> Sum {
+    store.actor::<A>(name).unwrap().ask(Get).unwrap()
+}
+
+/// Tells actor `name` of kind `A` numbers from `from` on, over some lives, each with room for
+/// segments of its own.
+fn fill<A: Actor + Handle<Note, Reply = Sum>>(
+    open: &dyn Fn() -> Store,
+    name: &str,
+    notes: std::ops::Range<u64>,
+) {
+    for note in notes {
+        let store = open();
+        store.actor::<A>(name).unwrap().ask(Note(note, 2_000)).unwrap();
+        store.close(Duration::from_secs(10)).unwrap();
+    }
+}
+
+#[test]
+fn an_actor_is_the_same_whatever_retention_drops_and_whatever_ends_its_lives() {
+    const NAMES: [&str; 3] = ["a", "b", "c"];
+    let mut dropped = 0;
+    for seed in seeds(25) {
+        let _replay = Replay(seed);
+        let mut random = Random::new(seed ^ 0x5eed);
+        let mut disk = disk(seed);
+        let mut sent: [Vec<u64>; 6] = Default::default();
+        let mut promised = [0; 6];
+        let mut note = 0;
+        for _ in 0..14 {
+            if random.once_in(4) {
+                disk.crash_at(random.below(60) as u64);
+            }
+            let opened = options(&disk).retain(Retain::UntilSnapshot).open("/store");
+            let store = match opened {
+                Ok(store) if !disk.has_crashed() => {
+                    disk.clear_faults();
+                    for number in 0..6 {
+                        let name = NAMES[number % 3];
+                        let found = match number {
+                            0..3 => sum::<Often>(&store, name),
+                            _ => sum::<Never>(&store, name),
+                        };
+                        let count = usize::try_from(found.count).unwrap();
+                        assert!(count >= promised[number], "seed {seed}: {name} lost something");
+                        sent[number].truncate(count);
+                        assert_eq!(found, Sum::of(&sent[number]), "seed {seed}: {name}");
+                        promised[number] = count;
+                    }
+                    Some(store)
+                }
+                Ok(dead) => Some(dead),
+                Err(error) => {
+                    assert!(disk.has_crashed(), "refused: {error}");
+                    None
+                }
+            };
+            if let Some(store) = store.as_ref().filter(|_| !disk.has_crashed()) {
+                for _ in 0..random.below(30) {
+                    note += 1;
+                    let (number, bytes) = (random.below(6), random.below(1_500));
+                    let name = NAMES[number % 3];
+                    sent[number].push(note);
+                    let told = match number {
+                        0..3 => store.actor::<Often>(name).unwrap().ask(Note(note, bytes)),
+                        _ => store.actor::<Never>(name).unwrap().ask(Note(note, bytes)),
+                    };
+                    promised[number] = usize::try_from(told.unwrap().count).unwrap();
+                }
+                if random.once_in(2) {
+                    disk.crash_at(random.below(80) as u64);
+                }
+                match store.compact() {
+                    Ok(stats) => dropped += stats.events_dropped,
+                    Err(error) => assert!(disk.has_crashed(), "{error}"),
+                }
+            }
+            let crashed = disk.has_crashed();
+            if crashed || random.once_in(2) {
+                let next = match random.below(3) {
+                    0 => disk.kill(),
+                    1 => disk.power_cut_losing_all(),
+                    _ => disk.power_cut(random.bits()),
+                };
+                drop(store);
+                disk = next;
+            } else {
+                disk.clear_faults();
+                if let Some(store) = store {
+                    store.close(Duration::from_secs(10)).unwrap();
+                }
+                disk = disk.kill();
+            }
+        }
+    }
+    assert!(dropped > 100, "only {dropped} frames were dropped");
+}
+
+/// What is left of an actor's history.
+fn history<A: Actor>(store: &Store, name: &str) -> Vec<u64> {
+    let past = store.history::<A>(name, Seq::ZERO).unwrap();
+    past.into_iter().map(|past| past.seq.get()).collect()
+}
+
+#[test]
+fn what_snapshots_cover_goes_and_the_first_turn_and_what_they_do_not_cover_stay() {
+    let disk = disk(1);
+    let open = || options(&disk).retain(Retain::UntilSnapshot).open("/store").unwrap();
+    fill::<Often>(&open, "a", 0..20);
+    fill::<Never>(&open, "a", 0..10);
+    let store = open();
+    // Actors are known by then; else nothing of theirs may go.
+    store.actor::<Often>("a").unwrap();
+    store.actor::<Never>("a").unwrap();
+    let stats = store.compact().unwrap();
+    assert!(stats.events_dropped > 0 && stats.reclaimed_bytes > 0, "{stats:?}");
+    // Snapshots at 18 and 15: what is above the older one is there.
+    assert_eq!(history::<Often>(&store, "a"), [1, 16, 17, 18, 19, 20]);
+    assert_eq!(history::<Never>(&store, "a").len(), 10, "no snapshots: all is kept");
+    assert_eq!(store.totals().unwrap().events, 30);
+    let names: BTreeSet<String> = ["a".to_owned()].into();
+    assert_eq!(store.names::<Often>().unwrap(), names);
+    assert_eq!(store.stats().retention, stats);
+    drop(store);
+    let store = open();
+    assert_eq!(sum::<Often>(&store, "a"), Sum::of(&(0..20).collect::<Vec<_>>()));
+    assert_eq!(sum::<Never>(&store, "a"), Sum::of(&(0..10).collect::<Vec<_>>()));
+    assert_eq!(store.totals().unwrap().events, 30);
+    assert_eq!(store.names::<Often>().unwrap(), names);
+}
+
+#[test]
+fn of_a_kind_that_is_not_known_nothing_goes() {
+    let disk = disk(1);
+    let open = || options(&disk).retain(Retain::UntilSnapshot).open("/store").unwrap();
+    fill::<Often>(&open, "a", 0..20);
+    let store = open();
+    let stats = store.compact().unwrap();
+    assert_eq!((stats.events_dropped, stats.laggards_asked), (0, 0));
+    assert!(stats.compactions > 0);
+    assert_eq!(history::<Often>(&store, "a").len(), 20);
+}
+
+#[test]
+fn a_store_that_keeps_all_compacts_and_drops_no_event() {
+    let disk = disk(1);
+    let open = || options(&disk).open("/store").unwrap();
+    fill::<Often>(&open, "a", 0..20);
+    let store = open();
+    store.actor::<Often>("a").unwrap();
+    let stats = store.compact().unwrap();
+    assert_eq!(stats.events_dropped, 0);
+    assert!(stats.compactions > 0);
+    assert!(stats.snapshots_dropped > 0, "of six snapshots two are needed: {stats:?}");
+    assert_eq!(history::<Often>(&store, "a").len(), 20);
+}
+
+#[test]
+fn an_actor_without_a_snapshot_is_asked_for_one() {
+    let disk = disk(1);
+    let open = || options(&disk).retain(Retain::UntilSnapshot).open("/store").unwrap();
+    fill::<Asked>(&open, "a", 0..15);
+    let store = open();
+    store.actor::<Asked>("a").unwrap();
+    let stats = store.compact().unwrap();
+    assert_eq!(stats.laggards_asked, 1);
+    assert_eq!(store.runtime().residents(), 0, "it was loaded for that only");
+    assert!(stats.events_dropped > 5, "{stats:?}");
+    drop(store);
+    assert_eq!(sum::<Asked>(&open(), "a"), Sum::of(&(0..15).collect::<Vec<_>>()));
+}
+
+#[test]
+fn an_age_or_a_size_is_kept_at_least() {
+    for retain in [Retain::Age(Duration::from_secs(10)), Retain::Bytes(20 << 10)] {
+        let disk = disk(1);
+        let clock = ManualClock::at_millis(1_000_000);
+        let manual = Clock::Manual(Arc::clone(&clock));
+        let open = || {
+            let options = options(&disk).retain(retain).clock(manual.clone());
+            let store = options.open("/store").unwrap();
+            clock.advance(Duration::from_secs(1));
+            store
+        };
+        fill::<Often>(&open, "a", 0..40);
+        let store = open();
+        store.actor::<Often>("a").unwrap();
+        let stats = store.compact().unwrap();
+        assert!(stats.events_dropped > 0, "{retain:?}: {stats:?}");
+        let past = store.history::<Often>("a", Seq::ZERO).unwrap();
+        let kept = past.iter().skip(1).map(|past| (past.seq.get(), past.time, past.lsn.get()));
+        let (first, _, _) = kept.clone().next().unwrap();
+        assert!(first > 2, "something went");
+        assert_eq!(past.len() as u64, 1 + 40 - (first - 1), "without a hole");
+        match retain {
+            Retain::Age(age) => {
+                let age = u64::try_from(age.as_millis()).unwrap();
+                let now = manual.wall_ms();
+                // One event a second.
+                assert!(40 - (first - 1) >= 9, "{first}");
+                assert!(kept.clone().any(|(_, time, _)| time.millis() <= now - age + 2_000));
+            }
+            Retain::Bytes(bytes) => {
+                let (_, _, lsn) = kept.clone().next().unwrap();
+                assert!(lsn + bytes <= store.log().written(), "{first}");
+            }
+            _ => unreachable!(),
+        }
+    }
+}
+
+/// A store of one actor, with events dropped.
+fn dropped() -> SimDisk {
+    let disk = disk(1);
+    let open = || options(&disk).retain(Retain::UntilSnapshot).open("/store").unwrap();
+    fill::<Often>(&open, "a", 0..20);
+    let store = open();
+    store.actor::<Often>("a").unwrap();
+    assert!(store.compact().unwrap().events_dropped > 0);
+    store.close(Duration::from_secs(10)).unwrap();
+    disk.kill()
+}
+
+fn why(error: &ActorError) -> &StopReason {
+    match error {
+        ActorError::Stopped(stopped) => &stopped.why,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn an_actor_whose_events_went_and_whose_snapshots_are_gone_says_so() {
+    let disk = dropped();
+    let snapshots = disk.list_all().into_iter().map(|(path, _)| path);
+    for path in snapshots.filter(|path| path.starts_with("/store/snapshots")) {
+        disk.delete(&path).unwrap();
+    }
+    let store = options(&disk).open("/store").unwrap();
+    let error = store.actor::<Often>("a").unwrap().ask(Get).unwrap_err();
+    assert_eq!(why(&error), &StopReason::Dropped, "{error}");
+    // Nobody else is concerned.
+    store.actor::<Often>("b").unwrap().ask(Note(1, 1)).unwrap();
+}
+
+#[test]
+fn an_actor_whose_events_went_and_whose_snapshots_are_of_another_version_says_so() {
+    let disk = dropped();
+    let store = options(&disk).open("/store").unwrap();
+    let error = store.actor::<Newer>("a").unwrap().ask(Get).unwrap_err();
+    assert_eq!(why(&error), &StopReason::Dropped, "{error}");
+}
+
+#[test]
+fn one_unreadable_snapshot_is_not_enough_to_lose_an_actor_whose_events_went() {
+    let disk = dropped();
+    let all = disk.list_all().into_iter().map(|(path, _)| path);
+    let files: Vec<_> = all.filter(|path| path.starts_with("/store/snapshots")).collect();
+    let bytes: Vec<_> = files.iter().map(|path| disk.copy_bytes(path).unwrap()).collect();
+    // The newest of the last two, wherever it is.
+    let store = options(&disk).open("/store").unwrap();
+    let before = store.stats().snapshots.skipped;
+    assert_eq!(before, 0);
+    drop(store);
+    let mut survived = 0;
+    for (path, bytes) in files.iter().zip(&bytes) {
+        for (at, _) in bytes.windows(5).enumerate().filter(|(_, part)| *part == b"often") {
+            let disk = disk.fork();
+            disk.flip_bit(path, at as u64, 1).unwrap();
+            match options(&disk).open("/store") {
+                Ok(store) => {
+                    assert_eq!(sum::<Often>(&store, "a").count, 20);
+                    survived += 1;
+                }
+                // Its snapshots are no longer what it can do without.
+                Err(Error::Open(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    assert!(survived > 0);
+}
+
+#[test]
+fn a_store_with_threads_keeps_what_it_must_while_its_old_files_go() {
+    const ACTORS: usize = 40;
+    let home = tempfile::tempdir().unwrap();
+    let open = || {
+        small()
+            .ring_bytes(64 << 10)
+            .segment_bytes(32 << 10, 64 << 10)
+            .workers(NonZeroUsize::new(2).unwrap())
+            .durability(annals::Durability::Process)
+            .flush_interval(Duration::from_millis(20))
+            .run_bytes_max(1 << 20)
+            .retain(Retain::UntilSnapshot)
+            .open(home.path())
+            .unwrap()
+    };
+    let mut sent: Vec<Vec<u64>> = vec![Vec::new(); ACTORS];
+    let mut note = 0;
+    let (mut dropped, mut runs) = (0, 0);
+    for _ in 0..3 {
+        let store = open();
+        for (number, sent) in sent.iter().enumerate() {
+            assert_eq!(sum::<Often>(&store, &format!("{number}")), Sum::of(sent));
+        }
+        std::thread::scope(|scope| {
+            let store = &store;
+            for part in sent.chunks_mut(ACTORS / 4).enumerate().collect::<Vec<_>>() {
+                let start = note;
+                scope.spawn(move || {
+                    let (part, sent) = part;
+                    for turn in 0..100 {
+                        for (number, sent) in sent.iter_mut().enumerate() {
+                            let name = format!("{}", part * (ACTORS / 4) + number);
+                            let note = start + turn;
+                            sent.push(note);
+                            let addr = store.actor::<Often>(&name).unwrap();
+                            assert_eq!(addr.ask(Note(note, 900)).unwrap(), Sum::of(sent));
+                            if turn % 10 == 0 {
+                                let past = store.history::<Often>(&name, Seq::ZERO).unwrap();
+                                assert_eq!(past.first().map(|past| past.seq.get()), Some(1));
+                                let last = past.last().map(|past| past.seq.get());
+                                assert_eq!(last, Some(sent.len() as u64));
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        note += 100;
+        store.compact().unwrap();
+        let stats = store.stats();
+        assert_eq!(stats.retention.failures, 0);
+        dropped += stats.retention.events_dropped;
+        runs = stats.log.runs;
+        store.close(Duration::from_secs(20)).unwrap();
+    }
+    assert!(dropped > 1_000, "only {dropped} frames went");
+    assert!(runs > 0);
+    let store = open();
+    for (number, sent) in sent.iter().enumerate() {
+        assert_eq!(sum::<Often>(&store, &format!("{number}")), Sum::of(sent));
+    }
+    assert_eq!(store.names::<Often>().unwrap().len(), ACTORS);
+    assert_eq!(store.totals().unwrap().events, 3 * 100 * ACTORS as u64);
+}
