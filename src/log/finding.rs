@@ -64,6 +64,9 @@ pub enum What {
     /// A run, that is a compacted range of segments, is not what it was.
     #[error("the run is damaged: {0}")]
     Run(String),
+    /// Frames that had been durable are not valid in their segment, and the ring has them.
+    #[error("frames that were durable are not valid; the ring has them, and an open writes them")]
+    InRing,
     /// One or more segments are not there.
     #[error("one or more segments are missing")]
     Missing,

@@ -93,6 +93,17 @@ impl LogView {
         findings
     }
 
+    /// What segments lack although it had been durable, and the ring has: the next open writes it
+    /// back. Of a log that nobody writes.
+    pub(crate) fn in_ring_alone(&self) -> Option<Finding> {
+        let survey = &self.look.survey;
+        let (base, offset, _) = survey.in_ring().into_iter().next()?;
+        let link = self.look.chain.iter().find(|link| link.header.base == base)?;
+        let lsns = base + offset..survey.facts.end;
+        let finding = Finding::file(&link.path, Severity::Redundant, What::InRing);
+        survey.report.repaired.then_some(Finding { offset, lsns, ..finding })
+    }
+
     /// The end of what was written when it was looked at.
     pub fn written(&self) -> u64 {
         let recover::Facts { end, .. } = self.look.survey.facts;

@@ -155,6 +155,9 @@ impl View {
             id ^ SNAPSHOTS_ID,
             (Evidence::default(), &lives),
         )?;
+        if owner.is_none() {
+            findings.extend(events.in_ring_alone());
+        }
         let options = (event_options, snapshot_options);
         let path = path.to_owned();
         Ok(Self { disk, path, identity, id, events, snapshots, options, owner, findings })

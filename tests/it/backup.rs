@@ -170,3 +170,44 @@ fn a_backup_while_several_threads_write_is_a_prefix_of_each() {
         }
     }
 }
+
+/// Runs are part of a store like segments are.
+#[test]
+fn a_compacted_store_is_seen_verified_and_backed_up() {
+    let (disk, told, _) = filled(Left::Closed);
+    let store = options(&disk).open("/store").unwrap();
+    let keep = |_| Ok(annals::log::Keep::ALL);
+    let plan = annals::log::Plan {
+        run_bytes_max: 1 << 20,
+        keep: &keep,
+        below: u64::MAX,
+        before: annals::HybridTime::from_bits(u64::MAX),
+        renew: true,
+        thorough: false,
+    };
+    let mut runs = 0;
+    while store.log().compact(&plan).unwrap().is_some() {
+        runs += 1;
+    }
+    assert!(runs > 0);
+    let _report = store.close(Duration::from_secs(5)).unwrap();
+    let verified = verify(&disk, "/store");
+    assert!(verified.worst() <= Some(annals::Severity::Note), "{}", print(&verified));
+    assert_eq!(verified.events.events, told.values().map(Vec::len).sum::<usize>() as u64);
+    let view = options(&disk).read_only("/store").unwrap();
+    assert_eq!(view.totals().unwrap().events, verified.events.events);
+    let (all, bad) = crate::noted::seen(&view);
+    assert_eq!(bad, 0);
+    assert!(told.iter().all(|(name, notes)| all.get(*name) == Some(notes)));
+    view.backup("/copy", &BackupOptions::default(), &mut go_on).unwrap();
+    check_whole(&disk, Path::new("/copy"), &told);
+    // And damage to one is found, with whose it is.
+    let run =
+        disk.list_all().into_iter().find(|(path, _)| path.extension() == Some("run".as_ref()));
+    let (run, _) = run.unwrap();
+    disk.flip_bit(&run, 4_096 + 60, 1).unwrap();
+    let verified = verify(&disk, "/store");
+    let loss = verified.all().find(|finding| finding.severity == annals::Severity::Loss).unwrap();
+    assert_eq!(loss.file, run);
+    assert_eq!(loss.streams.as_ref().map(Vec::len), Some(1));
+}
