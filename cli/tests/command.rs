@@ -44,8 +44,8 @@ fn store() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store");
     let store = Store::open(&path).unwrap();
-    for number in 0..30_u64 {
-        let counter = store.actor::<Counter>(["a", "b", "c"][number as usize % 3]).unwrap();
+    for (number, name) in (0..30).zip(["a", "b", "c"].into_iter().cycle()) {
+        let counter = store.actor::<Counter>(name).unwrap();
         counter.ask(Add(number)).unwrap();
     }
     drop(store);

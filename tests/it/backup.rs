@@ -202,9 +202,9 @@ fn a_compacted_store_is_seen_verified_and_backed_up() {
     view.backup("/copy", &BackupOptions::default(), &mut go_on).unwrap();
     check_whole(&disk, Path::new("/copy"), &told);
     // And damage to one is found, with whose it is.
-    let run =
-        disk.list_all().into_iter().find(|(path, _)| path.extension() == Some("run".as_ref()));
-    let (run, _) = run.unwrap();
+    let is_run =
+        |path: &Path| path.starts_with("/store/log") && path.extension() == Some("run".as_ref());
+    let run = disk.list_all().into_iter().map(|(path, _)| path).find(|path| is_run(path)).unwrap();
     disk.flip_bit(&run, 4_096 + 60, 1).unwrap();
     let verified = verify(&disk, "/store");
     let loss = verified.all().find(|finding| finding.severity == annals::Severity::Loss).unwrap();

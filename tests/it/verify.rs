@@ -16,7 +16,9 @@ pub(crate) fn verify(disk: &SimDisk, path: &str) -> Verification {
 }
 
 pub(crate) fn print(verified: &Verification) -> String {
-    verified.all().map(|finding| format!("{finding} {:?}\n", finding.streams)).collect()
+    let lines: Vec<String> =
+        verified.all().map(|finding| format!("{finding} {:?}", finding.streams)).collect();
+    lines.join("\n")
 }
 
 #[test]

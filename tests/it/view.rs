@@ -67,10 +67,11 @@ fn a_cursor_follows_a_writer_through_segments_and_lives() {
             let Seen::Frame(frame) = seen else { panic!("nothing is bad: {seen:?}") };
             let life = frame.header().kind == annals::log::frame::FrameKind::Life;
             lives += usize::from(life);
-            notes.extend(frame.records().flatten().filter_map(|record| {
-                (record.kind == annals::log::frame::RecordKind::Event)
-                    .then(|| crate::noted::note_of(record.payload))
-            }));
+            let events = frame
+                .records()
+                .flatten()
+                .filter(|record| record.kind == annals::log::frame::RecordKind::Event);
+            notes.extend(events.map(|record| crate::noted::note_of(record.payload)));
         }
         assert_eq!(notes, (0..=note).collect::<Vec<_>>(), "at once");
     }

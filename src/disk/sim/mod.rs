@@ -25,8 +25,9 @@
 //!
 //! What is not modelled: time (no call blocks), a map that cannot be read (`SIGBUS`), permissions,
 //! links, removal of directories, a rename of a directory that is seen and not durable, the bytes
-//! that a name or a directory takes, a sector torn within itself, order between files (there is none: any combination can come out of a power
-//! cut), and write-back of ring pages at moments other than those at which the ring is drained.
+//! that a name or a directory takes, a sector torn within itself, order between files (there is
+//! none: any combination can come out of a power cut), and write-back of ring pages at moments
+//! other than those at which the ring is drained.
 //!
 //! ```
 //! # #[cfg(feature = "internals")] {
