@@ -20,3 +20,4 @@ fi
 step cargo build --examples
 step cargo test --lib --tests --examples
 step cargo test --doc
+step cargo test --package annals-cli

@@ -188,6 +188,20 @@ pub enum OpenError {
         /// This build's.
         here: u32,
     },
+    /// There is no store at that path: no such folder, no folder, or one without a store.
+    #[error("there is no store at {}: {why}", path.display())]
+    NoStore {
+        /// Where one was looked for.
+        path: PathBuf,
+        /// What is there instead.
+        why: &'static str,
+    },
+    /// Something is there already, and is not replaced.
+    #[error("{} exists already", path.display())]
+    Exists {
+        /// What was to be made.
+        path: PathBuf,
+    },
     /// Options that contradict each other.
     #[error("options: {0}")]
     Options(&'static str),

@@ -119,8 +119,13 @@ pub use actor::{
 };
 pub use error::{Error, OpenError};
 
+pub use log::finding::{Affected, Finding, Severity, What};
 pub use rkyv;
-pub use store::{OpenReport, Past, Retain, RetentionStats, Store, StoreOptions, StoreStats};
+pub use store::{
+    ActorName, Backup, BackupOptions, LastLife, OpenReport, Past, Plan, Progress, RawEvent, Repair,
+    RepairStep, Repaired, Retain, RetentionStats, ScrubStats, SnapshotInfo, Store, StoreOptions,
+    StoreStats, Verification, View,
+};
 pub use types::{Durability, HybridTime, Lsn, Seq, StreamId};
 
 /// The README's example runs as a test too.

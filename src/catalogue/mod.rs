@@ -168,6 +168,19 @@ impl Drop for Catalogue {
     }
 }
 
+/// Removes the catalogue in `dir`, which nobody may have open.
+///
+/// # Errors
+/// The file system's.
+pub(crate) fn remove(dir: &Path) -> Result<(), DiskError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(DiskError::at("removing", dir)(error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// The names of `kind` in the log from `from` on.
 ///
 /// # Errors

@@ -12,6 +12,7 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -79,7 +80,8 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// The operating system's.
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
 
-    /// Gives a file another name in the same directory, replacing what had it.
+    /// Gives a file another name in the same directory, replacing what had it; or a directory,
+    /// replacing nothing but an empty one.
     ///
     /// # Errors
     /// The operating system's; then the old name holds.
@@ -90,6 +92,23 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// # Errors
     /// The operating system's; then the name holds.
     fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Gives a file a second name on the same file system. Nothing is replaced.
+    ///
+    /// # Errors
+    /// The operating system's; `Unsupported`, `CrossesDevices`, `PermissionDenied` or
+    /// `TooManyLinks` where a copy would do.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let _ = (from, to);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The number of the process that holds the [`lock`](Self::lock) at `path`, found without
+    /// taking it, so that nobody who does is kept out; `None` if nobody is known to.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn owner(&self, path: &Path) -> io::Result<Option<String>>;
 
     /// Makes the names in `dir` durable.
     ///
@@ -134,6 +153,11 @@ pub trait File: Debug + Send + Sync + 'static {
     /// system can tell; `None` if there is nothing. A hint: what lies between reads as zeros.
     fn next_data(&self, from: u64) -> Option<u64> {
         Some(from)
+    }
+
+    /// The cache may forget what is clean in `range`: advice, and no more.
+    fn forget(&self, range: Range<u64>) {
+        let _ = range;
     }
 
     /// Writes at most `bytes.len()` bytes into the page cache.

@@ -75,6 +75,27 @@ impl Disk for RealDisk {
         fs::rename(from, to)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn owner(&self, path: &Path) -> io::Result<Option<String>> {
+        let data = fs::metadata(path)?;
+        let (major, minor) = (rustix::fs::major(data.dev()), rustix::fs::minor(data.dev()));
+        // To try the lock would be to take it for a moment, and somebody's open would be refused.
+        let locks = fs::read_to_string("/proc/locks")?;
+        let inode = format!("{major:02x}:{minor:02x}:{}", data.ino());
+        let holds = |line: &&str| {
+            let mut words = line.split_whitespace();
+            words.clone().nth(1) == Some("FLOCK") && words.any(|word| word == inode)
+        };
+        if locks.lines().find(holds).is_none() {
+            return Ok(None);
+        }
+        // By its own word: the number in the list is of another name space now and then.
+        Ok(Some(fs::read_to_string(path)?.trim().to_owned()))
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
@@ -165,6 +186,11 @@ impl File for RealFile {
             // Not every file system can tell.
             Err(_) => Some(from),
         }
+    }
+
+    fn forget(&self, range: Range<u64>) {
+        let bytes = std::num::NonZeroU64::new(range.end.saturating_sub(range.start));
+        best_effort(rustix::fs::fadvise(&self.0, range.start, bytes, Advice::DontNeed));
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {

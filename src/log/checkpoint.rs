@@ -147,16 +147,22 @@ impl Checkpoint {
     /// The valid checkpoints in `dir`, newest first. What cannot be read is none.
     pub(super) fn read_all(disk: &dyn Disk, dir: &Path, log: u64) -> Vec<Self> {
         let paths = list(disk, dir).unwrap_or_default();
-        let read = |path: &Path| {
-            let file = disk.open(path, Access::Read).ok()?;
-            let bytes = file.len().ok().filter(|bytes| *bytes <= BYTES_MAX)?;
-            let mut content = vec![0; to_usize(bytes)];
-            let read = read_full(&*file, &mut content, 0).ok()?;
-            content.truncate(read);
-            Self::decode(&content, log)
-        };
-        paths.iter().filter_map(|(_, path)| read(path)).collect()
+        paths.iter().filter_map(|(_, path)| Self::read(disk, path, log)).collect()
     }
+
+    fn read(disk: &dyn Disk, path: &Path, log: u64) -> Option<Self> {
+        let file = disk.open(path, Access::Read).ok()?;
+        let bytes = file.len().ok().filter(|bytes| *bytes <= BYTES_MAX)?;
+        let mut content = vec![0; to_usize(bytes)];
+        let read = read_full(&*file, &mut content, 0).ok()?;
+        content.truncate(read);
+        Self::decode(&content, log)
+    }
+}
+
+/// Is the file at `path` a checkpoint of this log?
+pub(crate) fn checkpoint_is_valid(disk: &dyn Disk, path: &Path, log: u64) -> bool {
+    Checkpoint::read(disk, path, log).is_some()
 }
 
 /// The checkpoint files in `dir`, newest first.

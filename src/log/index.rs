@@ -28,8 +28,8 @@ use std::sync::Arc;
 
 use super::frame::{FrameKind, Header as FrameHeader, Salt};
 use super::read::read_frame;
-use super::segment::{FIRST_FRAME, Segment, file_path};
-use crate::disk::{Access, Disk, PAGE_U64, SegmentMap, write_full};
+use super::segment::{FIRST_FRAME, Segment, SegmentHeader, file_path};
+use crate::disk::{Access, Disk, PAGE_U64, SegmentMap, read_full, write_full};
 use crate::error::{Damage, DamageReason, DiskError, ReadError, Reject};
 use crate::types::{FRAME_ALIGN, Life, Seq, StreamId, StreamMap, to_usize};
 
@@ -149,7 +149,7 @@ struct Entry {
 }
 
 impl Growing {
-    fn new(life: Life) -> Self {
+    pub(super) fn new(life: Life) -> Self {
         Self {
             upto: FIRST_FRAME,
             sealed: false,
@@ -190,6 +190,15 @@ impl Growing {
             self.step(&header);
         }
         Ok(())
+    }
+
+    /// Takes in a frame that somebody else has read at `offset` and checked, of `life`.
+    pub(super) fn take(&mut self, header: &FrameHeader, offset: u64, life: Life) {
+        self.upto = offset;
+        if life != self.life() {
+            self.lives.push((offset, life));
+        }
+        self.step(header);
     }
 
     fn step(&mut self, header: &FrameHeader) {
@@ -235,7 +244,7 @@ impl Growing {
     }
 
     /// The index file's content.
-    fn encode(&self, segment: &Segment, end: u64) -> Vec<u8> {
+    pub(super) fn encode(&self, header: &SegmentHeader, end: u64) -> Vec<u8> {
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes();
         let mut rows: Vec<_> = self.rows.iter().collect();
         rows.sort_unstable_by_key(|(stream, _)| **stream);
@@ -257,7 +266,7 @@ impl Growing {
         file.extend_from_slice(&MAGIC);
         file.extend_from_slice(&VERSION.to_le_bytes());
         file.extend_from_slice(&count(self.lives.len()));
-        for number in [segment.header.log, segment.header.base, end] {
+        for number in [header.log, header.base, end] {
             file.extend_from_slice(&number.to_le_bytes());
         }
         for number in [rows.len(), self.entries.len(), filter.len()] {
@@ -317,14 +326,69 @@ fn filter_bits(stream: StreamId, words: usize) -> [usize; 2] {
 /// An index file, mapped and checked.
 #[derive(Debug)]
 pub(crate) struct Mapped {
-    map: SegmentMap,
+    content: Content,
     lives: Vec<(u64, Life)>,
     words: usize,
     rows: usize,
     seal: Option<u64>,
 }
 
+/// Where an index file's bytes are.
+#[derive(Debug)]
+enum Content {
+    Map(SegmentMap),
+    /// Read: for who must not map what another process may take away.
+    Read(Vec<u8>),
+}
+
+impl Content {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Map(map) => map.bytes(),
+            Self::Read(bytes) => bytes,
+        }
+    }
+}
+
+/// Larger ones are none of ours: a segment of 32 GiB has no more frames than that.
+const READ_MAX: u64 = 1 << 33;
+
 impl Mapped {
+    /// Reads the file instead of mapping it. `None` as for [`open`](Self::open).
+    pub(super) fn read(
+        disk: &dyn Disk,
+        path: &Path,
+        header: &SegmentHeader,
+        end: u64,
+    ) -> Option<Self> {
+        let file = disk.open(path, Access::Read).ok()?;
+        let bytes = file.len().ok().filter(|bytes| *bytes <= READ_MAX)?;
+        let mut content = vec![0; to_usize(bytes)];
+        let read = read_full(&*file, &mut content, 0).ok()?;
+        content.truncate(read);
+        Self::check(Content::Read(content), header, end)
+    }
+
+    /// The file's bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.content.bytes()
+    }
+
+    /// The lives of the segment's frames, each with the offset that it begins at.
+    pub(super) fn lives(&self) -> &[(u64, Life)] {
+        &self.lives
+    }
+
+    /// Every stream here, with where its frames are.
+    pub(super) fn all(&self) -> impl Iterator<Item = (StreamId, Places)> {
+        let rows = HEADER + self.lives.len() * LIFE + self.words * 8;
+        (0..self.rows).filter_map(move |row| {
+            let stream = number::<16>(self.bytes(), rows + row * ROW)?;
+            let stream = StreamId::from_u128(u128::from_le_bytes(stream));
+            Some((stream, self.row(row)?))
+        })
+    }
+
     /// `None` where the file is absent, damaged, or of another segment or end.
     fn open(disk: &dyn Disk, path: &Path, segment: &Segment, end: u64) -> Option<Self> {
         let file = disk.open(path, Access::Read).ok()?;
@@ -334,11 +398,11 @@ impl Mapped {
         }
         let map = file.map_segment(bytes).ok()?;
         map.publish(bytes);
-        Self::check(map, segment, end)
+        Self::check(Content::Map(map), &segment.header, end)
     }
 
-    fn check(map: SegmentMap, segment: &Segment, end: u64) -> Option<Self> {
-        let bytes = map.bytes();
+    fn check(content: Content, header: &SegmentHeader, end: u64) -> Option<Self> {
+        let bytes = content.bytes();
         let (before, rest) = bytes.split_at_checked(CRC_AT)?;
         let (crc, rest) = rest.split_first_chunk::<4>()?;
         let mut hasher = crc32fast::Hasher::new();
@@ -355,8 +419,7 @@ impl Mapped {
         let ours = hasher.finalize() == u32::from_le_bytes(*crc)
             && before.starts_with(&MAGIC)
             && version == Some(VERSION)
-            && (log, base, stored_end)
-                == (Some(segment.header.log), Some(segment.header.base), Some(end))
+            && (log, base, stored_end) == (Some(header.log), Some(header.base), Some(end))
             && words.is_power_of_two();
         if !(fits && ours) {
             return None;
@@ -370,10 +433,10 @@ impl Mapped {
             })
             .collect::<Option<Vec<_>>>()?;
         // Another segment may have had this base and been set aside.
-        let first = lives.first() == Some(&(FIRST_FRAME, segment.header.life));
+        let first = lives.first() == Some(&(FIRST_FRAME, header.life));
         let seal = number::<4>(bytes, CRC_AT + 4).map(u32::from_le_bytes);
         let seal = seal.filter(|seal| *seal != 0).map(|seal| u64::from(seal) * FRAME_ALIGN as u64);
-        first.then_some(Self { map, lives, words, rows, seal })
+        first.then_some(Self { content, lives, words, rows, seal })
     }
 
     /// The `row`-th stream.
@@ -382,11 +445,11 @@ impl Mapped {
             return None;
         }
         let rows = HEADER + self.lives.len() * LIFE + self.words * 8;
-        number::<16>(self.map.bytes(), rows + row * ROW).map(u128::from_le_bytes)
+        number::<16>(self.bytes(), rows + row * ROW).map(u128::from_le_bytes)
     }
 
-    fn places(&self, stream: StreamId) -> Option<Places> {
-        let bytes = self.map.bytes();
+    pub(super) fn places(&self, stream: StreamId) -> Option<Places> {
+        let bytes = self.bytes();
         let filter = HEADER + self.lives.len() * LIFE;
         let here = filter_bits(stream, self.words).into_iter().all(|bit| {
             let word = number::<8>(bytes, filter + bit / 64 * 8).map_or(0, u64::from_le_bytes);
@@ -395,7 +458,6 @@ impl Mapped {
         if !here {
             return None;
         }
-        let rows = filter + self.words * 8;
         let (mut low, mut high) = self.likely(stream);
         while low < high {
             let middle = low.midpoint(high);
@@ -404,7 +466,14 @@ impl Mapped {
         if low == self.rows || self.stream_of(low)? != stream.get() {
             return None;
         }
-        let row = rows + low * ROW;
+        self.row(low)
+    }
+
+    /// The `number`-th row.
+    fn row(&self, row: usize) -> Option<Places> {
+        let bytes = self.bytes();
+        let rows = HEADER + self.lives.len() * LIFE + self.words * 8;
+        let row = rows + row * ROW;
         let first = Seq::new(u64::from_le_bytes(number::<8>(bytes, row + 16)?))?;
         let [start, count] =
             [row + 24, row + 28].map(|at| number::<4>(bytes, at).map_or(0, u32::from_le_bytes));
@@ -509,7 +578,7 @@ impl Segment {
         }
         // A sealed segment is known by its size to later lives, which have not read its seal.
         let end = if growing.sealed { self.header.limit() } else { end };
-        let file = growing.encode(self, end);
+        let file = growing.encode(&self.header, end);
         let dir = self.path.parent().unwrap_or(Path::new(""));
         let temporary = file_path(dir, self.header.base, "itmp");
         let path = file_path(dir, self.header.base, "idx");

@@ -111,7 +111,7 @@ pub(super) fn find(
 
 impl Found {
     /// Takes note of a run's file.
-    fn run(
+    pub(super) fn run(
         &mut self,
         disk: &dyn Disk,
         path: PathBuf,

@@ -27,7 +27,7 @@ pub struct Mark {
 }
 
 impl Mark {
-    pub(super) fn fields(&self, log: u64) -> Fields {
+    pub(crate) fn fields(&self, log: u64) -> Fields {
         let poisoned = u64::from(self.poisoned);
         [log, self.durable, self.boundary, self.life.number, self.life.bits, poisoned, 0, 0]
     }

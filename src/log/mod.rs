@@ -30,10 +30,14 @@ mod chain;
 mod checkpoint;
 mod commit;
 pub mod compact;
+mod copy;
+pub mod finding;
 pub mod frame;
 mod index;
 mod links;
+mod look;
 pub mod mark;
+pub(crate) mod mend;
 mod merge;
 pub mod name;
 mod open;
@@ -47,6 +51,7 @@ pub mod run;
 mod run_file;
 mod scan;
 pub mod segment;
+mod sift;
 pub mod slots;
 mod spot;
 mod survey;
@@ -54,6 +59,8 @@ mod sync;
 mod tail;
 #[cfg(test)]
 mod tests;
+pub(crate) mod verify;
+mod view;
 mod write;
 
 use bell::Bell;
@@ -67,11 +74,15 @@ use tail::Tails;
 use write::Appender;
 
 pub use checkpoint::Totals;
+pub(crate) use checkpoint::checkpoint_is_valid;
 pub use compact::{Compacted, Keep, Plan};
+pub(crate) use copy::{Copied, CopyRequest};
 pub use open::Opening;
 pub use read::{Frames, Limit, StreamEnd};
-pub use recover::{Evidence, RecoveryReport, Start};
+pub use recover::{Ending, Evidence, RecoveryReport, Start};
 pub use tail::Tail;
+pub use verify::LogVerification;
+pub use view::{Cursor, LogView, Seen, SegmentInfo};
 pub use write::Appended;
 
 /// How a log is kept.

@@ -68,6 +68,13 @@ impl Opening {
         &self.survey.report
     }
 
+    /// The next life begins in a new segment, although it could go on in the last.
+    pub(crate) fn leave_segment(&mut self) {
+        if self.survey.decision == Decision::GoOn {
+            self.survey.decision = Decision::StartAnew;
+        }
+    }
+
     /// Has retention dropped frames of this log? Then what covers them is no longer a thing that
     /// can be done without.
     pub fn has_dropped(&self) -> bool {

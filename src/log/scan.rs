@@ -1,5 +1,6 @@
 //! Walking over frames that nobody vouches for: the segments' files at open, and the ring's.
 
+use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use super::frame::{Frame, FrameKind, HEADER, Header, stands_at};
 use super::links::Link;
 use super::read::read_frame;
 use super::segment::FIRST_FRAME;
-use crate::disk::{File, PAGE_U64, read_full};
+use crate::disk::{File, PAGE, PAGE_U64, read_full};
 use crate::error::{DiskError, Reject};
 use crate::types::{FRAME_ALIGN, HybridTime, Life, to_usize};
 
@@ -34,11 +35,25 @@ pub(super) struct SegmentSource {
     window: Vec<u8>,
     start: u64,
     next_window: usize,
+    /// Where the disk refused to read, for who goes on all the same with zeros in its place.
+    pub unreadable: Option<Vec<(u64, DiskError)>>,
+    /// Frames that belong into segments and are not there yet: base, offset, bytes.
+    pub overlay: Vec<(u64, u64, Vec<u8>)>,
+    /// What was read need not stay in the cache.
+    pub forgets: bool,
 }
 
 impl Default for SegmentSource {
     fn default() -> Self {
-        Self { open: None, window: Vec::new(), start: 0, next_window: WINDOW_FIRST }
+        Self {
+            open: None,
+            window: Vec::new(),
+            start: 0,
+            next_window: WINDOW_FIRST,
+            unreadable: None,
+            overlay: Vec::new(),
+            forgets: false,
+        }
     }
 }
 
@@ -64,6 +79,54 @@ impl SegmentSource {
     }
 }
 
+impl SegmentSource {
+    /// One that goes on where the disk refuses to read.
+    pub(super) fn patient() -> Self {
+        Self { unreadable: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// The same, with frames laid over that are in the ring alone.
+    pub(super) fn patient_over(overlay: Vec<(u64, u64, Vec<u8>)>) -> Self {
+        Self { overlay, ..Self::patient() }
+    }
+
+    /// What was read may be old: the next read asks the file again.
+    pub(super) fn refresh(&mut self) {
+        self.window.clear();
+    }
+}
+
+/// Puts `bytes`, which stand at `from`, over what `window` has at `start` and behind.
+fn lay_over(window: &mut [u8], start: u64, bytes: &[u8], from: u64) {
+    let common = from.max(start)..(from + bytes.len() as u64).min(start + window.len() as u64);
+    if common.is_empty() {
+        return;
+    }
+    let target = window.get_mut(to_usize(common.start - start)..to_usize(common.end - start));
+    let source = bytes.get(to_usize(common.start - from)..to_usize(common.end - from));
+    if let (Some(target), Some(source)) = (target, source) {
+        target.copy_from_slice(source);
+    }
+}
+
+/// Fills `window` page by page; those that cannot be read are zeros, and noted.
+fn read_pages(
+    file: &dyn File,
+    link: &Link,
+    window: &mut [u8],
+    start: u64,
+    unreadable: &mut Vec<(u64, DiskError)>,
+) {
+    let mut at = start;
+    for page in window.chunks_mut(PAGE) {
+        if let Err(error) = read_full(file, page, at) {
+            page.fill(0);
+            unreadable.push((at, DiskError::at("reading", &link.path)(error)));
+        }
+        at += page.len() as u64;
+    }
+}
+
 impl Source for SegmentSource {
     fn bytes(&mut self, link: &Link, offset: u64, want: usize) -> Result<&[u8], DiskError> {
         let file = self.file(link)?;
@@ -73,10 +136,25 @@ impl Source for SegmentSource {
             let left = link.header.bytes.saturating_sub(offset);
             let read = (want.max(grow(&mut self.next_window)) as u64).min(left);
             self.window.resize(to_usize(read), 0);
-            let read = read_full(&*file, &mut self.window, offset)
-                .map_err(DiskError::at("reading", &link.path))?;
-            self.window.truncate(read);
             self.start = offset;
+            match (read_full(&*file, &mut self.window, offset), &mut self.unreadable) {
+                (Ok(read), _) => self.window.truncate(read),
+                (Err(error), None) => {
+                    self.window.clear();
+                    return Err(DiskError::at("reading", &link.path)(error));
+                }
+                (Err(_), Some(unreadable)) => {
+                    read_pages(&*file, link, &mut self.window, offset, unreadable);
+                }
+            }
+            for (base, from, bytes) in &self.overlay {
+                if *base == link.header.base {
+                    lay_over(&mut self.window, offset, bytes, *from);
+                }
+            }
+            if self.forgets {
+                file.forget(offset..offset + self.window.len() as u64);
+            }
         }
         let from = to_usize(offset - self.start);
         let to = (from + want).min(self.window.len());
@@ -244,7 +322,7 @@ pub(super) fn holds_frames(link: &Link, log: u64) -> Result<bool, DiskError> {
 }
 
 /// The bytes of the frame that its header at `offset` speaks of, as far as there are any.
-fn whole_frame<'a>(
+pub(super) fn whole_frame<'a>(
     source: &'a mut dyn Source,
     link: &Link,
     offset: u64,
@@ -281,10 +359,27 @@ pub(super) fn traces(
     source: &mut dyn Source,
     link: &Link,
     (log, lives, killed): (u64, &[Life], Option<Life>),
-    range: std::ops::Range<u64>,
+    range: Range<u64>,
 ) -> Result<Traces, DiskError> {
-    const STEP: u64 = FRAME_ALIGN as u64;
     let mut found = Traces::default();
+    seek(source, link, (log, lives), range, &mut |frame, life| {
+        let written = if Some(life) == killed { frame.end() } else { 0 };
+        found = found.and(Traces { durable: frame.durable(), written });
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
+}
+
+/// Shows `see` every valid frame of `lives`, or of a life that it opens itself, that stands
+/// anywhere in `range` of a segment, until `Break`.
+pub(super) fn seek(
+    source: &mut dyn Source,
+    link: &Link,
+    (log, lives): (u64, &[Life]),
+    range: Range<u64>,
+    see: &mut dyn FnMut(&Frame<'_>, Life) -> ControlFlow<()>,
+) -> Result<(), DiskError> {
+    const STEP: u64 = FRAME_ALIGN as u64;
     let mut offset = range.start.next_multiple_of(STEP);
     let mut blank = true;
     let mut ask_at = offset;
@@ -312,19 +407,18 @@ pub(super) fn traces(
             let bytes = whole_frame(source, link, candidate)?;
             let salt = |life| super::frame::Salt { log, life, base: link.header.base };
             let known = lives.iter().find_map(|life| {
-                let frame = Frame::read(bytes, candidate, salt(*life)).ok()?;
-                Some((frame, *life))
+                Frame::read(bytes, candidate, salt(*life)).ok().map(|frame| (frame, *life))
             });
-            let read =
-                known.or_else(|| Frame::read_life(bytes, candidate, log, link.header.base).ok());
-            let Some((frame, life)) = read else { continue };
-            let end = candidate + frame.header().length as u64;
-            let written = if Some(life) == killed { link.header.base + end } else { 0 };
-            found = found.and(Traces { durable: frame.durable(), written });
+            let read = || Frame::read_life(bytes, candidate, log, link.header.base).ok();
+            if let Some((frame, life)) = known.or_else(read)
+                && see(&frame, life).is_break()
+            {
+                return Ok(());
+            }
         }
         offset = page_end;
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Offsets in `page` (which stands at `offset` of the segment at `base`) where a frame may begin:

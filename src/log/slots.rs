@@ -43,6 +43,8 @@ pub struct Found {
     count: u64,
     /// The file was there.
     pub exists: bool,
+    /// Offsets of slots that were written and are not valid.
+    pub bad: Vec<u64>,
 }
 
 /// Reads the slots of the file at `path`; a file that is absent has none.
@@ -55,19 +57,27 @@ pub fn read(disk: &dyn Disk, path: &Path, magic: [u8; 8]) -> Result<Found, DiskE
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Found::default()),
         Err(error) => return Err(DiskError::at("opening", path)(error)),
     };
-    let mut slots = Vec::new();
+    let (mut slots, mut bad) = (Vec::new(), Vec::new());
     for at in [0, PAGE_U64] {
         let mut slot = [0; SLOT];
         let read = read_full(&*file, &mut slot, at).map_err(DiskError::at("reading", path))?;
-        if read == SLOT {
-            slots.extend(decode(&slot, magic));
+        match decode(&slot, magic) {
+            Some(decoded) if read == SLOT => slots.push(decoded),
+            None if read == SLOT && slot.iter().all(|byte| *byte == 0) => {}
+            // Not even zeros have got there: a power cut at the file's beginning.
+            None if read == 0 && at == 0 => {}
+            Some(_) | None => bad.push(at),
         }
+    }
+    if slots.is_empty() && bad == [PAGE_U64] {
+        bad.clear();
     }
     slots.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
     Ok(Found {
         count: slots.first().map_or(0, |(count, _)| *count),
         valid: slots.into_iter().map(|(_, fields)| fields).collect(),
         exists: true,
+        bad,
     })
 }
 

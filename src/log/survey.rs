@@ -61,7 +61,6 @@ pub(super) fn survey(
     log: u64,
     evidence: Evidence,
 ) -> Result<Survey, OpenError> {
-    let began = options.clock.monotonic();
     let checkpoints = match &options.checkpoints {
         Some(dir) => Checkpoint::read_all(&**disk, dir, log),
         None => Vec::new(),
@@ -72,7 +71,6 @@ pub(super) fn survey(
         Some(path) => slots::read(&**disk, path, mark::MAGIC)?,
         None => slots::Found::default(),
     };
-    let mark = Mark::highest(&mark_found, log);
     let above = found.above;
     let Pieces { runs, chain, dead } = match link(&found, options, log)? {
         Ok(linked) => linked,
@@ -81,10 +79,40 @@ pub(super) fn survey(
         }
         Err(damage) => return Err(damage.into()),
     };
-    let marked = mark.filter(|_| holds(Rule::EvidenceInMark)).map_or(0, |mark| mark.durable);
-    let known = if holds(Rule::EvidenceInIdentity) { marked.max(evidence.durable) } else { marked };
     let mut spares = found.leftovers;
     spares.extend(dead);
+    let gathered = Gathered { runs, chain, spares, above, checkpoints, mark_found, evidence };
+    judge(disk, options, log, gathered)
+}
+
+/// What [`judge`] goes by.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub runs: Vec<RunHeader>,
+    pub chain: Vec<Link>,
+    pub spares: Vec<PathBuf>,
+    pub above: u64,
+    pub checkpoints: Vec<Checkpoint>,
+    pub mark_found: slots::Found,
+    /// What is known from elsewhere.
+    pub evidence: Evidence,
+}
+
+/// How a chain ends, what that means, and where. Reads; changes nothing.
+///
+/// # Errors
+/// Damage, but of a log that is rebuildable; the file system's.
+pub(super) fn judge(
+    disk: &Arc<dyn Disk>,
+    options: &LogOptions,
+    log: u64,
+    gathered: Gathered,
+) -> Result<Survey, OpenError> {
+    let began = options.clock.monotonic();
+    let Gathered { runs, chain, mut spares, above, checkpoints, mark_found, evidence } = gathered;
+    let mark = Mark::highest(&mark_found, log);
+    let marked = mark.filter(|_| holds(Rule::EvidenceInMark)).map_or(0, |mark| mark.durable);
+    let known = if holds(Rule::EvidenceInIdentity) { marked.max(evidence.durable) } else { marked };
 
     let mut source = SegmentSource::default();
     let from = starting_place(&chain, log, mark)?;
@@ -128,12 +156,15 @@ pub(super) fn survey(
     let facts = Facts { ending, end, durable, written: behind.written };
     let mut decision = decide(&facts);
     let mut damage = None;
+    let mut above = above;
     if decision == Decision::Damage {
         let found = describe(&chain, options, place, &walked, &facts);
         if !options.rebuildable {
             return Err(found.into());
         }
         damage = Some(found);
+        // Positions up to here were given out, whatever files are left.
+        above = above.max(facts.durable.max(facts.written).next_multiple_of(PAGE_U64));
         decision = if chain.is_empty() { Decision::Fresh } else { Decision::StartAnew };
     }
     let counted = counted(&checkpoints, (&runs, &chain), place, end);
@@ -434,6 +465,15 @@ fn describe(
 }
 
 impl Survey {
+    /// What the ring has and the segments have not: base, offset and bytes of each run.
+    pub(super) fn in_ring(&self) -> Vec<(u64, u64, Vec<u8>)> {
+        let base = |run: &Rescue| Some(self.chain.get(run.number)?.header.base);
+        self.rescue
+            .iter()
+            .filter_map(|run| Some((base(run)?, run.offset, run.bytes.clone())))
+            .collect()
+    }
+
     /// Puts what was found beyond doubt: the ring's frames go into their segments, every page
     /// touching what is not known to be durable is written again (a failed sync may have marked
     /// a lost page clean), and all of it is synced.

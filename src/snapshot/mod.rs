@@ -75,7 +75,7 @@ pub struct SnapshotRef<'a> {
 
 impl<'a> SnapshotRef<'a> {
     /// `None` where the frame is not a snapshot.
-    fn of(frame: &Frame<'a>) -> Option<Self> {
+    pub(crate) fn of(frame: &Frame<'a>) -> Option<Self> {
         let (mut covers, mut named, mut state) = (None, None, None);
         for record in frame.records() {
             let record = record.ok()?;

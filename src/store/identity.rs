@@ -64,6 +64,11 @@ impl IdentityFile {
         Ok(Self { path: path.to_owned(), found, identity })
     }
 
+    /// Offsets of slots that were written and are not valid.
+    pub(super) fn bad_slots(&self) -> &[u64] {
+        &self.found.bad
+    }
+
     /// Makes `identity` durable. `dir` is the file's.
     ///
     /// # Errors

@@ -27,19 +27,30 @@ use crate::log::{Evidence, Log, LogOptions, LogStats, Opening, RecoveryReport, T
 use crate::snapshot::{SnapshotStats, Snapshots};
 use crate::types::{Life, Seq};
 
+mod backup;
 mod history;
 mod identity;
 mod options;
 mod providers;
+mod repair;
 mod retain;
+mod scrub;
 #[cfg(test)]
 mod tests;
+mod verify;
+mod view;
 
+pub use backup::{Backup, BackupOptions};
 pub use history::Past;
 use identity::{Identity, IdentityFile};
 pub use options::StoreOptions;
+pub use repair::{Plan, Repair, RepairStep, Repaired};
 use retain::Retention;
 pub use retain::{Retain, RetentionStats};
+use scrub::Scrub;
+pub use scrub::ScrubStats;
+pub use verify::{Progress, Verification};
+pub use view::{ActorName, LastLife, RawEvent, SnapshotInfo, View};
 
 /// Told apart from the event log's id, so that no frame of one is ever taken for the other's.
 const SNAPSHOTS_ID: u64 = 0x536e_6170_7368_6f74;
@@ -88,6 +99,7 @@ const SNAPSHOTS_ID: u64 = 0x536e_6170_7368_6f74;
 #[derive(Debug)]
 pub struct Store {
     // In the order in which they end: no actor without a log, no log without the lock.
+    scrub: Option<Scrub>,
     retention: Retention,
     runtime: Runtime,
     catalogue: Option<Catalogue>,
@@ -96,6 +108,7 @@ pub struct Store {
     report: OpenReport,
     close_deadline: Duration,
     path: PathBuf,
+    options: StoreOptions,
     _lock: Box<dyn LockGuard>,
 }
 
@@ -127,6 +140,8 @@ pub struct StoreStats {
     pub residents: usize,
     /// Commands that were accepted and had no effect.
     pub dead_letters: u64,
+    /// The scrub's.
+    pub scrub: ScrubStats,
     /// What became of old files.
     pub retention: RetentionStats,
 }
@@ -141,6 +156,34 @@ impl Store {
         StoreOptions::default().open(path)
     }
 
+    /// Looks at the store at `path` without owning it: takes no lock, writes nothing, and works
+    /// whoever has it open and whatever is wrong with it. What is wrong is in
+    /// [`View::findings`].
+    ///
+    /// # Errors
+    /// [`OpenError::NoStore`], `Version`, `Layout`, `Disk`.
+    pub fn read_only(path: impl AsRef<Path>) -> Result<View, Error> {
+        StoreOptions::default().read_only(path)
+    }
+
+    /// Finds out what is wrong with the store at `path`, which nobody may have open, and what a
+    /// repair would do. Changes nothing until [`Repair::carry_out`] is called.
+    ///
+    /// # Errors
+    /// [`OpenError::Locked`], and as for [`read_only`](Self::read_only).
+    pub fn repair(path: impl AsRef<Path>) -> Result<Repair, Error> {
+        StoreOptions::default().repair(path)
+    }
+
+    /// Drops catalogue, indexes and checkpoints of the store at `path`, which nobody may have
+    /// open, and makes them again.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn rebuild(path: impl AsRef<Path>) -> Result<(), Error> {
+        StoreOptions::default().rebuild(path)
+    }
+
     /// What can be set before opening.
     pub fn options() -> StoreOptions {
         StoreOptions::default()
@@ -148,6 +191,7 @@ impl Store {
 
     pub(crate) fn open_with(path: &Path, options: StoreOptions) -> Result<Self, Error> {
         let began = options.clock.monotonic();
+        let kept = options.clone();
         let disk = Arc::clone(&options.disk);
         let lock = take(&*disk, path)?;
         let (event_options, mut snapshot_options) = log_options(path, &options);
@@ -209,7 +253,11 @@ impl Store {
             took: options.clock.monotonic().saturating_sub(began),
         };
         let path = path.to_owned();
+        let scrub = (kept.scrub > 0)
+            .then(|| Scrub::start(path.clone(), kept.clone(), kept.scrub))
+            .transpose()?;
         Ok(Self {
+            scrub,
             retention,
             runtime,
             catalogue,
@@ -218,6 +266,7 @@ impl Store {
             report,
             close_deadline,
             path,
+            options: kept,
             _lock: lock,
         })
     }
@@ -249,6 +298,14 @@ impl Store {
     /// cannot be read.
     pub fn history<A: Actor>(&self, name: &str, after: Seq) -> Result<Vec<Past<A::Event>>, Error> {
         history::read::<A>(&self.events, name, after)
+    }
+
+    /// Waits until the catalogue has all names.
+    fn catalogue_ready(&self) -> Result<(), Error> {
+        if let Some(catalogue) = &self.catalogue {
+            catalogue.names("")?;
+        }
+        Ok(())
     }
 
     /// Makes everything that was acknowledged so far survive power loss.
@@ -289,6 +346,11 @@ impl Store {
         self.catalogue.as_ref().and_then(Catalogue::state)
     }
 
+    /// What the [scrub](StoreOptions::scrub) has found wrong since the store was opened.
+    pub fn findings(&self) -> Vec<crate::log::finding::Finding> {
+        self.scrub.as_ref().map(Scrub::findings).unwrap_or_default()
+    }
+
     /// Numbers since the store was opened.
     pub fn stats(&self) -> StoreStats {
         StoreStats {
@@ -296,6 +358,7 @@ impl Store {
             snapshots: self.snapshots.stats(),
             residents: self.runtime.residents(),
             dead_letters: self.runtime.dead_letters(),
+            scrub: self.scrub.as_ref().map(Scrub::stats).unwrap_or_default(),
             retention: self.retention.stats(),
         }
     }

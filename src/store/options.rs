@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Retain, Store};
+use super::{Repair, Retain, Store, View};
 use crate::actor::RuntimeOptions;
 use crate::disk::{Disk, RealDisk};
 use crate::error::Error;
@@ -37,6 +37,7 @@ pub struct StoreOptions {
     pub(crate) flush_bytes: u64,
     pub(crate) threads: bool,
     pub(crate) catalogue: bool,
+    pub(crate) scrub: u64,
     pub(crate) retain: Retain,
     pub(crate) compaction: Option<bool>,
     pub(crate) run_bytes_max: u64,
@@ -57,6 +58,7 @@ impl Default for StoreOptions {
             flush_bytes: 8 << 20,
             threads: true,
             catalogue: true,
+            scrub: 0,
             retain: Retain::All,
             compaction: None,
             run_bytes_max: 1 << 30,
@@ -178,6 +180,43 @@ impl StoreOptions {
     pub fn run_bytes_max(mut self, bytes: u64) -> Self {
         self.run_bytes_max = bytes;
         self
+    }
+
+    /// Reads all sealed segments again and again in the background, so many bytes a second, and
+    /// lists what is wrong in [`Store::findings`]; an hour lies between two passes. 0 is never.
+    ///
+    /// Default: never, because it is I/O that nobody asked for, and how much of it a disk can
+    /// spare is known to nobody here. 8 MiB a second reads 700 GB a day, and most disks do not
+    /// notice. The kernel is asked to forget what was read, so that the disk itself is asked the
+    /// next time; pages that the store has mapped and touched stay, and of those the memory is
+    /// checked rather than the disk.
+    pub fn scrub(mut self, bytes_per_second: u64) -> Self {
+        self.scrub = bytes_per_second;
+        self
+    }
+
+    /// Looks at the store at `path` without owning it: see [`Store::read_only`].
+    ///
+    /// # Errors
+    /// As for [`Store::read_only`].
+    pub fn read_only(&self, path: impl AsRef<Path>) -> Result<View, Error> {
+        View::open(path.as_ref(), self)
+    }
+
+    /// Finds out what a repair of the store at `path` would do: see [`Store::repair`].
+    ///
+    /// # Errors
+    /// As for [`Store::repair`].
+    pub fn repair(&self, path: impl AsRef<Path>) -> Result<Repair, Error> {
+        Repair::plan_for(path.as_ref(), self)
+    }
+
+    /// Makes again what is derived: see [`Store::rebuild`].
+    ///
+    /// # Errors
+    /// As for [`Store::rebuild`].
+    pub fn rebuild(self, path: impl AsRef<Path>) -> Result<(), Error> {
+        super::repair::rebuild(path.as_ref(), self)
     }
 
     /// Opens the store at `path`, or makes it.

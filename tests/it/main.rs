@@ -4,15 +4,20 @@
 //! states are aimed at, all tests together (default 100,000; some of a run's work does not depend
 //! on it).
 mod ablations;
+mod backup;
 mod compact;
 mod crash;
 mod damage;
 mod disk_full;
 mod exhaustive;
 mod faults;
+mod noted;
+mod repair;
 mod retain;
 mod store;
 mod support;
 mod swap;
 mod threads;
+mod verify;
+mod view;
 mod world;

@@ -24,9 +24,10 @@
 //! ring over one, writes into it past the ring, other sizes for a mapped file (`InvalidInput`).
 //!
 //! What is not modelled: time (no call blocks), a map that cannot be read (`SIGBUS`), permissions,
-//! links, removal or renaming of directories, the bytes that a name or a directory takes, a sector
-//! torn within itself, order between files (there is none: any combination can come out of a power
-//! cut), and write-back of ring pages at moments other than those at which the ring is drained.
+//! links, removal of directories, a rename of a directory that is seen and not durable, the bytes
+//! that a name or a directory takes, a sector torn within itself, order between files (there is
+//! none: any combination can come out of a power cut), and write-back of ring pages at moments
+//! other than those at which the ring is drained.
 //!
 //! ```
 //! # #[cfg(feature = "internals")] {
@@ -398,6 +399,10 @@ impl Disk for SimDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let ask = Ask { to: Some(to), ..Ask::path(Op::Rename, from) };
         self.run(&ask, |state| state.rename(from, to))
+    }
+
+    fn owner(&self, path: &Path) -> io::Result<Option<String>> {
+        self.run(&Ask::path(Op::Open, path), |state| state.owner(path))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

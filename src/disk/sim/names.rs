@@ -41,6 +41,10 @@ impl Change {
             Self::Add { name, node } => {
                 names.insert(Arc::clone(name), *node);
             }
+            Self::Move { from, to, node: Node::Dir } => {
+                names.remove(from);
+                names.insert(Arc::clone(to), Node::Dir);
+            }
             Self::Move { to, node, .. } => {
                 // By node rather than by name: after a failed sync the durable name may be an
                 // older one, and a file never has two.

@@ -16,7 +16,7 @@ use crate::disk::{Access, Entry, Fill, RingSource};
 #[derive(Debug)]
 pub(super) struct State {
     files: BTreeMap<FileId, Inode>,
-    /// By their paths: directories are neither renamed nor removed.
+    /// By their paths: directories are not removed.
     dirs: BTreeMap<Arc<str>, Dir>,
     locked: BTreeSet<FileId>,
     files_made: u64,
@@ -119,6 +119,7 @@ impl State {
         let replaced = names.get(&to);
         match (names.get(&from), replaced) {
             (None, _) => Err(io::ErrorKind::NotFound.into()),
+            (Some(Node::Dir), None) => self.rename_dir(&dir, &from, &to),
             (Some(Node::Dir), _) | (_, Some(Node::Dir)) => Err(io::ErrorKind::IsADirectory.into()),
             (Some(Node::File(file)), _) => {
                 if from != to {
@@ -129,6 +130,37 @@ impl State {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// At once and for good, with all changes of names beside it.
+    fn rename_dir(&mut self, parent: &str, from: &str, to: &str) -> io::Result<()> {
+        let (old, new) = (join(parent, from), join(parent, to));
+        let names = self.dir(parent)?;
+        names.change(Change::Move { from: from.into(), to: to.into(), node: Node::Dir });
+        names.sync();
+        let moved = |path: Arc<str>| match path.strip_prefix(&*old) {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => [&new, rest].concat().into(),
+            Some(_) | None => path,
+        };
+        self.dirs = std::mem::take(&mut self.dirs)
+            .into_iter()
+            .map(|(path, dir)| (moved(path), dir))
+            .collect();
+        for inode in self.files.values_mut() {
+            inode.path = moved(Arc::clone(&inode.path));
+        }
+        Ok(())
+    }
+
+    pub(super) fn owner(&mut self, path: &Path) -> io::Result<Option<String>> {
+        let (dir, name) = split(path)?;
+        match self.dir(&dir)?.get(&name) {
+            Some(Node::File(file)) if self.locked.contains(&file) => {
+                Ok(Some(String::from_utf8_lossy(&self.file(file)?.live()).trim().to_owned()))
+            }
+            Some(_) => Ok(None),
+            None => Err(io::ErrorKind::NotFound.into()),
         }
     }
 
