@@ -68,9 +68,15 @@ impl Clock {
         }
     }
 
+    /// The wall clock as a hybrid time; who orders events by it takes care that it increases.
+    #[inline]
+    pub(crate) fn hybrid(&self) -> HybridTime {
+        HybridTime::from_millis(self.wall_ms())
+    }
+
     /// The next hybrid time after `last`: the wall clock's, or one more where that stands still.
     pub(crate) fn hybrid_after(&self, last: HybridTime) -> HybridTime {
-        HybridTime::from_millis(self.wall_ms()).max(last.next())
+        self.hybrid().max(last.next())
     }
 }
 

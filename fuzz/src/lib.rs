@@ -3,6 +3,7 @@
 //! `cargo fuzz` calls them with what it makes up; the test below calls them on stable, with the
 //! seeds, what a fuzzer has collected in `corpus/`, and mutations of both.
 
+pub mod catalogue;
 mod damage;
 pub mod derived;
 pub mod frame;
@@ -18,7 +19,8 @@ mod support;
 pub type Body = fn(&[u8]);
 
 /// Every target: its name, which is also that of its folder of seeds, and its body.
-pub const TARGETS: [(&str, Body); 5] = [
+pub const TARGETS: [(&str, Body); 6] = [
+    ("catalogue", catalogue::run),
     ("derived", derived::run),
     ("frame", frame::run),
     ("model", model::run),

@@ -236,13 +236,15 @@ impl Memory {
         }
         inner.time = self.clock.hybrid_after(inner.time);
         let offset = inner.end;
-        let placed =
+        let frame_bytes = sealed.bytes();
+        let (head, rest) =
             sealed.place(&Place { salt: SALT, offset, durable: inner.durable, time: inner.time });
-        let mut bytes = AlignedVec::with_capacity(placed.len());
-        bytes.extend_from_slice(placed);
+        let mut bytes = AlignedVec::with_capacity(frame_bytes);
+        bytes.extend_from_slice(&head);
+        bytes.extend_from_slice(rest);
         in_stream.frames.push(Arc::new(bytes));
         in_stream.last = expected.checked_add(events).unwrap_or(Seq::MAX);
-        inner.end += placed.len() as u64;
+        inner.end += frame_bytes as u64;
         inner.frames.push(Stored { stream, end: inner.end });
         let (Some(lsn), Some(end)) = (Lsn::new(offset), Lsn::new(inner.end)) else {
             unreachable!("frames are multiples of 16 bytes")

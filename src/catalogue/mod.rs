@@ -31,8 +31,8 @@ const TOO_LONG: &str = "it took too long to open";
 const CLOSE_BYTES_MAX: u64 = 64 << 20;
 /// Frames between two stamps.
 const STAMP_EVERY: u64 = 10_000;
-const STAMP: &[u8] = b"stamp";
-const NAMES: &[u8] = b"names";
+const STAMP: &[u8] = b"taken-in";
+const NAMES: &[u8] = b"by-kind";
 
 /// What became of the catalogue at open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +77,26 @@ impl Stamp {
         let crc = u32::from_le_bytes(*crc.first_chunk::<4>()?);
         Some(Self { log: words.next()?, lsn: words.next()?, next: words.next()?, crc })
     }
+
+    /// Itself, if the frame that it names is a durable one of `log`, with these bytes. Where to
+    /// go on is taken from that frame: the stamp has no checksum of its own.
+    fn checked(self, log: &Log) -> Option<Self> {
+        if self.log != log.id() {
+            return None;
+        }
+        if self.lsn == 0 {
+            return (self.next == 0).then_some(self);
+        }
+        let mut frames = log.frames(self.lsn, Limit::Durable).ok()?;
+        let found = frames.next().ok()?.map(|frame| (frame.lsn().get(), frame.crc()));
+        (found == Some((self.lsn, self.crc))).then(|| Self { next: frames.position(), ..self })
+    }
+}
+
+/// Where a catalogue with these bytes for a stamp would go on; `None` where it is built again.
+#[cfg(any(test, feature = "internals"))]
+pub fn believed(log: &Log, stamp: &[u8]) -> Option<u64> {
+    Stamp::of(stamp)?.checked(log).map(|stamp| stamp.next)
 }
 
 #[derive(Debug)]
@@ -203,6 +223,13 @@ fn name_of<'a>(frame: &Frame<'a>) -> Option<(&'a str, &'a str)> {
     if record.kind == RecordKind::Name { name::decode(record.payload) } else { None }
 }
 
+/// What the keys of all names of `kind` begin with, and no others: its length, and itself.
+fn prefix(kind: &str) -> Vec<u8> {
+    let mut prefix = u32::try_from(kind.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
+    prefix.extend_from_slice(kind.as_bytes());
+    prefix
+}
+
 struct Worker {
     dir: PathBuf,
     log: Arc<Log>,
@@ -250,8 +277,7 @@ impl Worker {
     ) -> Result<Result<BTreeSet<String>, ReadError>, ()> {
         self.catch_up(tree, stamp)?;
         let names = tree.open_tree(NAMES).map_err(drop)?;
-        let mut prefix = kind.as_bytes().to_vec();
-        prefix.push(0);
+        let prefix = prefix(kind);
         let mut found = BTreeSet::new();
         for entry in names.scan_prefix(&prefix) {
             let (key, _stream) = entry.map_err(drop)?;
@@ -272,8 +298,7 @@ impl Worker {
         let mut since = 0;
         while let Some(frame) = frames.next().map_err(drop)? {
             if let Some((kind, name)) = name_of(&frame) {
-                let mut key = kind.as_bytes().to_vec();
-                key.push(0);
+                let mut key = prefix(kind);
                 key.extend_from_slice(name.as_bytes());
                 batch.insert(key, &frame.header().stream.get().to_le_bytes());
             }
@@ -304,7 +329,8 @@ impl Worker {
         } else {
             match open_within(&self.dir, OPEN_LIMIT) {
                 Ok(tree) => match tree.get(STAMP) {
-                    Ok(Some(bytes)) => match Stamp::of(&bytes).filter(|at| self.is_ours(at)) {
+                    Ok(Some(bytes)) => match Stamp::of(&bytes).and_then(|at| at.checked(&self.log))
+                    {
                         Some(stamp) => return (Some(tree), stamp, CatalogueState::Good),
                         None => Some("its stamp is no frame of the log"),
                     },
@@ -329,18 +355,6 @@ impl Worker {
             Ok(tree) => (Some(tree), empty, state),
             Err(reason) => (None, empty, CatalogueState::Absent(reason.to_owned())),
         }
-    }
-
-    /// Is the frame that the stamp names a frame of this log, with these bytes?
-    fn is_ours(&self, stamp: &Stamp) -> bool {
-        if stamp.log != self.log.id() {
-            return false;
-        }
-        if stamp.lsn == 0 {
-            return stamp.next == 0;
-        }
-        let Ok(mut frames) = self.log.frames(stamp.lsn, Limit::Durable) else { return false };
-        matches!(frames.next(), Ok(Some(frame)) if frame.crc() == stamp.crc)
     }
 }
 
@@ -382,4 +396,25 @@ fn folder_bytes(dir: &Path) -> u64 {
             Err(_gone) => 0,
         })
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A zero byte stood between kind and name, and either may hold one: names of one kind were
+    /// listed as another's, and two names shared a key.
+    #[test]
+    fn no_kind_and_name_share_their_key_with_others_whatever_bytes_they_hold() {
+        let parts = ["a", "a\0", "\0a", "a\0a", "\0", "aa", "\u{1}", "a\0a\0a"];
+        let pairs = || parts.iter().flat_map(|kind| parts.iter().map(move |name| (*kind, *name)));
+        let key = |(kind, name): (&str, &str)| [prefix(kind), name.as_bytes().to_vec()].concat();
+        let keys: BTreeSet<Vec<u8>> = pairs().map(key).collect();
+        assert_eq!(keys.len(), parts.len() * parts.len());
+        for pair in pairs() {
+            for kind in parts {
+                assert_eq!(key(pair).starts_with(&prefix(kind)), pair.0 == kind, "{pair:?} {kind}");
+            }
+        }
+    }
 }

@@ -10,8 +10,9 @@
 //! 4. the old pieces are unlinked.
 //!
 //! Before 2 the run is a leftover; after 2 the old pieces are. Whatever fails before 3 leaves the
-//! log as it was. Memory: 16 bytes a frame and 40 a stream carried, of which there are
-//! [`RUN_FRAMES_MAX`] at most, the indexes of segments that have no index file, and a buffer.
+//! log as it was. Memory: 12 bytes a frame and 48 a stream carried (twice that while
+//! the lists grow), of which there are [`RUN_FRAMES_MAX`] at most unless one segment has more, the
+//! indexes of segments that have no index file, and a buffer.
 //!
 //! Only what needs no second look at a recovery is taken: sealed, durable segments wholly below
 //! the mark file's frame boundary, and never the newest two.

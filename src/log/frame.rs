@@ -53,7 +53,7 @@ pub const FRAME_BYTES_LIMIT: usize = ((1 << 24) - 1) * FRAME_ALIGN;
 const _: () = assert!(HEADER.is_multiple_of(FRAME_ALIGN));
 
 /// What is filled in when the frame gets its place, and summed last.
-const HEAD: usize = 16;
+pub(crate) const HEAD: usize = 16;
 const _: () = assert!(HEAD.is_multiple_of(FRAME_ALIGN) && HEAD < HEADER);
 
 /// What a frame is.
@@ -142,10 +142,10 @@ pub struct Salt {
 impl Salt {
     /// What stands where the checksum will, while the sum is made.
     #[inline]
-    fn word(self) -> [u8; 4] {
+    fn word(self) -> u32 {
         let word = self.log ^ self.life.bits ^ self.base;
         let [w0, w1, w2, w3, ..] = (word ^ word >> 32).to_le_bytes();
-        [w0, w1, w2, w3]
+        u32::from_le_bytes([w0, w1, w2, w3])
     }
 }
 
@@ -304,16 +304,15 @@ impl Batch {
         let frame = self.buffer.get_mut(start..).unwrap_or_default();
         let padding = u8::try_from(length - used).unwrap_or(0);
         if let Some((header, _)) = frame.split_first_chunk_mut::<HEADER>() {
-            let [l0, l1, l2, _] = sixteenths(length as u64);
-            let [d0, d1, d2, d3] = sixteenths(about.durable);
-            let [s0, s1, s2, s3, s4, s5, _, _] = about.seq.get().to_le_bytes();
-            let [n0, n1] = n.to_le_bytes();
-            let kind = kind.code() | padding << 4;
+            // Put together as two words: what is stored byte by byte and then read as a whole, as
+            // the sum does, makes the processor wait.
+            let length = u64::from(low_sixteenths(length as u64)) & 0x00ff_ffff;
+            let kind = u64::from(kind.code() | padding << 4);
+            let low = length | kind << 24 | u64::from(low_sixteenths(about.durable)) << 32;
+            let high = about.seq.get() | u64::from(n) << 48;
             let (_, rest) = header.split_at_mut(HEAD);
             let (fields, stream) = rest.split_at_mut(16);
-            fields.copy_from_slice(&[
-                l0, l1, l2, kind, d0, d1, d2, d3, s0, s1, s2, s3, s4, s5, n0, n1,
-            ]);
+            fields.copy_from_slice(&(u128::from(low) | u128::from(high) << 64).to_le_bytes());
             stream.copy_from_slice(&about.stream.get().to_le_bytes());
         }
         let sum = sum_of(frame.get(HEAD..).unwrap_or_default());
@@ -334,26 +333,19 @@ impl Sealed<'_> {
         self.frame.len()
     }
 
-    /// Fills in the first bytes; the answer is ready for the log. Inside the log's lock.
+    /// The frame in two parts, ready for the log. Inside the log's lock.
     #[inline]
-    pub(crate) fn place(&mut self, place: &Place) -> &[u8] {
+    pub(crate) fn place(&mut self, place: &Place) -> ([u8; HEAD], &[u8]) {
         let lsn = place.salt.base + place.offset;
         debug_assert!(place.durable <= lsn, "a durable mark above the frame that carries it");
         debug_assert!(lsn - place.durable <= LAG_MAX, "a durable mark that cannot be told");
         if place.durable != self.durable {
             self.set_durable(place.durable);
         }
-        let [p0, p1, p2, p3] = sixteenths(lsn);
-        let [t0, t1, t2, t3, t4, t5, t6, t7] = place.time.bits().to_le_bytes();
-        let mut head = [0, 0, 0, 0, p0, p1, p2, p3, t0, t1, t2, t3, t4, t5, t6, t7];
-        let crc = crc_of(self.sum.clone(), head, place.salt).to_le_bytes();
-        if let (Some((target, _)), Some(first)) =
-            (self.frame.split_first_chunk_mut::<HEAD>(), head.first_chunk_mut::<4>())
-        {
-            *first = crc;
-            *target = head;
-        }
-        self.frame
+        let head = u128::from(low_sixteenths(lsn)) << 32 | u128::from(place.time.bits()) << 64;
+        let crc = crc_of(self.sum.clone(), head, place.salt);
+        let head = (head | u128::from(crc)).to_le_bytes();
+        (head, self.frame.get(HEAD..).unwrap_or_default())
     }
 
     /// There was a commit since the frame was sealed. Once a commit: the sum is made anew.
@@ -361,7 +353,7 @@ impl Sealed<'_> {
     fn set_durable(&mut self, durable: u64) {
         self.durable = durable;
         if let Some(field) = self.frame.get_mut(DURABLE_AT..DURABLE_AT + 4) {
-            field.copy_from_slice(&sixteenths(durable));
+            field.copy_from_slice(&low_sixteenths(durable).to_le_bytes());
         }
         self.sum = sum_of(self.frame.get(HEAD..).unwrap_or_default());
     }
@@ -373,16 +365,16 @@ const LAG_MAX: u64 = (1 << 36) - FRAME_ALIGN as u64;
 
 /// The low half of `bytes / 16`.
 #[inline]
-fn sixteenths(bytes: u64) -> [u8; 4] {
+fn low_sixteenths(bytes: u64) -> u32 {
     let [a, b, c, d, ..] = (bytes / FRAME_ALIGN as u64).to_le_bytes();
-    [a, b, c, d]
+    u32::from_le_bytes([a, b, c, d])
 }
 
 /// Does the first 16 bytes of a header say that the frame stands at `position`?
 #[inline]
 pub(super) fn stands_at(head: &[u8; HEAD], position: u64) -> bool {
     let [_, _, _, _, p0, p1, p2, p3, ..] = *head;
-    [p0, p1, p2, p3] == sixteenths(position)
+    u32::from_le_bytes([p0, p1, p2, p3]) == low_sixteenths(position)
 }
 
 #[inline]
@@ -396,11 +388,9 @@ fn sum_of(bytes: &[u8]) -> Hasher {
 
 /// The checksum, from the sum of all behind `head`. What `head` has in its place is ignored.
 #[inline]
-fn crc_of(mut sum: Hasher, mut head: [u8; HEAD], salt: Salt) -> u32 {
-    if let Some(first) = head.first_chunk_mut::<4>() {
-        *first = salt.word();
-    }
-    sum.update(&head);
+fn crc_of(mut sum: Hasher, head: u128, salt: Salt) -> u32 {
+    let head = head & !u128::from(u32::MAX) | u128::from(salt.word());
+    sum.update(&head.to_le_bytes());
     sum.finalize()
 }
 
@@ -472,7 +462,7 @@ impl Header {
     /// positions 64 GiB apart.
     #[inline]
     pub(super) fn stands_at(&self, position: u64) -> bool {
-        self.position == u32::from_le_bytes(sixteenths(position))
+        self.position == low_sixteenths(position)
     }
 
     /// How far the durable mark was below the frame, in bytes.
@@ -518,7 +508,7 @@ impl<'a> Frame<'a> {
         }
         let bytes = bytes.get(..header.length).ok_or(Reject::Short)?;
         let (head, rest) = bytes.split_first_chunk::<HEAD>().ok_or(Reject::Short)?;
-        if crc_of(sum_of(rest), *head, salt) != header.crc {
+        if crc_of(sum_of(rest), u128::from_le_bytes(*head), salt) != header.crc {
             return Err(Reject::Checksum);
         }
         Ok(Self { position, bytes })

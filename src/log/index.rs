@@ -458,7 +458,7 @@ impl Mapped {
         if !here {
             return None;
         }
-        let (mut low, mut high) = (0, self.rows);
+        let (mut low, mut high) = self.likely(stream);
         while low < high {
             let middle = low.midpoint(high);
             if self.stream_of(middle)? < stream.get() { low = middle + 1 } else { high = middle }
@@ -481,6 +481,30 @@ impl Mapped {
         let entries = bytes.get(entries..entries + count as usize * 4)?;
         let offsets = entries.as_chunks::<4>().0.iter().map(|entry| u32::from_le_bytes(*entry));
         Some(Places { first, offsets: offsets.collect(), life: None })
+    }
+}
+
+/// Rows to either side of the likely one.
+const NEAR: usize = 16;
+
+impl Mapped {
+    /// Between which rows `stream` is to be looked for. Streams are hashes: where one stands
+    /// follows from its number, about, and more exactly from who is found there. Where that turns
+    /// out wrong, it may be anywhere.
+    fn likely(&self, stream: StreamId) -> (usize, usize) {
+        let of = |row| self.stream_of(row);
+        let (rows, target) = (self.rows as u128, stream.get());
+        let share = |hash: u128| usize::try_from(((hash >> 64) * rows) >> 64).unwrap_or(0);
+        let first = share(target).min(self.rows.saturating_sub(1));
+        let likely = match of(first) {
+            Some(there) if there < target => first.saturating_add(share(target - there)),
+            Some(there) => first.saturating_sub(share(there - target)),
+            None => first,
+        };
+        let (low, high) = (likely.saturating_sub(NEAR), (likely + NEAR).min(self.rows));
+        let below = low == 0 || of(low - 1).is_some_and(|before| before < target);
+        let above = high == self.rows || of(high).is_some_and(|behind| behind >= target);
+        if low < high && below && above { (low, high) } else { (0, self.rows) }
     }
 }
 

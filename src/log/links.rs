@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::LogOptions;
+use super::rule::{Rule, holds};
 use super::run::{RunHeader, range_of};
 use super::run_file::read_run_header;
 use super::scan::holds_frames;
@@ -278,7 +279,7 @@ fn link_segments(
         // What lies below the chain's newest was passed over by a recovery. What lies above it
         // and holds nothing was prepared, and files prepared before it were removed before it
         // was: a crash came in between, or kept one of the removals and not the other.
-        if link.header.base > newest && holds_frames(link, log)? {
+        if link.header.base > newest && (holds_frames(link, log)? || !holds(Rule::UnusedAreDead)) {
             let missing = link.header.previous.map_or(0, |previous| previous.base);
             return Ok(Err(self::missing(options, missing, missing..link.header.base)));
         }

@@ -9,6 +9,7 @@
 //!
 //! See `docs/format.md` for the bytes and `docs/recovery.md` for what happens at open.
 
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -45,12 +46,14 @@ mod primitives;
 mod read;
 mod recent;
 pub mod recover;
+pub mod rule;
 pub mod run;
 mod run_file;
 mod scan;
 pub mod segment;
 mod sift;
 pub mod slots;
+mod spot;
 mod survey;
 mod sync;
 mod tail;
@@ -231,16 +234,30 @@ pub struct LogStats {
     pub reclaimed_bytes: u64,
 }
 
+/// On cache lines of its own (two, because processors fetch them in pairs): threads that write
+/// what is beside it do not take it away from those that read it.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Line<T>(T);
+
+impl<T> Deref for Line<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
 /// What all threads of a log share.
 #[derive(Debug)]
 struct Shared {
     options: LogOptions,
     disk: Arc<dyn Disk>,
     id: u64,
-    append: Mutex<Appender>,
-    written: AtomicU64,
-    stored: AtomicU64,
-    durable: AtomicU64,
+    append: Line<Mutex<Appender>>,
+    written: Line<AtomicU64>,
+    stored: Line<AtomicU64>,
+    durable: Line<AtomicU64>,
     ring: RingSource,
     /// The stored mark as its owner knows it.
     drain: Mutex<u64>,

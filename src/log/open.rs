@@ -18,6 +18,7 @@ use super::mark;
 use super::prepare::{self, Preparer};
 use super::recent::Recent;
 use super::recover::{Decision, Evidence, RecoveryReport};
+use super::rule::{Rule, holds};
 use super::run_file::Run;
 use super::segment::{Previous, Segment};
 use super::slots::Slots;
@@ -25,7 +26,7 @@ use super::survey::{Survey, survey};
 use super::sync::Syncing;
 use super::tail::Tails;
 use super::write::{AppendCounts, Appender};
-use super::{Closing, Counts, Log, LogOptions, Shared};
+use super::{Closing, Counts, Line, Log, LogOptions, Shared};
 use crate::disk::{Access, Disk, Fill, PAGE_U64, RingSource, RingWriter, map::heap_ring};
 use crate::error::{AppendError, DiskError, OpenError, ReadError, SyncError};
 use crate::types::{Life, Seq, StreamId};
@@ -93,7 +94,7 @@ impl Opening {
             sync_parent(&*disk, &dir)?;
         }
         let going_on = survey.decision == Decision::GoOn;
-        if survey.decision != Decision::StartAnew {
+        if survey.decision != Decision::StartAnew || !holds(Rule::RemoveLast) {
             remove(&*disk, &dir, &survey.spares)?;
         }
         let (ring_writer, ring) = open_ring(&*disk, &options)?;
@@ -121,12 +122,13 @@ impl Opening {
             .as_ref()
             .map(|last| Previous { base: last.header.base, end: (!going_on).then_some(end) });
         let start =
-            prepare::Start { base: survey.above, bytes: options.segment_bytes_first, previous };
+            prepare::Start { base: above(&survey), bytes: options.segment_bytes_first, previous };
         let appender = Appender {
             ring: ring_writer,
             offset: writing.as_ref().map_or(0, |segment| first - segment.header.base),
             salt: Salt { log: id, life, base: last.as_ref().map_or(0, |last| last.header.base) },
             segment: writing,
+            room: 0,
             begun: false,
             time: survey.time,
             life,
@@ -141,10 +143,10 @@ impl Opening {
         let shared = Arc::new(Shared {
             disk,
             id,
-            append: Mutex::new(appender),
-            written: AtomicU64::new(first),
-            stored: AtomicU64::new(first),
-            durable: AtomicU64::new(first),
+            append: Line(Mutex::new(appender)),
+            written: Line(AtomicU64::new(first)),
+            stored: Line(AtomicU64::new(first)),
+            durable: Line(AtomicU64::new(first)),
             ring,
             drain: Mutex::new(first),
             chain: RwLock::new(Chain::new(runs, segments)),
@@ -185,6 +187,15 @@ impl Opening {
         let threads = if shared.options.threads { spawn(&shared)? } else { Vec::new() };
         report.took += shared.options.clock.monotonic().saturating_sub(began);
         Ok((Log { shared, threads: Mutex::new(threads) }, report))
+    }
+}
+
+/// The base of the next segment.
+fn above(survey: &Survey) -> u64 {
+    if holds(Rule::AboveEverything) {
+        survey.above
+    } else {
+        survey.chain.last().map_or(0, |last| last.header.limit())
     }
 }
 
@@ -440,7 +451,7 @@ impl Shared {
         }
         self.put_system(appender, FrameKind::Life, &body)?;
         appender.begun = true;
-        if going_on {
+        if going_on && holds(Rule::LifeFirst) {
             // Before any other position of this life is given out: if this frame could be lost,
             // the next life would go on at the same place.
             self.sync_written(self.syncing.lock()).map_err(AppendError::Poisoned)?;
@@ -463,6 +474,7 @@ impl Log {
                 return Ok(());
             }
             appender.closing = Closing::LastFrame;
+            appender.room = 0;
         }
         let begun = shared.append.lock().begun;
         let closed = match (begun, self.poisoned()) {

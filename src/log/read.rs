@@ -10,11 +10,12 @@ use std::sync::atomic::Ordering;
 
 use super::chain::Piece;
 use super::checkpoint::Totals;
-use super::frame::{Frame, FrameKind, Header, RecordKind, Salt};
+use super::frame::{Frame, FrameKind, HEADER, Header, RecordKind, Salt};
 use super::index::{Index, Places, after};
-use super::run::Row;
+use super::rule::{Rule, holds};
 use super::run_file::{InRun, Run};
 use super::segment::{FIRST_FRAME, Segment};
+use super::spot::Spot;
 use super::write::FIRST_SEQ;
 use super::{Closing, Log, Shared};
 use crate::disk::PAGE_U64;
@@ -255,22 +256,11 @@ pub(super) fn frame_damage(segment: &Segment, offset: u64, reject: Reject) -> Da
     }
 }
 
-/// How many frames are fetched from memory at a time.
-const TOUCHED: usize = 16;
-
-/// Looks at the first lines of some frames, so that the processor fetches them side by side
-/// rather than one after the other as they are checked: those of one stream lie far apart.
-fn touch(bytes: &[u8], places: &[u32]) {
-    const LINE: usize = 64;
-    let mut sum = 0_u8;
-    for place in places {
-        let start = *place as usize * FRAME_ALIGN;
-        for line in [start, start + LINE, start + 2 * LINE] {
-            sum ^= bytes.get(line).copied().unwrap_or(0);
-        }
-    }
-    std::hint::black_box(sum);
-}
+/// How many frames of a stream are on their way from memory while one is checked: they lie far
+/// apart, and one after the other each would be waited for.
+const AHEAD: usize = 16;
+/// How much of each. What is longer is read in order, which the processor notices.
+const AHEAD_BYTES: usize = 192;
 
 pub(super) fn events_in(frame: &Frame<'_>) -> u64 {
     match frame.header().kind {
@@ -294,7 +284,7 @@ pub(super) fn last_event(frame: &Frame<'_>) -> Seq {
 impl Shared {
     /// Where readers stop.
     fn end(&self, limit: Limit) -> u64 {
-        match (limit, self.poison.get()) {
+        match (limit, self.poison.get().filter(|_| holds(Rule::PoisonHides))) {
             (Limit::Written, None) => self.written.load(Ordering::Acquire),
             (Limit::Durable, _) | (_, Some(_)) => self.durable.load(Ordering::Acquire),
         }
@@ -416,7 +406,8 @@ impl Shared {
 
     fn places_in(&self, segment: &Segment, stream: StreamId) -> Result<Option<Places>, ReadError> {
         let mut index = segment.index.lock();
-        if segment.end().is_some() && matches!(*index, Index::Unbuilt) {
+        // Also where it was begun: one that met damage is not whole, and says so each time.
+        if segment.end().is_some() && !matches!(*index, Index::Mapped(_)) {
             segment.catch_up(&*self.disk, &mut index)?;
         }
         Ok(index.places(stream).filter(|places| !places.offsets.is_empty()))
@@ -441,7 +432,11 @@ impl Shared {
     }
 
     /// The first of `offsets` whose frame holds events after `after`.
-    fn first_after(segment: &Segment, offsets: &[u32], after: Seq) -> Result<usize, ReadError> {
+    pub(super) fn first_after(
+        segment: &Segment,
+        offsets: &[u32],
+        after: Seq,
+    ) -> Result<usize, ReadError> {
         if after == Seq::ZERO {
             return Ok(0);
         }
@@ -514,7 +509,7 @@ impl Log {
             frames.offset = from - segment.header.base;
             frames.life = self.life_at(&segment, frames.offset)?;
             frames.segment = Some(segment);
-            self.step_over_close(&mut frames)?;
+            self.step_over_end(&mut frames)?;
         }
         Ok(frames)
     }
@@ -534,18 +529,24 @@ impl Log {
     }
 
     /// A mark taken at close stands behind the `Close` frame, and the next life goes on at the
-    /// next page.
-    fn step_over_close(&self, frames: &mut Frames) -> Result<(), ReadError> {
+    /// next page. One that stands behind a `Seal` frame goes on in the next segment.
+    fn step_over_end(&self, frames: &mut Frames) -> Result<(), ReadError> {
         let Some(segment) = &frames.segment else { return Ok(()) };
         let bytes = segment.opened()?.map.bytes();
-        let page = frames.offset.next_multiple_of(PAGE_U64);
-        let behind = bytes.get(to_usize(frames.offset)..).unwrap_or_default();
-        let next = bytes.get(to_usize(page)..).unwrap_or_default();
-        let (log, base) = (self.shared.id, segment.header.base);
-        let here = Frame::read(behind, frames.offset, segment.salt(frames.life)).is_ok();
-        if !here && page != frames.offset && Frame::read_life(next, page, log, base).is_ok() {
-            frames.offset = page;
+        let at = |offset: u64| bytes.get(to_usize(offset)..).unwrap_or_default();
+        let salt = segment.salt(frames.life);
+        if Frame::read(at(frames.offset), frames.offset, salt).is_ok() {
+            return Ok(());
         }
+        let page = frames.offset.next_multiple_of(PAGE_U64);
+        let (log, base) = (self.shared.id, segment.header.base);
+        if page != frames.offset && Frame::read_life(at(page), page, log, base).is_ok() {
+            frames.offset = page;
+            return Ok(());
+        }
+        let before = frames.offset.saturating_sub(HEADER as u64);
+        frames.sealed = Frame::read(at(before), before, salt)
+            .is_ok_and(|frame| frame.header().kind == FrameKind::Seal);
         Ok(())
     }
 
@@ -578,8 +579,20 @@ impl Log {
         // The last event may be one of those that were dropped.
         let end =
             StreamEnd { last: last_event(&last).max(dropped), end: Lsn::new(last.end()), dropped };
+        let mut scattered = Vec::with_capacity(found.len());
         for spot in found.iter().rev() {
-            if spot.visit(stream, after, visit)?.is_break() {
+            scattered.extend(spot.scattered(after)?);
+        }
+        let mut coming =
+            scattered.iter().flat_map(|(map, places)| places.iter().map(move |at| (*map, *at)));
+        let mut fetch_next = || {
+            if let Some((map, place)) = coming.next() {
+                map.prefetch(place as usize * FRAME_ALIGN, AHEAD_BYTES);
+            }
+        };
+        (0..AHEAD).for_each(|_| fetch_next());
+        for spot in found.iter().rev() {
+            if spot.visit(stream, after, &mut fetch_next, visit)?.is_break() {
                 break;
             }
         }
@@ -609,95 +622,5 @@ impl Log {
             }
         }
         Ok(())
-    }
-}
-
-/// Where frames of one stream are, in one piece of the log.
-enum Spot {
-    Segment(Arc<Segment>, Places),
-    Run(Arc<Run>, Row),
-}
-
-impl Spot {
-    /// Number of the first event there.
-    fn first(&self) -> Seq {
-        match self {
-            Self::Segment(_, places) => places.first,
-            Self::Run(_, row) => row.first,
-        }
-    }
-
-    /// Number of the last event that was dropped there.
-    fn dropped(&self) -> Seq {
-        match self {
-            Self::Segment(..) => Seq::ZERO,
-            Self::Run(_, row) => row.dropped,
-        }
-    }
-
-    /// Frames there.
-    fn count(&self) -> usize {
-        match self {
-            Self::Segment(_, places) => places.offsets.len(),
-            Self::Run(_, row) => row.count as usize,
-        }
-    }
-
-    /// Forgets frames at or above `position`. What is in a run is durable.
-    fn retain_below(&mut self, position: u64) {
-        if let Self::Segment(segment, places) = self {
-            let base = segment.header.base;
-            let at = |place: &u32| base + u64::from(*place) * FRAME_ALIGN as u64;
-            places.offsets.retain(|place| at(place) < position);
-        }
-    }
-
-    /// The `number`-th frame.
-    fn frame(&self, number: usize, stream: StreamId) -> Result<Frame<'_>, ReadError> {
-        match self {
-            Self::Segment(segment, places) => {
-                let place = places.offsets.get(number).copied().unwrap_or(0);
-                Shared::frame_at(segment, (place, places.life), stream)
-            }
-            Self::Run(run, row) => run.frame_of(row.numbers().start + number, stream),
-        }
-    }
-
-    fn last(&self, stream: StreamId) -> Result<Frame<'_>, ReadError> {
-        self.frame(self.count().saturating_sub(1), stream)
-    }
-
-    /// Visits the frames that hold events after `after`, in order.
-    fn visit(
-        &self,
-        stream: StreamId,
-        after: Seq,
-        visit: &mut dyn FnMut(Frame<'_>) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, ReadError> {
-        match self {
-            Self::Segment(segment, places) => {
-                let first = Shared::first_after(segment, &places.offsets, after)?;
-                let bytes = segment.opened()?.map.bytes();
-                for batch in places.offsets.get(first..).unwrap_or_default().chunks(TOUCHED) {
-                    touch(bytes, batch);
-                    for place in batch {
-                        let frame = Shared::frame_at(segment, (*place, places.life), stream)?;
-                        if last_event(&frame) > after && visit(frame).is_break() {
-                            return Ok(ControlFlow::Break(()));
-                        }
-                    }
-                }
-            }
-            // Side by side in the file: the processor fetches them by itself.
-            Self::Run(run, row) => {
-                for number in run.first_after(row, after)?..row.numbers().end {
-                    let frame = run.frame_of(number, stream)?;
-                    if last_event(&frame) > after && visit(frame).is_break() {
-                        return Ok(ControlFlow::Break(()));
-                    }
-                }
-            }
-        }
-        Ok(ControlFlow::Continue(()))
     }
 }

@@ -1,6 +1,6 @@
 //! A run of a log, opened: its file, mapped, and the table in it; and a place in it.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -102,6 +102,35 @@ impl Run {
         }
         let place = self.table()?.place(number).unwrap_or((self.header.start, 0));
         Err(self.reject(place, Reject::Records).into())
+    }
+
+    /// Visits frames `numbers`, which must be of `stream`, until `visit` says `Break`.
+    ///
+    /// # Errors
+    /// The file system's, and damage.
+    pub(super) fn visit(
+        &self,
+        numbers: Range<usize>,
+        stream: StreamId,
+        visit: &mut dyn FnMut(Frame<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, ReadError> {
+        let (table, bytes) = (self.table()?, self.bytes()?);
+        let mut salts = table.salts();
+        for number in numbers {
+            let Some((lsn, offset)) = table.place(number) else {
+                return Err(self.damaged("it names a frame that it does not hold").into());
+            };
+            let rest = bytes.get(to_usize(offset)..).unwrap_or_default();
+            let read = salts.of(lsn).and_then(|salt| Frame::read(rest, lsn - salt.base, salt));
+            let frame = read.map_err(|reject| self.reject((lsn, offset), reject))?;
+            if frame.header().stream != stream {
+                return Err(self.reject((lsn, offset), Reject::Records).into());
+            }
+            if visit(frame).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     fn reject(&self, (lsn, offset): (u64, u64), reject: Reject) -> Damage {

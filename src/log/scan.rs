@@ -12,8 +12,10 @@ use crate::disk::{File, PAGE, PAGE_U64, read_full};
 use crate::error::{DiskError, Reject};
 use crate::types::{FRAME_ALIGN, HybridTime, Life, to_usize};
 
-/// How much is read at a time.
+/// How much is read at a time, once it shows that much is wanted: most walks end soon.
 const WINDOW: usize = 1 << 18;
+/// How much is read at first; twice as much each time from there.
+const WINDOW_FIRST: usize = 1 << 13;
 
 /// Bytes by segment and offset.
 pub(super) trait Source {
@@ -27,17 +29,39 @@ pub(super) trait Source {
 }
 
 /// The segments' own files.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SegmentSource {
     open: Option<(u64, Arc<dyn File>)>,
     window: Vec<u8>,
     start: u64,
+    next_window: usize,
     /// Where the disk refused to read, for who goes on all the same with zeros in its place.
     pub unreadable: Option<Vec<(u64, DiskError)>>,
     /// Frames that belong into segments and are not there yet: base, offset, bytes.
     pub overlay: Vec<(u64, u64, Vec<u8>)>,
     /// What was read need not stay in the cache.
     pub forgets: bool,
+}
+
+impl Default for SegmentSource {
+    fn default() -> Self {
+        Self {
+            open: None,
+            window: Vec::new(),
+            start: 0,
+            next_window: WINDOW_FIRST,
+            unreadable: None,
+            overlay: Vec::new(),
+            forgets: false,
+        }
+    }
+}
+
+/// How much to read now, and after that twice as much.
+fn grow(window: &mut usize) -> usize {
+    let now = *window;
+    *window = (now * 2).min(WINDOW);
+    now
 }
 
 impl SegmentSource {
@@ -110,7 +134,7 @@ impl Source for SegmentSource {
             offset >= self.start && offset + want as u64 <= self.start + self.window.len() as u64;
         if !inside {
             let left = link.header.bytes.saturating_sub(offset);
-            let read = (want.max(WINDOW) as u64).min(left);
+            let read = (want.max(grow(&mut self.next_window)) as u64).min(left);
             self.window.resize(to_usize(read), 0);
             self.start = offset;
             match (read_full(&*file, &mut self.window, offset), &mut self.unreadable) {
@@ -152,11 +176,12 @@ pub(super) struct RingFileSource {
     window: Vec<u8>,
     /// Position of the window's first byte.
     start: u64,
+    next_window: usize,
 }
 
 impl RingFileSource {
     pub(super) fn new(file: Arc<dyn File>, path: PathBuf, bytes: u64) -> Self {
-        Self { file, path, bytes, window: Vec::new(), start: 0 }
+        Self { file, path, bytes, window: Vec::new(), start: 0, next_window: WINDOW_FIRST }
     }
 
     /// Its size.
@@ -185,7 +210,8 @@ impl Source for RingFileSource {
         let inside =
             position >= self.start && position + want <= self.start + self.window.len() as u64;
         if !inside {
-            self.fill(position, want.max(WINDOW as u64).min(self.bytes))?;
+            let window = grow(&mut self.next_window) as u64;
+            self.fill(position, want.max(window).min(self.bytes))?;
         }
         let from = to_usize(position - self.start);
         Ok(self.window.get(from..from + to_usize(want)).unwrap_or_default())
@@ -289,9 +315,10 @@ pub(super) fn enter(number: usize, link: &Link) -> Place {
 
 /// Does a segment begin with a frame?
 pub(super) fn holds_frames(link: &Link, log: u64) -> Result<bool, DiskError> {
-    let source = &mut SegmentSource::default();
-    let walked = walk(source, std::slice::from_ref(link), log, enter(0, link), &mut |_, _| {})?;
-    Ok(walked.frames > 0)
+    let mut source = SegmentSource::default();
+    let bytes = whole_frame(&mut source, link, FIRST_FRAME)?;
+    let salt = super::frame::Salt { log, life: link.header.life, base: link.header.base };
+    Ok(read_frame(bytes, FIRST_FRAME, salt).is_ok())
 }
 
 /// The bytes of the frame that its header at `offset` speaks of, as far as there are any.

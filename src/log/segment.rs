@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 
 use super::frame::Salt;
 use super::index::Index;
+use super::rule::{Rule, holds};
 use crate::disk::{Access, Disk, File, Fill, PAGE, PAGE_U64, SegmentMap, read_full, write_full};
 use crate::error::{DiskError, OpenError};
 use crate::types::{Life, to_usize};
@@ -254,7 +255,9 @@ impl Segment {
         disk.rename(&temporary, &path).map_err(DiskError::at("renaming", &temporary))?;
         // The directory is synced before the first frame: else a crash could keep a frame's
         // acknowledgement but lose the file's name.
-        disk.sync_dir(dir).map_err(DiskError::at("syncing", dir))?;
+        if holds(Rule::NameFirst) {
+            disk.sync_dir(dir).map_err(DiskError::at("syncing", dir))?;
+        }
         let map =
             file.map_segment(to_usize(header.bytes)).map_err(DiskError::at("mapping", &path))?;
         let open = OnceLock::from(Opened { file, map });

@@ -11,6 +11,7 @@ use super::checkpoint::{Checkpoint, Totals};
 use super::links::{Link, Pieces, find, link};
 use super::mark::{self, Mark};
 use super::recover::{Decision, Ending, Evidence, Facts, RecoveryReport, Start, decide};
+use super::rule::{Rule, holds};
 use super::run::RunHeader;
 use super::scan::{
     Place, RingFileSource, SegmentSource, Source, Traces, Walked, enter, holds_frames, traces, walk,
@@ -110,7 +111,8 @@ pub(super) fn judge(
     let began = options.clock.monotonic();
     let Gathered { runs, chain, mut spares, above, checkpoints, mark_found, evidence } = gathered;
     let mark = Mark::highest(&mark_found, log);
-    let known = mark.map_or(0, |mark| mark.durable).max(evidence.durable);
+    let marked = mark.filter(|_| holds(Rule::EvidenceInMark)).map_or(0, |mark| mark.durable);
+    let known = if holds(Rule::EvidenceInIdentity) { marked.max(evidence.durable) } else { marked };
 
     let mut source = SegmentSource::default();
     let from = starting_place(&chain, log, mark)?;
@@ -123,9 +125,11 @@ pub(super) fn judge(
     let place = walked_ring.as_ref().map_or(walked.place, |ring| ring.place);
     let (segments_end, end) = (position(&chain, walked.place), position(&chain, place));
 
-    let headers = chain.iter().filter_map(|link| link.end).max().unwrap_or(0);
+    let ends = chain.iter().filter_map(|link| link.end);
+    let headers = ends.filter(|_| holds(Rule::EvidenceInHeaders)).max().unwrap_or(0);
     let lives = lives(&chain, place, mark);
-    let killed = evidence.killed.filter(|life| expects_all(*life, &chain, place, mark));
+    let killed = evidence.killed.filter(|_| holds(Rule::EvidenceInWritten));
+    let killed = killed.filter(|life| expects_all(*life, &chain, place, mark));
     if killed.is_some() && ring.is_none() {
         ring_is_missing(options, end)?;
     }
@@ -141,7 +145,11 @@ pub(super) fn judge(
     let time = walked_ring.as_ref().map_or(walked.time, |ring| ring.time.max(walked.time));
     let ring_mark = walked_ring.as_ref().map_or(0, |ring| ring.durable);
     let sealed = walked_ring.as_ref().unwrap_or(&walked).sealed;
-    let durable = [known, headers, walked.durable, ring_mark, behind.durable, sealed];
+    let sealed = if holds(Rule::EvidenceInSeal) { sealed } else { 0 };
+    let behind = if holds(Rule::EvidenceBehind) { behind } else { Traces::default() };
+    let in_frames = walked.durable.max(ring_mark);
+    let in_frames = if holds(Rule::EvidenceInFrames) { in_frames } else { 0 };
+    let durable = [known, headers, in_frames, behind.durable, sealed];
     let durable = durable.into_iter().fold(0, u64::max);
     let (place, end) = step_back(&chain, place, durable).unwrap_or((place, end));
     let ending = ending(&chain, place, options);
@@ -272,7 +280,8 @@ fn open_ring(
     disk: &Arc<dyn Disk>,
     options: &LogOptions,
 ) -> Result<Option<RingFileSource>, DiskError> {
-    let Some(path) = &options.ring else { return Ok(None) };
+    let path = options.ring.as_ref().filter(|_| holds(Rule::RescueRing));
+    let Some(path) = path else { return Ok(None) };
     let file = match disk.open(path, Access::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -422,6 +431,9 @@ fn has_room(link: &Link, place: Place, options: &LogOptions) -> bool {
 /// succeed without it, and a segment that names this one would follow nothing.
 fn step_back(chain: &[Link], place: Place, durable: u64) -> Option<(Place, u64)> {
     let empty = chain.get(place.number).filter(|_| place.offset == FIRST_FRAME)?;
+    if !holds(Rule::StepBack) {
+        return None;
+    }
     let number = place.number.checked_sub(1)?;
     let before = chain.get(number)?;
     let end = before.end.filter(|_| durable <= empty.header.base)?;
@@ -497,10 +509,12 @@ impl Survey {
                 write_full(&*file, &run.bytes, run.offset)
                     .map_err(DiskError::at("writing", path))?;
             }
-            if overlaps {
+            if overlaps && holds(Rule::RewriteUnsure) {
                 rewrite(&*file, unsure).map_err(DiskError::at("writing", path))?;
             }
-            file.sync_data().map_err(DiskError::at("syncing", path))?;
+            if holds(Rule::SyncRescued) {
+                file.sync_data().map_err(DiskError::at("syncing", path))?;
+            }
         }
         let dir = &options.dir;
         disk.sync_dir(dir).map_err(DiskError::at("syncing", dir))?;

@@ -77,6 +77,46 @@ fn all(log: &Log) -> Vec<u64> {
     found
 }
 
+/// Found by fuzzing the catalogue's stamp: who had read up to a `Seal` frame and went on from
+/// there in another life was told that the log was damaged.
+#[test]
+fn whatever_frame_a_reader_stopped_at_it_goes_on_behind_it_in_every_life() {
+    let mut home = Home::new();
+    let mut positions = Vec::new();
+    for life in 0..3 {
+        let (log, _) = home.open();
+        for number in 0..500 {
+            let number = life * 500 + number;
+            log.append(&mut event(number), stream(0), Seq::new(number + 1).unwrap()).unwrap();
+        }
+        let mut frames = log.frames(0, Limit::Written).unwrap();
+        let (mut seals, mut next) = (0, 0);
+        positions.clear();
+        while let Some(frame) = frames.next().unwrap() {
+            seals += u64::from(frame.header().kind == frame::FrameKind::Seal);
+            if frame.header().stream != StreamId::SYSTEM {
+                next = number_of(&frame) + 1;
+            }
+            positions.push((frames.position(), next));
+        }
+        assert!(seals > 0);
+        log.close().unwrap();
+        drop(log);
+        let (log, _) = home.open();
+        for (position, next) in &positions {
+            let mut frames = log.frames(*position, Limit::Written).unwrap();
+            let mut found = None;
+            while let Some(frame) = frames.next().unwrap() {
+                if frame.header().stream != StreamId::SYSTEM {
+                    found = Some(number_of(&frame));
+                    break;
+                }
+            }
+            assert_eq!(found, (*next < (life + 1) * 500).then_some(*next), "from {position}");
+        }
+    }
+}
+
 #[test]
 fn what_was_appended_is_read_in_order_over_many_segments_and_lives() {
     let mut home = Home::new();

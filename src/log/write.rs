@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::checkpoint::Totals;
-use super::frame::{About, Batch, FrameKind, HEADER, Place, Salt};
+use super::frame::{About, Batch, FrameKind, HEAD, HEADER, Place, Salt};
+use super::rule::{Rule, holds};
 use super::segment::{FIRST_FRAME, Segment};
 use super::{Closing, Shared};
 use crate::disk::{PAGE_U64, RingWriter, write_ring_full};
@@ -42,22 +43,27 @@ pub struct Appended {
     pub time: HybridTime,
 }
 
-/// What the append lock guards.
+/// What the append lock guards. In this order: what every append touches shares the lock's cache
+/// line and the next, because they go from one processor to the other with the lock.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Appender {
+    /// Offset of the next frame in the segment being written.
+    pub offset: u64,
+    /// Frames that end at or below this offset fit: the segment, the ring, and how far marks may
+    /// lag. Marks only rise, so it may be too low, never too high. 0: look.
+    pub room: u64,
+    pub time: HybridTime,
+    /// What goes into the checksum of frames in the segment being written.
+    pub salt: Salt,
     pub ring: RingWriter,
+    pub counts: AppendCounts,
     /// The segment being written; none before a log's first frame.
     pub segment: Option<Arc<Segment>>,
-    /// What goes into the checksum of frames in it.
-    pub salt: Salt,
     /// The `Life` frame has been written.
     pub begun: bool,
-    /// Offset of the next frame in it.
-    pub offset: u64,
-    pub time: HybridTime,
     pub life: Life,
     pub closing: Closing,
-    pub counts: AppendCounts,
 }
 
 /// Counted under the append lock.
@@ -79,6 +85,13 @@ impl AppendCounts {
     }
 }
 
+/// Copies a frame into the ring: what has been there for long first, what was just computed last.
+#[inline]
+fn put(ring: &mut RingWriter, position: u64, (head, rest): ([u8; HEAD], &[u8])) {
+    ring.copy_in(position + HEAD as u64, rest);
+    ring.copy_in(position, &head);
+}
+
 impl Shared {
     /// See [`Log::append`](super::Log::append).
     pub(super) fn append(
@@ -96,19 +109,25 @@ impl Shared {
         if bytes > self.options.frame_bytes_max {
             return Err(AppendError::GroupTooLarge { bytes, max: self.options.frame_bytes_max });
         }
+        // Read before the lock is taken: what it orders is decided inside.
+        let now = self.options.clock.hybrid();
         let mut appender = self.append.lock();
-        self.accepting(&appender, kind)?;
-        self.make_room(&mut appender, bytes)?;
+        if let Some(poison) = self.poison.get().filter(|_| holds(Rule::PoisonRefuses)) {
+            return Err(AppendError::Poisoned(poison.clone()));
+        }
+        if appender.offset + bytes as u64 > appender.room {
+            self.make_room(&mut appender, bytes, kind)?;
+        }
         let offset = appender.offset;
         let place = Place {
             salt: appender.salt,
             offset,
             // Relaxed: any older mark is as true.
             durable: self.durable.load(Ordering::Relaxed),
-            time: self.options.clock.hybrid_after(appender.time),
+            time: now.max(appender.time.next()),
         };
         let position = appender.salt.base + offset;
-        appender.ring.copy_in(position, sealed.place(&place));
+        put(&mut appender.ring, position, sealed.place(&place));
         appender.offset += bytes as u64;
         appender.time = place.time;
         appender.counts.frames += 1;
@@ -121,8 +140,8 @@ impl Shared {
         // frames below it.
         self.written.store(end, Ordering::Release);
         drop(appender);
-        // Relaxed: a hint for the drain thread.
-        if end.saturating_sub(self.stored.load(Ordering::Relaxed)) > DRAIN_BYTES {
+        // Once for so many bytes: to look how far it has come would fetch its cache line each time.
+        if position / DRAIN_BYTES != end / DRAIN_BYTES {
             self.drain_bell.ring();
         }
         self.tails.ring_written();
@@ -133,50 +152,72 @@ impl Shared {
         }
     }
 
-    fn accepting(&self, appender: &Appender, kind: Option<FrameKind>) -> Result<(), AppendError> {
-        if let Some(poison) = self.poison.get() {
-            return Err(AppendError::Poisoned(poison.clone()));
-        }
+    /// Sees to it that the log takes frames, that the life has begun and that `bytes` fit the
+    /// segment and the ring; notes how much more does.
+    #[cold]
+    fn make_room(
+        &self,
+        appender: &mut Appender,
+        bytes: usize,
+        kind: Option<FrameKind>,
+    ) -> Result<(), AppendError> {
         match (appender.closing, kind) {
-            (Closing::Open, _) | (Closing::LastFrame, Some(FrameKind::Close)) => Ok(()),
-            (Closing::LastFrame | Closing::Closed, _) => Err(AppendError::Closed),
+            (Closing::Open, _) | (Closing::LastFrame, Some(FrameKind::Close)) => {}
+            (Closing::LastFrame | Closing::Closed, _) => return Err(AppendError::Closed),
         }
-    }
-
-    /// Sees to it that the life has begun and that `bytes` fit the segment and the ring.
-    fn make_room(&self, appender: &mut Appender, bytes: usize) -> Result<(), AppendError> {
         self.begin_life(appender)?;
         // A seal must always fit behind.
         let needed = (bytes + HEADER) as u64;
         loop {
             match &appender.segment {
                 Some(segment) if appender.offset + needed <= segment.header.bytes => {
-                    return self.ring_room(appender, bytes);
+                    let segment_room = segment.header.bytes - HEADER as u64;
+                    self.ring_room(appender, bytes)?;
+                    if appender.closing == Closing::Open {
+                        appender.room = segment_room.min(self.room(appender));
+                    }
+                    return Ok(());
                 }
                 _ => self.roll_over(appender)?,
             }
         }
     }
 
+    /// Up to which offset frames may go without a commit or a drain.
+    fn room(&self, appender: &Appender) -> u64 {
+        let durable = self.durable.load(Ordering::Acquire) + self.lag_max(appender);
+        let stored = self.kept() + appender.ring.len() as u64;
+        durable.min(stored).saturating_sub(appender.salt.base)
+    }
+
+    /// How far durable marks may lag. Recovery looks for evidence behind the first bad position
+    /// no further than that, so this is where they are kept from lagging more.
+    fn lag_max(&self, appender: &Appender) -> u64 {
+        self.options.flush_bytes + appender.ring.len() as u64
+    }
+
+    /// From where on the ring is still needed.
+    fn kept(&self) -> u64 {
+        // Acquire: pairs with the Release in `drain`; the kernel has copied what is below.
+        self.stored.load(Ordering::Acquire) / PAGE_U64 * PAGE_U64
+    }
+
     /// Waits until `bytes` more fit the ring, by storing what is in it.
     fn ring_room(&self, appender: &mut Appender, bytes: usize) -> Result<(), AppendError> {
         let end = appender.salt.base + appender.offset + bytes as u64;
         let ring = appender.ring.len() as u64;
-        // Recovery looks for evidence behind the first bad position no further than marks lag, so
-        // this is where they are kept from lagging further.
-        let lag_max = self.options.flush_bytes + ring;
-        if end.saturating_sub(self.durable.load(Ordering::Acquire)) > lag_max {
+        let lag_max = self.lag_max(appender);
+        let lag = end.saturating_sub(self.durable.load(Ordering::Acquire));
+        if lag > lag_max && holds(Rule::LagBounded) {
             appender.counts.lag_waits += 1;
             self.commit_below(end - lag_max).map_err(AppendError::Poisoned)?;
         }
-        // Acquire: pairs with the Release in `drain`; the kernel has copied what is below.
-        let kept = |shared: &Self| shared.stored.load(Ordering::Acquire) / PAGE_U64 * PAGE_U64;
-        if end.saturating_sub(kept(self)) > ring {
+        if end.saturating_sub(self.kept()) > ring {
             appender.counts.ring_full += 1;
             let written = self.written.load(Ordering::Acquire);
             self.drain(written).map_err(AppendError::Poisoned)?;
             debug_assert!(
-                end.saturating_sub(kept(self)) <= ring,
+                end.saturating_sub(self.kept()) <= ring,
                 "a drained ring holds one page, and a frame takes less than half of it"
             );
         }
@@ -195,6 +236,7 @@ impl Shared {
             }
         }
         self.chain.write().push(Arc::clone(&next));
+        appender.room = 0;
         appender.offset = FIRST_FRAME;
         if appender.segment.is_none() {
             // This life's first segment: what was before is durable, and the marks begin here.
@@ -251,7 +293,7 @@ impl Shared {
         let mut batch = Batch::of_body(body);
         let about = About { stream: StreamId::SYSTEM, seq: Seq::ZERO, durable };
         let mut sealed = batch.seal(Some(kind), &about);
-        appender.ring.copy_in(segment.header.base + appender.offset, sealed.place(&place));
+        put(&mut appender.ring, segment.header.base + appender.offset, sealed.place(&place));
         appender.offset += sealed.bytes() as u64;
         appender.time = place.time;
         appender.counts.frames += 1;

@@ -33,10 +33,10 @@ const PASSES_MAX: usize = 3;
 
 /// Which events a store keeps.
 ///
-/// Whatever it says, of an actor's events only those may go that a durable snapshot covers which
-/// this program can read, and which is not the only newer one: the events after the older of an
-/// actor's last two snapshots are always there. Its first turn always stays, since it holds the
-/// name. Kinds of actors without snapshots keep all of their events.
+/// Whatever it says, of an actor's events only those may go that a snapshot covers which is durable
+/// and which this program can read: the older of the last two of that kind, or the only one. The
+/// actor's first turn always stays, since it holds the name. Kinds of actors without snapshots,
+/// and kinds that this program has not asked for yet, keep all of their events.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Retain {
@@ -219,7 +219,8 @@ impl Drop for Retention {
 impl Worker {
     fn run(&self) {
         while self.events.wait_sealed(PERIOD) {
-            if self.pass(false).is_err() {
+            // What a close has interrupted is no failure.
+            if self.pass(false).is_err() && !self.is_stopped() {
                 self.counts.failures.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -227,6 +228,15 @@ impl Worker {
 
     fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Ends a compaction between two streams: a close does not wait for a large one.
+    fn going_on(&self) -> Result<(), ReadError> {
+        if self.is_stopped() {
+            let interrupted = std::io::ErrorKind::Interrupted.into();
+            return Err(DiskError::at("compacting", "the store".as_ref())(interrupted).into());
+        }
+        Ok(())
     }
 
     /// Compacts both logs, then asks laggards.
@@ -266,6 +276,7 @@ impl Worker {
         let dropping = self.policy.retain != Retain::All && self.snapshots.sync().is_ok();
         let asked = passing.asked;
         let keep = |stream| {
+            self.going_on()?;
             if !dropping {
                 return Ok(Keep::ALL);
             }
@@ -350,6 +361,7 @@ impl Worker {
             return Ok(());
         }
         let keep = |stream| {
+            self.going_on()?;
             // Of kinds that this program does not know, any that is whole counts.
             let usable = |snapshot: &SnapshotRef<'_>| self.kinds.reads(snapshot) != Some(false);
             let floor = self.snapshots.floor(stream, &usable)?;

@@ -302,6 +302,7 @@ fn whichever_call_of_a_compaction_fails_the_log_is_as_it_was() {
                 compact_all(&mut track, &[], true);
             }
             let failure = if number % 2 == 0 { Failure::Io } else { Failure::NoSpace };
+            disk.record(true);
             disk.clear_log();
             disk.fail(Fault::new(failure).on(op).after(number));
             let compacted = track.compact(&[3, 3, 3, 3], true);

@@ -4,19 +4,20 @@
 use annals::disk::sim::{Random, SimDisk};
 
 use crate::support::{End, Replay, STREAMS, Track, disk, life, seeds, tiny};
+use crate::world::{Counts, Explorer, Promises, World};
 
-/// A store's two logs on one disk.
-struct World {
+/// A world that works by chance, and an explorer that looks at crashes by the way.
+struct Run {
     disk: SimDisk,
     random: Random,
-    events: Track,
-    snapshots: Track,
-    lives: u64,
-    /// Crashes that were recovered from.
+    world: World,
+    explorer: Explorer,
+    promised: Promises,
+    /// Crashes that were recovered from, and worked on after.
     states: u64,
 }
 
-impl World {
+impl Run {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed ^ 0x1234_5678);
         let mut events = tiny(true);
@@ -27,12 +28,13 @@ impl World {
             options.segment_bytes_max = [16 << 10, 32 << 10][random.below(2)];
             options.frame_bytes_max = [1 << 10, 4 << 10][random.below(2)];
         }
+        let world = World::new(events, snapshots);
         Self {
             disk: disk(seed),
             random,
-            events: Track::new(events, 42),
-            snapshots: Track::new(snapshots, 43),
-            lives: 0,
+            explorer: Explorer::new(&world, 3, 600),
+            promised: world.promises(),
+            world,
             states: 0,
         }
     }
@@ -49,26 +51,19 @@ impl World {
     /// Opens both logs, perhaps crashing on the way and trying again.
     fn open(&mut self) {
         loop {
-            self.lives += 1;
-            let life = life(self.lives);
-            let crashing = self.random.once_in(2);
-            if crashing {
-                self.disk.crash_at(self.random.below(30) as u64);
+            if self.random.once_in(2) {
+                self.disk.crash_at(self.random.below(40) as u64);
             }
-            let events = self.events.open(&self.disk, life);
-            let snapshots = match &events {
-                Ok(_) => Some(self.snapshots.open(&self.disk, life)),
-                Err(_) => None,
-            };
+            let opened = self.world.open(&self.disk);
             if self.disk.has_crashed() {
                 self.end();
                 continue;
             }
             self.disk.clear_faults();
-            let events = events.unwrap_or_else(|error| panic!("refused: {error}"));
-            self.events.check_recovered(&events);
-            let snapshots = snapshots.unwrap().unwrap_or_else(|error| panic!("refused: {error}"));
-            self.snapshots.check_recovered(&snapshots);
+            let [events, snapshots] = opened.unwrap_or_else(|error| panic!("refused: {error}"));
+            self.world.events.check_recovered(&events);
+            self.world.snapshots.check_recovered(&snapshots);
+            self.promised = self.world.promises();
             self.states += 1;
             return;
         }
@@ -81,8 +76,8 @@ impl World {
             2 => (self.disk.power_cut_losing_all(), End::PowerCut),
             _ => (self.disk.power_cut(self.random.bits()), End::PowerCut),
         };
-        self.events.ended(end);
-        self.snapshots.ended(end);
+        self.world.events.ended(end);
+        self.world.snapshots.ended(end);
         self.disk = next;
     }
 
@@ -92,37 +87,36 @@ impl World {
         let stream = self.random.below(usize::try_from(STREAMS).unwrap()) as u64;
         let done = match self.random.below(16) {
             0..8 => {
-                let bytes = self.bytes(self.events.options.frame_bytes_max);
-                self.events.append(&disk, stream, bytes).map(drop).map_err(|e| e.to_string())
+                let bytes = self.bytes(self.world.events.options.frame_bytes_max);
+                self.world.events.append(&disk, stream, bytes).map(drop).map_err(|e| e.to_string())
             }
             8..10 => {
-                let last = self.events.oracle.entries.len();
+                let last = self.world.events.oracle.entries.len();
                 let number = last.saturating_sub(1 + self.random.below(4));
-                self.events.wait(&disk, number).map_err(|e| e.to_string())
+                self.world.events.wait(&disk, number).map_err(|e| e.to_string())
             }
-            10 => self.events.sync(&disk).map_err(|e| e.to_string()),
-            11 => self.events.store(&disk).map_err(|e| e.to_string()),
+            10 => self.world.events.sync(&disk).map_err(|e| e.to_string()),
+            11 => self.world.events.store(&disk).map_err(|e| e.to_string()),
             12 | 13 => {
-                let bytes = self.bytes(self.snapshots.options.frame_bytes_max);
-                let appended = self.snapshots.append(&disk, stream, bytes);
-                appended
-                    .map(drop)
-                    .map_err(|error| error.to_string())
-                    .and_then(|()| self.snapshots.store(&disk).map_err(|error| error.to_string()))
+                let bytes = self.bytes(self.world.snapshots.options.frame_bytes_max);
+                let appended = self.world.snapshots.append(&disk, stream, bytes);
+                appended.map(drop).map_err(|error| error.to_string()).and_then(|()| {
+                    self.world.snapshots.store(&disk).map_err(|error| error.to_string())
+                })
             }
             14 => {
-                let log = self.events.log.as_ref().unwrap();
+                let log = self.world.events.log.as_ref().unwrap();
                 log.prepare_ahead();
                 log.keep();
                 Ok(())
             }
             _ => {
                 let live = if self.random.once_in(8) && !disk.has_crashed() {
-                    self.events.check_live().map_err(|error| error.to_string())
+                    self.world.events.check_live().map_err(|error| error.to_string())
                 } else {
                     Ok(())
                 };
-                let synced = self.snapshots.sync(&disk).map_err(|error| error.to_string());
+                let synced = self.world.snapshots.sync(&disk).map_err(|error| error.to_string());
                 live.and(synced)
             }
         };
@@ -135,8 +129,10 @@ impl World {
         if self.random.once_in(3) {
             self.disk.crash_at(self.random.below(60) as u64);
         }
+        self.disk.watch();
         for _ in 0..self.random.below(steps) {
             self.step();
+            self.look();
             if self.disk.has_crashed() && self.random.once_in(2) {
                 break;
             }
@@ -146,27 +142,46 @@ impl World {
                 self.disk.crash_at(self.random.below(8) as u64);
             }
             let disk = self.disk.clone();
-            let closed = (self.events.close(&disk), self.snapshots.close(&disk));
+            let world = &mut self.world;
+            let closed = (world.events.close(&disk), world.snapshots.close(&disk));
             assert!(disk.has_crashed() || closed.0.is_ok() && closed.1.is_ok(), "{closed:?}");
+            self.look();
         }
+    }
+
+    /// Looks at one of the crashes that there could have been since the last look.
+    fn look(&mut self) {
+        let now = self.world.promises();
+        let crashes = self.disk.take_crashes();
+        if let Some(crash) = crashes.get(self.random.below(crashes.len())) {
+            let lives = self.world.lives;
+            let what = || format!("in life {lives}");
+            self.explorer.crashed(crash, &self.promised.before(&now), 2, &what);
+        }
+        self.promised = now;
     }
 }
 
 #[test]
 fn whatever_ends_a_life_what_was_promised_is_there_and_nothing_else() {
     let mut states = 0;
-    for seed in seeds(1_500) {
+    let mut counts = Counts::default();
+    for seed in seeds(300) {
         let _replay = Replay(seed);
-        let mut world = World::new(seed);
-        world.open();
+        let mut run = Run::new(seed);
+        run.open();
         for _ in 0..5 {
-            world.live(60);
-            world.end();
-            world.open();
+            run.live(60);
+            run.end();
+            run.open();
         }
-        states += world.states;
+        states += run.states;
+        counts.add(&run.explorer.counts);
     }
-    println!("{states} recoveries were looked at");
+    println!("{states} recoveries were worked on from; looked at by the way: {counts:?}");
+    if std::env::var_os("ANNALS_SEED").is_none() {
+        counts.check_coverage();
+    }
 }
 
 /// Segments that were prepared and not used are removed, oldest first, at close and in a

@@ -34,8 +34,12 @@ enum Left {
 /// A log of several lives and many segments, with indexes and spares; and older copies of its
 /// files.
 fn log(left: Left, options: LogOptions) -> (SimDisk, Track, Vec<(PathBuf, Vec<u8>)>) {
+    log_of(42, left, options)
+}
+
+fn log_of(id: u64, left: Left, options: LogOptions) -> (SimDisk, Track, Vec<(PathBuf, Vec<u8>)>) {
     let mut disk = disk(1);
-    let mut track = Track::new(options, 42);
+    let mut track = Track::new(options, id);
     let mut stale = Vec::new();
     let mut number = 0;
     for lives in 1..=4 {
@@ -143,10 +147,12 @@ fn read(track: &Track, file: &Path, what: &str) -> bool {
 pub(crate) fn every_damage(
     disk: &SimDisk,
     stale: &[(PathBuf, Vec<u8>)],
+    foreign: &SimDisk,
+    bits: u64,
     try_it: &mut dyn FnMut(&SimDisk, &Path, &str),
 ) {
     let files = disk.list_all();
-    let bit_step = (401 / scaled(1)).max(1);
+    let bit_step = (bits / scaled(1)).max(1);
     for (path, bytes) in &files {
         let name = path.display();
         for bit in (0..bytes * 8).step_by(usize::try_from(bit_step).unwrap()) {
@@ -182,6 +188,25 @@ pub(crate) fn every_damage(
             let damaged = disk.fork();
             damaged.put(path, old.clone()).unwrap();
             try_it(&damaged, path, &format!("{name}: an old copy"));
+            let now = disk.copy_bytes(path).unwrap();
+            for (page, (now, old)) in now.chunks(4_096).zip(old.chunks(4_096)).enumerate() {
+                if now != old && now.len() == old.len() {
+                    let damaged = disk.fork();
+                    let put = |bytes: &mut Vec<u8>| {
+                        let target = bytes.get_mut(page * 4_096..page * 4_096 + old.len());
+                        if let Some(target) = target {
+                            target.copy_from_slice(old);
+                        }
+                    };
+                    damaged.damage(path, put).unwrap();
+                    try_it(&damaged, path, &format!("{name}: an old copy of page {page}"));
+                }
+            }
+        }
+        if let Ok(bytes) = foreign.copy_bytes(path) {
+            let damaged = disk.fork();
+            damaged.put(path, bytes).unwrap();
+            try_it(&damaged, path, &format!("{name}: that of another store"));
         }
         for (other, _) in files.iter().filter(|(other, _)| other.extension() == path.extension()) {
             let damaged = disk.fork();
@@ -203,9 +228,10 @@ fn damage_to_any_file_is_noticed_or_harmless_and_never_a_panic() {
             segment_bytes_max: 64 << 10,
             ..tiny(true)
         };
+        let (foreign, ..) = log_of(77, left, segments.clone());
         let (disk, track, stale) = log(left, segments);
         let mut tally = Tally::default();
-        every_damage(&disk, &stale, &mut |damaged, file, what| {
+        every_damage(&disk, &stale, &foreign, 401, &mut |damaged, file, what| {
             trial(damaged, &track, file, &mut tally, &format!("{left:?}: {what}"));
         });
         println!("{segment_bytes}, {left:?}: {tally:?}");
@@ -216,8 +242,9 @@ fn damage_to_any_file_is_noticed_or_harmless_and_never_a_panic() {
 #[test]
 fn a_log_that_can_be_rebuilt_opens_whatever_its_files_are() {
     let (disk, track, stale) = log(Left::Closed, tiny(false));
+    let (foreign, ..) = log_of(77, Left::Closed, tiny(false));
     let mut trials = 0;
-    every_damage(&disk, &stale, &mut |damaged, _, what| {
+    every_damage(&disk, &stale, &foreign, 401, &mut |damaged, _, what| {
         let mut track = track.clone();
         track.ended(End::PowerCut);
         let opened = track.open(damaged, life(90));
@@ -305,6 +332,33 @@ fn frames_behind_the_damage_are_evidence_of_it() {
         assert!(matches!(error, OpenError::Damage(damage) if damage.lsns.start == entry.lsn));
     }
     track.reopen(&disk, life(2));
+}
+
+/// The index of a damaged segment is made as far as the damage. Whoever came second found it made,
+/// and took it for whole.
+#[test]
+fn a_stream_in_a_damaged_segment_without_an_index_is_not_cut_in_silence_at_the_second_look() {
+    let disk = disk(1);
+    let mut track = Track::new(tiny(true), 42);
+    track.reopen(&disk, life(1));
+    for stream in 0..40 {
+        track.append(&disk, stream % STREAMS, 700).unwrap();
+    }
+    track.close(&disk).unwrap();
+    let disk = disk.restarted();
+    let first = track.oracle.entries[2];
+    disk.flip_bit("/store/log/00000000000000000000.seg".as_ref(), first.lsn + 100, 1).unwrap();
+    let indexes = |(path, _): &(PathBuf, u64)| path.extension() == Some("idx".as_ref());
+    for (path, _) in disk.list_all().into_iter().filter(indexes) {
+        disk.delete(&path).unwrap();
+    }
+    track.open(&disk, life(2)).unwrap();
+    for _ in 0..2 {
+        for number in 0..STREAMS {
+            let read = read_stream(track.log.as_ref().unwrap(), number);
+            assert!(matches!(read, Err(ReadError::Damage(_))), "stream {number}: {read:?}");
+        }
+    }
 }
 
 /// What is in the ring alone was promised to survive a kill.

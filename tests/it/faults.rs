@@ -109,6 +109,7 @@ fn prepared(seed: u64) -> (SimDisk, Track) {
     }
     let next = disk.kill();
     track.ended(End::Kill);
+    next.record(true);
     (next, track)
 }
 

@@ -2,18 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use annals::actor::{ActorError, StopReason};
 use annals::disk::sim::{Random, SimDisk};
-use annals::error::Error;
+use annals::error::{Error, OpenError};
 use annals::rkyv::{Archive, Deserialize, Serialize};
 use annals::time::{Clock, ManualClock};
 use annals::types::Seq;
-use annals::{Actor, ActorOptions, Handle, Retain, SnapshotPolicy, Store, StoreOptions, Turn};
+use annals::{
+    Actor, ActorOptions, Durability, Handle, Retain, SnapshotPolicy, Store, StoreOptions, Turn,
+};
 
-use crate::support::{Replay, disk, seeds};
+use crate::support::{Replay, disk, seeds, snapshot};
 
 /// What was told so far, in a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
@@ -84,6 +87,11 @@ macro_rules! kind {
 }
 
 kind!(Often, "often", ActorOptions::new().snapshots(1, SnapshotPolicy::every(3)));
+kind!(
+    Loose,
+    "loose",
+    ActorOptions::new().durability(Durability::Process).snapshots(1, SnapshotPolicy::every(3))
+);
 kind!(Never, "never", ActorOptions::new());
 kind!(Asked, "asked", ActorOptions::new().snapshots(1, SnapshotPolicy::manual()));
 // The same actors, a version of their state later.
@@ -121,56 +129,77 @@ fn fill<A: Actor + Handle<Note, Reply = Sum>>(
     }
 }
 
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+/// Nine actors: three that are durable when they answer, three that are not, and three without
+/// snapshots.
+#[derive(Default)]
+struct Told {
+    sent: [Vec<u64>; 9],
+    /// What survives the process, and what survives power loss.
+    process: [usize; 9],
+    power: [usize; 9],
+    note: u64,
+}
+
+impl Told {
+    fn sum(store: &Store, number: usize) -> Sum {
+        let name = NAMES[number % 3];
+        match number {
+            0..3 => sum::<Often>(store, name),
+            3..6 => sum::<Loose>(store, name),
+            _ => sum::<Never>(store, name),
+        }
+    }
+
+    /// What is there is what was told, and as much as was promised.
+    fn check(&mut self, store: &Store) {
+        for number in 0..9 {
+            let found = Self::sum(store, number);
+            let count = usize::try_from(found.count).unwrap();
+            assert!(count >= self.process[number], "actor {number} lost something");
+            self.sent[number].truncate(count);
+            assert_eq!(found, Sum::of(&self.sent[number]), "actor {number}");
+            (self.process[number], self.power[number]) = (count, count);
+        }
+    }
+
+    fn tell(&mut self, store: &Store, number: usize, bytes: usize) {
+        self.note += 1;
+        let (name, note) = (NAMES[number % 3], Note(self.note, bytes));
+        self.sent[number].push(self.note);
+        let told = match number {
+            0..3 => store.actor::<Often>(name).unwrap().ask(note),
+            3..6 => store.actor::<Loose>(name).unwrap().ask(note),
+            _ => store.actor::<Never>(name).unwrap().ask(note),
+        };
+        let count = usize::try_from(told.unwrap().count).unwrap();
+        self.process[number] = count;
+        if !(3..6).contains(&number) {
+            self.power[number] = count;
+        }
+    }
+}
+
 #[test]
 fn an_actor_is_the_same_whatever_retention_drops_and_whatever_ends_its_lives() {
-    const NAMES: [&str; 3] = ["a", "b", "c"];
     let mut dropped = 0;
     for seed in seeds(25) {
         let _replay = Replay(seed);
         let mut random = Random::new(seed ^ 0x5eed);
         let mut disk = disk(seed);
-        let mut sent: [Vec<u64>; 6] = Default::default();
-        let mut promised = [0; 6];
-        let mut note = 0;
+        let mut told = Told::default();
         for _ in 0..14 {
             if random.once_in(4) {
                 disk.crash_at(random.below(60) as u64);
             }
             let opened = options(&disk).retain(Retain::UntilSnapshot).open("/store");
-            let store = match opened {
-                Ok(store) if !disk.has_crashed() => {
-                    disk.clear_faults();
-                    for number in 0..6 {
-                        let name = NAMES[number % 3];
-                        let found = match number {
-                            0..3 => sum::<Often>(&store, name),
-                            _ => sum::<Never>(&store, name),
-                        };
-                        let count = usize::try_from(found.count).unwrap();
-                        assert!(count >= promised[number], "seed {seed}: {name} lost something");
-                        sent[number].truncate(count);
-                        assert_eq!(found, Sum::of(&sent[number]), "seed {seed}: {name}");
-                        promised[number] = count;
-                    }
-                    Some(store)
-                }
-                Ok(dead) => Some(dead),
-                Err(error) => {
-                    assert!(disk.has_crashed(), "refused: {error}");
-                    None
-                }
-            };
-            if let Some(store) = store.as_ref().filter(|_| !disk.has_crashed()) {
-                for _ in 0..random.below(30) {
-                    note += 1;
-                    let (number, bytes) = (random.below(6), random.below(1_500));
-                    let name = NAMES[number % 3];
-                    sent[number].push(note);
-                    let told = match number {
-                        0..3 => store.actor::<Often>(name).unwrap().ask(Note(note, bytes)),
-                        _ => store.actor::<Never>(name).unwrap().ask(Note(note, bytes)),
-                    };
-                    promised[number] = usize::try_from(told.unwrap().count).unwrap();
+            if !disk.has_crashed() {
+                disk.clear_faults();
+                let store = opened.as_ref().unwrap();
+                told.check(store);
+                for _ in 0..random.below(40) {
+                    told.tell(store, random.below(9), random.below(1_500));
                 }
                 if random.once_in(2) {
                     disk.crash_at(random.below(80) as u64);
@@ -180,20 +209,21 @@ fn an_actor_is_the_same_whatever_retention_drops_and_whatever_ends_its_lives() {
                     Err(error) => assert!(disk.has_crashed(), "{error}"),
                 }
             }
-            let crashed = disk.has_crashed();
-            if crashed || random.once_in(2) {
-                let next = match random.below(3) {
+            if disk.has_crashed() || random.once_in(2) {
+                let cut = random.below(3);
+                let next = match cut {
                     0 => disk.kill(),
                     1 => disk.power_cut_losing_all(),
                     _ => disk.power_cut(random.bits()),
                 };
-                drop(store);
+                drop(opened);
+                if cut > 0 {
+                    told.process = told.power;
+                }
                 disk = next;
             } else {
                 disk.clear_faults();
-                if let Some(store) = store {
-                    store.close(Duration::from_secs(10)).unwrap();
-                }
+                opened.unwrap().close(Duration::from_secs(10)).unwrap();
                 disk = disk.kill();
             }
         }
@@ -386,6 +416,39 @@ fn one_unreadable_snapshot_is_not_enough_to_lose_an_actor_whose_events_went() {
 }
 
 #[test]
+fn damage_in_the_snapshot_log_refuses_the_open_once_events_went_and_changes_nothing() {
+    let kept = {
+        let disk = disk(1);
+        let open = || options(&disk).open("/store").unwrap();
+        fill::<Often>(&open, "a", 0..20);
+        disk.kill()
+    };
+    for (disk, refused) in [(dropped(), true), (kept, false)] {
+        let files = disk.list_all().into_iter().map(|(path, _)| path);
+        let files = files.filter(|path| path.starts_with("/store/snapshots"));
+        let headed = |path: &PathBuf| {
+            [".seg", ".run"].iter().any(|ending| path.to_string_lossy().ends_with(ending))
+        };
+        for path in files.filter(headed) {
+            let disk = disk.fork();
+            disk.flip_bit(&path, 30, 1).unwrap();
+            let before = snapshot(&disk);
+            let opened = options(&disk).open("/store");
+            if refused {
+                assert!(matches!(opened, Err(Error::Open(OpenError::Damage(_)))), "{opened:?}");
+                // The lock's file holds who had it.
+                let after = snapshot(&disk);
+                assert!(
+                    before.iter().filter(|it| !it.0.ends_with("LOCK")).all(|it| after.contains(it))
+                );
+            } else {
+                assert_eq!(sum::<Often>(&opened.unwrap(), "a").count, 20);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_store_with_threads_keeps_what_it_must_while_its_old_files_go() {
     const ACTORS: usize = 40;
     let home = tempfile::tempdir().unwrap();
@@ -394,7 +457,7 @@ fn a_store_with_threads_keeps_what_it_must_while_its_old_files_go() {
             .ring_bytes(64 << 10)
             .segment_bytes(32 << 10, 64 << 10)
             .workers(NonZeroUsize::new(2).unwrap())
-            .durability(annals::Durability::Process)
+            .durability(Durability::Process)
             .flush_interval(Duration::from_millis(20))
             .run_bytes_max(1 << 20)
             .retain(Retain::UntilSnapshot)

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::OnceLock;
 
 use annals::disk::Disk as _;
 use annals::disk::sim::{Random, SimDisk};
@@ -31,7 +32,7 @@ impl Drop for Replay {
     }
 }
 
-/// The seeds to try: the one that is asked for, or `count` times `ANNALS_STATES` of them.
+/// The seeds to try: the one that is asked for, or as many as [`scaled`] says.
 pub(crate) fn seeds(count: u64) -> Vec<u64> {
     match number("ANNALS_SEED") {
         Some(seed) => vec![seed],
@@ -39,9 +40,12 @@ pub(crate) fn seeds(count: u64) -> Vec<u64> {
     }
 }
 
-/// `count` times `ANNALS_STATES`.
+/// Crash states that a whole run aims at, unless `ANNALS_STATES` says another number.
+const STATES: u64 = 100_000;
+
+/// `count` in a run of 100,000 crash states; more or fewer in a longer or shorter one.
 pub(crate) fn scaled(count: u64) -> u64 {
-    count * number("ANNALS_STATES").unwrap_or(1)
+    (count * number("ANNALS_STATES").unwrap_or(STATES) / STATES).max(1)
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -67,12 +71,17 @@ pub(crate) fn tiny(ring: bool) -> LogOptions {
 }
 
 pub(crate) fn stream(number: u64) -> StreamId {
-    StreamId::of("test", &number.to_string())
+    static KNOWN: OnceLock<Vec<StreamId>> = OnceLock::new();
+    let of = |number: u64| StreamId::of("test", &number.to_string());
+    let known = KNOWN.get_or_init(|| (0..STREAMS).map(of).collect());
+    usize::try_from(number).ok().and_then(|at| known.get(at).copied()).unwrap_or_else(|| of(number))
 }
 
 /// A disk with the store's folder on it.
 pub(crate) fn disk(seed: u64) -> SimDisk {
     let disk = SimDisk::new(seed);
+    // Who looks at the calls says so.
+    disk.record(false);
     disk.create_dir("/store".as_ref()).unwrap();
     disk.sync_dir("/".as_ref()).unwrap();
     disk
@@ -92,11 +101,22 @@ pub(crate) struct Entry {
 
 /// The payload that `number` stands for.
 pub(crate) fn payload(number: u64, bytes: usize) -> Vec<u8> {
-    let mut random = Random::new(number);
-    let words = std::iter::once(number).chain(std::iter::repeat_with(|| random.bits()));
-    let mut payload: Vec<u8> = words.take(bytes / 8 + 1).flat_map(u64::to_le_bytes).collect();
-    payload.truncate(bytes.max(8));
+    let mut payload = vec![0; bytes.max(8)];
+    for (word, target) in words(number).zip(payload.chunks_mut(8)) {
+        target.copy_from_slice(&word.to_le_bytes()[..target.len()]);
+    }
     payload
+}
+
+/// Is it the payload that `number` stands for?
+fn is_payload(number: u64, bytes: &[u8]) -> bool {
+    let same = |(word, bytes): (u64, &[u8])| bytes == &word.to_le_bytes()[..bytes.len()];
+    words(number).zip(bytes.chunks(8)).all(same)
+}
+
+fn words(number: u64) -> impl Iterator<Item = u64> {
+    let mut random = Random::new(number);
+    std::iter::once(number).chain(std::iter::repeat_with(move || random.bits()))
 }
 
 /// How a life ended, as far as promises go.
@@ -115,6 +135,8 @@ pub(crate) struct Oracle {
     pub process: usize,
     /// So many of them survive power loss.
     pub power: usize,
+    /// So many of the last entries may be there, and their positions were given to nobody yet.
+    pub in_flight: usize,
     /// Every position that was ever given out, and to what.
     issued: BTreeMap<u64, u64>,
     /// Positions that were reported lost.
@@ -161,9 +183,8 @@ impl Oracle {
         self.may_go.clear();
     }
 
-    /// `found` is what is there after an open: it stays.
-    fn recovered(&mut self, found: &[Entry]) -> Result<(), String> {
-        self.drop_missing(found);
+    /// `found` is what is there after an open: is it what was promised?
+    pub(crate) fn check(&self, found: &[Entry]) -> Result<(), String> {
         for (place, (found, appended)) in found.iter().zip(&self.entries).enumerate() {
             if found != appended {
                 return Err(format!("frame {place} is {found:?}, was {appended:?}"));
@@ -176,10 +197,25 @@ impl Oracle {
             let (count, promised) = (found.len(), self.process);
             return Err(format!("{count} of {promised} frames: no {:?}", self.entries[count]));
         }
+        Ok(())
+    }
+
+    /// And it stays.
+    fn recovered(&mut self, found: &[Entry]) -> Result<(), String> {
+        self.drop_missing(found);
+        self.check(found)?;
         self.lost.extend(self.entries.drain(found.len()..));
         self.process = found.len();
         self.power = found.len();
         Ok(())
+    }
+
+    /// An oracle that knows what was found, and what was not of that which had been appended.
+    /// What it appends has numbers of its own.
+    pub(crate) fn after(&self, found: &[Entry]) -> Self {
+        let given = self.entries.len() - self.in_flight;
+        let lost = self.entries.get(found.len()..given).unwrap_or_default().to_vec();
+        Self { entries: found.to_vec(), lost, numbers: 1 << 32, ..Self::default() }
     }
 
     fn next_seq(&self, stream: u64) -> u64 {
@@ -268,10 +304,15 @@ impl Track {
     pub(crate) fn compare(&mut self) -> Result<(), String> {
         let found = read_all(self.log()).map_err(|error| error.to_string())?;
         self.oracle.recovered(&found)?;
+        self.check_found();
+        Ok(())
+    }
+
+    /// Streams, lost positions and counts are those of the entries.
+    pub(crate) fn check_found(&self) {
         self.check_streams();
         self.check_lost();
         self.check_totals();
-        Ok(())
     }
 
     /// Counted by checkpoints, or by reading: the same.
@@ -454,7 +495,7 @@ fn entry_of(frame: &Frame<'_>) -> Entry {
     let record = frame.records().next().expect("a record").expect("a sound record");
     let number = u64::from_le_bytes(*record.payload.first_chunk().expect("a number"));
     let bytes = record.payload.len();
-    assert!(record.payload == payload(number, bytes), "the content of {number} is another's");
+    assert!(is_payload(number, record.payload), "the content of {number} is another's");
     let id = frame.header().stream;
     let stream = (0..STREAMS).find(|number| stream(*number) == id).expect("a known stream");
     let (lsn, seq) = (frame.lsn().get(), frame.header().seq.get());

@@ -254,7 +254,18 @@ fn copy(from: &Path, to: &Path) -> Answer<()> {
     if !done.success() {
         return Err("cp has failed".into());
     }
-    rustix::fs::sync();
+    sync_all(to)
+}
+
+fn sync_all(dir: &Path) -> Answer<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sync_all(&path)?;
+        } else {
+            fs::File::open(path)?.sync_all()?;
+        }
+    }
     Ok(())
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 use super::choice::{Choose, Random};
 use crate::disk::map::FilePages;
@@ -17,12 +18,73 @@ const VERSIONS_MAX: usize = 16;
 
 type Sector = [u8; SECTOR];
 
+/// Bytes that are shared between copies of a disk, and what they come to.
+#[derive(Debug, Default)]
+struct Bytes {
+    bytes: Vec<u8>,
+    /// The sum of what its sectors come to, if anybody has asked: a change of one costs no more.
+    sum: OnceLock<u64>,
+}
+
+impl Bytes {
+    fn of(bytes: Vec<u8>) -> Self {
+        Self { bytes, sum: OnceLock::new() }
+    }
+
+    /// To be changed: nobody else sees it.
+    fn change(this: &mut Arc<Self>) -> &mut Vec<u8> {
+        let this = Arc::make_mut(this);
+        this.sum = OnceLock::new();
+        &mut this.bytes
+    }
+
+    /// Another version of one sector.
+    fn put(this: &mut Arc<Self>, sector: usize, version: Option<&Arc<Sector>>) {
+        let before = this.sum.get().map(|sum| sum.wrapping_sub(this.term(sector)));
+        place(Self::change(this), sector, version);
+        if let Some(before) = before {
+            let sum = before.wrapping_add(this.term(sector));
+            Self::know(this, sum);
+        }
+    }
+
+    fn know(this: &mut Arc<Self>, sum: u64) {
+        if let Some(this) = Arc::get_mut(this) {
+            this.sum = OnceLock::from(sum);
+        }
+    }
+
+    fn sum(&self) -> u64 {
+        let all = || (0..self.len().div_ceil(SECTOR)).map(|sector| self.term(sector));
+        *self.sum.get_or_init(|| all().fold(self.len() as u64, u64::wrapping_add))
+    }
+
+    fn term(&self, sector: usize) -> u64 {
+        let rest = self.get(sector * SECTOR..).unwrap_or_default();
+        mix(sector as u64, hash(rest.get(..SECTOR).unwrap_or(rest)))
+    }
+}
+
+impl Clone for Bytes {
+    fn clone(&self) -> Self {
+        Self::of(self.bytes.clone())
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// A file's content.
 #[derive(Debug)]
 pub(super) struct Content {
     live: Live,
     /// Its length is the durable size.
-    durable: Arc<Vec<u8>>,
+    durable: Arc<Bytes>,
     /// Per sector what was written since the last sync, oldest first. A sector that is not here
     /// is clean, which after a failed sync does not say that it is durable.
     unsynced: BTreeMap<usize, Vec<Arc<Sector>>>,
@@ -33,7 +95,7 @@ pub(super) struct Content {
 /// What reads see.
 #[derive(Debug)]
 enum Live {
-    Plain(Arc<Vec<u8>>),
+    Plain(Arc<Bytes>),
     Mapped(FilePages),
     /// Written through the ring's writer, behind this module's back.
     Ring(RingSource),
@@ -42,12 +104,28 @@ enum Live {
 impl Content {
     /// A file that is durable as it is.
     pub(super) fn of(bytes: Vec<u8>) -> Self {
-        let bytes = Arc::new(bytes);
+        Self::clean(Arc::new(Bytes::of(bytes)))
+    }
+
+    fn clean(bytes: Arc<Bytes>) -> Self {
         Self {
             live: Live::Plain(Arc::clone(&bytes)),
             durable: bytes,
             unsynced: BTreeMap::new(),
             sizes: Vec::new(),
+        }
+    }
+
+    /// Comes to know what its durable bytes come to, for all that share them.
+    pub(super) fn sum_up(&self) {
+        self.durable.sum();
+    }
+
+    /// What is seen, in 64 bits.
+    pub(super) fn fingerprint(&self) -> u64 {
+        match &self.live {
+            Live::Plain(bytes) => bytes.sum(),
+            Live::Mapped(_) | Live::Ring(_) => Bytes::of(self.live()).sum(),
         }
     }
 
@@ -87,7 +165,7 @@ impl Content {
     /// Would it be the same after any power cut?
     pub(super) fn is_durable(&mut self) -> bool {
         self.catch_up();
-        self.live() == *self.durable && self.unsynced.is_empty() && self.sizes.is_empty()
+        self.live() == **self.durable && self.unsynced.is_empty() && self.sizes.is_empty()
     }
 
     /// Writes into the cache. What lies between the end and `at` becomes zeros.
@@ -101,7 +179,7 @@ impl Content {
         }
         match &mut self.live {
             Live::Plain(live) => {
-                if let Some(target) = Arc::make_mut(live).get_mut(at..end) {
+                if let Some(target) = Bytes::change(live).get_mut(at..end) {
                     target.copy_from_slice(bytes);
                 }
             }
@@ -117,13 +195,26 @@ impl Content {
         Ok(())
     }
 
+    /// Writes zeros from the beginning to `end`, which is not behind the end of the file.
+    pub(super) fn write_zeros(&mut self, end: usize) -> io::Result<()> {
+        let blank = match &self.live {
+            Live::Plain(live) => {
+                self.unsynced.is_empty()
+                    && live.get(..end).is_some_and(|bytes| bytes.iter().all(|byte| *byte == 0))
+                    && self.durable.iter().all(|byte| *byte == 0)
+            }
+            Live::Mapped(_) | Live::Ring(_) => false,
+        };
+        if blank { Ok(()) } else { self.write(0, &vec![0; end]) }
+    }
+
     /// Another size; what is new is zeros.
     pub(super) fn resize(&mut self, len: usize) -> io::Result<()> {
         let before = self.len();
         if len == before {
             return Ok(());
         }
-        Arc::make_mut(self.plain()?).resize(len, 0);
+        Bytes::change(self.plain()?).resize(len, 0);
         // What was cut off comes back as zeros, if it comes back.
         for sector in len / SECTOR..before.div_ceil(SECTOR) {
             self.note(sector);
@@ -138,7 +229,11 @@ impl Content {
     pub(super) fn sync(&mut self) {
         self.catch_up();
         let len = self.len();
-        let durable = Arc::make_mut(&mut self.durable);
+        if self.unsynced.is_empty() && self.durable.len() == len {
+            self.sizes.clear();
+            return;
+        }
+        let durable = Bytes::change(&mut self.durable);
         durable.resize(len, 0);
         for (sector, versions) in std::mem::take(&mut self.unsynced) {
             place(durable, sector, versions.last());
@@ -150,7 +245,7 @@ impl Content {
     pub(super) fn sync_failed(&mut self, random: &mut Random) {
         self.catch_up();
         let len = self.len();
-        let durable = Arc::make_mut(&mut self.durable);
+        let durable = Bytes::change(&mut self.durable);
         if random.once_in(2) {
             durable.resize(len, 0);
             self.sizes.clear();
@@ -168,7 +263,9 @@ impl Content {
     /// What is found when only the process went.
     pub(super) fn after_kill(&mut self) {
         self.catch_up();
-        self.live = Live::Plain(Arc::new(self.live()));
+        if !matches!(self.live, Live::Plain(_)) {
+            self.live = Live::Plain(Arc::new(Bytes::of(self.live())));
+        }
     }
 
     /// The same, while this one goes on.
@@ -176,7 +273,7 @@ impl Content {
         self.catch_up();
         let live = match &self.live {
             Live::Plain(live) => Arc::clone(live),
-            Live::Mapped(_) | Live::Ring(_) => Arc::new(self.live()),
+            Live::Mapped(_) | Live::Ring(_) => Arc::new(Bytes::of(self.live())),
         };
         Self {
             live: Live::Plain(live),
@@ -189,12 +286,10 @@ impl Content {
     /// What is found when the machine is up again. Not for a ring that is not caught up with.
     pub(super) fn after_power_cut(&self, choose: &mut dyn Choose) -> Self {
         if self.unsynced.is_empty() && self.sizes.is_empty() {
-            let durable = Arc::clone(&self.durable);
-            let (unsynced, sizes) = (BTreeMap::new(), Vec::new());
-            return Self { live: Live::Plain(Arc::clone(&durable)), durable, unsynced, sizes };
+            return Self::clean(Arc::clone(&self.durable));
         }
         choose.group();
-        let mut bytes = self.durable.to_vec();
+        let mut bytes = Arc::clone(&self.durable);
         let len = match self.sizes.len() {
             0 => bytes.len(),
             sizes => match choose.pick(1 + sizes) {
@@ -202,12 +297,15 @@ impl Content {
                 size => self.sizes.get(size - 1).copied().unwrap_or_default(),
             },
         };
-        bytes.resize(len, 0);
-        for (sector, versions) in self.unsynced.range(..len.div_ceil(SECTOR)) {
-            let version = choose.pick(1 + versions.len());
-            place(&mut bytes, *sector, version.checked_sub(1).and_then(|at| versions.get(at)));
+        if len != bytes.len() {
+            Bytes::change(&mut bytes).resize(len, 0);
         }
-        Self::of(bytes)
+        for (sector, versions) in self.unsynced.range(..len.div_ceil(SECTOR)) {
+            if let Some(version) = choose.pick(1 + versions.len()).checked_sub(1) {
+                Bytes::put(&mut bytes, *sector, versions.get(version));
+            }
+        }
+        Self::clean(bytes)
     }
 
     /// The cache forgets what is clean: what a failed sync has lost comes to light.
@@ -220,13 +318,13 @@ impl Content {
             let version = sector_of(live, *sector);
             place(&mut seen, *sector, Some(&Arc::new(version)));
         }
-        *live = Arc::new(seen);
+        *live = Arc::new(Bytes::of(seen));
     }
 
     /// Changes seen and durable bytes alike, as if they had always been so.
     pub(super) fn damage(&mut self, change: impl Fn(&mut Vec<u8>)) -> io::Result<()> {
-        change(Arc::make_mut(self.plain()?));
-        change(Arc::make_mut(&mut self.durable));
+        change(Bytes::change(self.plain()?));
+        change(Bytes::change(&mut self.durable));
         let live = self.live();
         self.unsynced.retain(|sector, _| *sector * SECTOR < live.len());
         for (sector, versions) in &mut self.unsynced {
@@ -287,7 +385,7 @@ impl Content {
     }
 
     /// The growable form, which a file in use by a map cannot take.
-    fn plain(&mut self) -> io::Result<&mut Arc<Vec<u8>>> {
+    fn plain(&mut self) -> io::Result<&mut Arc<Bytes>> {
         let free = match &self.live {
             Live::Plain(_) => true,
             Live::Mapped(pages) => pages.is_unmapped(),
@@ -298,7 +396,7 @@ impl Content {
         }
         self.catch_up();
         if !matches!(self.live, Live::Plain(_)) {
-            self.live = Live::Plain(Arc::new(self.live()));
+            self.live = Live::Plain(Arc::new(Bytes::of(self.live())));
         }
         match &mut self.live {
             Live::Plain(bytes) => Ok(bytes),
@@ -331,8 +429,9 @@ impl Content {
 fn sector_of(bytes: &[u8], sector: usize) -> Sector {
     let mut found = [0; SECTOR];
     let rest = bytes.get(sector * SECTOR..).unwrap_or_default();
-    for (target, byte) in found.iter_mut().zip(rest) {
-        *target = *byte;
+    let bytes = rest.len().min(SECTOR);
+    if let (Some(target), Some(rest)) = (found.get_mut(..bytes), rest.get(..bytes)) {
+        target.copy_from_slice(rest);
     }
     found
 }
@@ -340,11 +439,38 @@ fn sector_of(bytes: &[u8], sector: usize) -> Sector {
 /// Writes a version of a sector, as far as `bytes` reaches.
 fn place(bytes: &mut [u8], sector: usize, version: Option<&Arc<Sector>>) {
     let target = bytes.get_mut(sector * SECTOR..).unwrap_or_default();
-    if let Some(version) = version {
-        for (target, byte) in target.iter_mut().zip(version.iter()) {
-            *target = *byte;
+    let bytes = target.len().min(SECTOR);
+    if let Some(version) = version
+        && let (Some(target), Some(version)) = (target.get_mut(..bytes), version.get(..bytes))
+    {
+        target.copy_from_slice(version);
+    }
+}
+
+/// 64 bits of any bytes. Not for what somebody chose to look like something else.
+pub(super) fn hash(bytes: &[u8]) -> u64 {
+    let mut lanes = [bytes.len() as u64, 1, 2, 3];
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    let mut last = [0; 32];
+    for (target, byte) in last.iter_mut().zip(rest) {
+        *target = *byte;
+    }
+    for block in blocks.iter().chain([&last]) {
+        for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<8>().0) {
+            *lane = mix(*lane, u64::from_le_bytes(*word));
         }
     }
+    let [a, b, c, d] = lanes;
+    mix(mix(a, b), mix(c, d))
+}
+
+/// One number of two, where their order counts.
+pub(super) const fn mix(first: u64, second: u64) -> u64 {
+    let first = (first ^ 0x9e37_79b9_7f4a_7c15).rotate_left(23);
+    let product = (first as u128 | 1) * ((second ^ 0xbf58_476d_1ce4_e5b9) as u128);
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are taken")]
+    let folded = (product >> 64) as u64 ^ product as u64;
+    folded ^ first
 }
 
 /// The simulation's own refusal: a real disk would let it pass, and harm might come of it.

@@ -2,7 +2,10 @@
 
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use super::names::FileId;
+use super::state::State;
 
 /// A kind of call to the disk.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +83,11 @@ impl Op {
                 false
             }
         }
+    }
+
+    /// Can a crash leave a part of it done?
+    pub(super) const fn is_done_in_parts(self) -> bool {
+        matches!(self, Self::Write | Self::WriteRing | Self::Allocate)
     }
 
     const fn is_sync(self) -> bool {
@@ -163,15 +171,17 @@ impl Fault {
         self
     }
 
-    fn fits(&self, call: &Call) -> bool {
-        let path = || call.path.to_string_lossy();
-        self.op.is_none_or(|op| op == call.op)
+    fn fits(&self, ask: &Ask<'_>, state: &State) -> bool {
+        self.op.is_none_or(|op| op == ask.op)
             && match self.failure {
                 Failure::Io | Failure::NoSpace | Failure::Interrupted => true,
-                Failure::Short => call.op.is_transfer(),
-                Failure::Lie => call.op.is_sync(),
+                Failure::Short => ask.op.is_transfer(),
+                Failure::Lie => ask.op.is_sync(),
             }
-            && self.path_part.as_ref().is_none_or(|part| path().contains(part.as_str()))
+            && self
+                .path_part
+                .as_ref()
+                .is_none_or(|part| ask.name(state).to_string_lossy().contains(part.as_str()))
     }
 }
 
@@ -203,13 +213,41 @@ pub enum Outcome {
 }
 
 impl Call {
-    pub(super) const fn new(op: Op, path: PathBuf) -> Self {
-        Self { op, path, to: None, range: 0..0, outcome: Outcome::Done }
-    }
-
     /// Was it done?
     pub fn is_done(&self) -> bool {
         self.outcome == Outcome::Done
+    }
+}
+
+/// A call that is being made.
+#[derive(Clone, Debug)]
+pub(super) struct Ask<'a> {
+    pub(super) op: Op,
+    pub(super) of: Of<'a>,
+    pub(super) to: Option<&'a Path>,
+    pub(super) range: Range<u64>,
+}
+
+/// What a call is made of.
+#[derive(Copy, Clone, Debug)]
+pub(super) enum Of<'a> {
+    Path(&'a Path),
+    File(FileId),
+}
+
+impl<'a> Ask<'a> {
+    pub(super) const fn path(op: Op, path: &'a Path) -> Self {
+        Self { op, of: Of::Path(path), to: None, range: 0..0 }
+    }
+
+    fn name<'s>(&self, state: &'s State) -> &'s Path
+    where
+        'a: 's,
+    {
+        match self.of {
+            Of::Path(path) => path,
+            Of::File(file) => Path::new(state.path(file).unwrap_or_default()),
+        }
     }
 }
 
@@ -254,10 +292,23 @@ impl Plan {
         self.crash_at = Some(self.mutations.saturating_add(mutation));
     }
 
+    /// Takes note of what became of a call.
+    pub(super) fn record(
+        &mut self,
+        ask: &Ask<'_>,
+        state: &State,
+        range: Range<u64>,
+        outcome: Outcome,
+    ) {
+        let path = ask.name(state).to_owned();
+        let to = ask.to.map(Path::to_owned);
+        self.log.push(Call { op: ask.op, path, to, range, outcome });
+    }
+
     /// Counts a call and says what it is to do.
-    pub(super) fn judge(&mut self, call: &Call) -> Verdict {
+    pub(super) fn judge(&mut self, ask: &Ask<'_>, state: &State) -> Verdict {
         self.operations += 1;
-        if call.op.is_mutation() {
+        if ask.op.is_mutation() {
             let number = self.mutations;
             self.mutations += 1;
             if self.crash_at == Some(number) {
@@ -266,7 +317,7 @@ impl Plan {
         }
         let mut verdict = Verdict::Whole;
         self.faults.retain_mut(|fault| {
-            if !matches!(verdict, Verdict::Whole) || !fault.fits(call) {
+            if !matches!(verdict, Verdict::Whole) || !fault.fits(ask, state) {
                 return true;
             }
             if let Some(skip) = fault.skip.checked_sub(1) {

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 
 use super::names::FileId;
-use super::{Call, Op, Part, SimDisk};
+use super::{Ask, Of, Op, Part, SimDisk};
 use crate::disk::{Access, File, Fill, RingSource, RingWriter, SegmentMap};
 use crate::types::to_usize;
 
@@ -21,9 +21,8 @@ impl SimFile {
         Self { disk, file, access }
     }
 
-    fn call(&self, op: Op, range: Range<u64>) -> Call {
-        let path = self.disk.life.lock().state.as_ref().map(|state| state.path(self.file));
-        Call { range, ..Call::new(op, path.unwrap_or_default()) }
+    const fn ask(&self, op: Op, range: Range<u64>) -> Ask<'static> {
+        Ask { op, of: Of::File(self.file), to: None, range }
     }
 
     /// Writes need more than `Access::Read`.
@@ -35,7 +34,7 @@ impl SimFile {
     }
 
     fn write(&self, op: Op, at: u64, bytes: &[u8]) -> io::Result<usize> {
-        self.disk.run_parts(self.call(op, range(at, bytes.len())), |state, done, part| {
+        self.disk.run_parts(&self.ask(op, range(at, bytes.len())), |state, done, part| {
             self.writable()?;
             let wanted = state.part_of(bytes.len(), part);
             let bytes = bytes.get(..wanted).unwrap_or_default();
@@ -48,11 +47,11 @@ impl SimFile {
 
 impl File for SimFile {
     fn len(&self) -> io::Result<u64> {
-        self.disk.run(self.call(Op::Len, 0..0), |state| Ok(state.file(self.file)?.len() as u64))
+        self.disk.run(&self.ask(Op::Len, 0..0), |state| Ok(state.file(self.file)?.len() as u64))
     }
 
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        self.disk.run_parts(self.call(Op::Read, range(at, buffer.len())), |state, done, part| {
+        self.disk.run_parts(&self.ask(Op::Read, range(at, buffer.len())), |state, done, part| {
             let wanted = state.part_of(buffer.len(), part);
             let buffer = buffer.get_mut(..wanted).unwrap_or_default();
             let read = state.file(self.file)?.read(to_usize(at), buffer);
@@ -76,8 +75,8 @@ impl File for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let call = self.call(Op::SyncData, 0..0);
-        self.disk.run_parts(call, |state, _, part| match part {
+        let ask = self.ask(Op::SyncData, 0..0);
+        self.disk.run_parts(&ask, |state, _, part| match part {
             Part::Whole | Part::Short => state.sync_data(self.file),
             Part::Failing => state.sync_data_failed(self.file),
             Part::Nothing | Part::Crashing => Ok(()),
@@ -85,7 +84,7 @@ impl File for SimFile {
     }
 
     fn allocate(&self, bytes: u64, fill: Fill) -> io::Result<()> {
-        self.disk.run_parts(self.call(Op::Allocate, 0..bytes), |state, _, part| {
+        self.disk.run_parts(&self.ask(Op::Allocate, 0..bytes), |state, _, part| {
             self.writable()?;
             match part {
                 Part::Whole | Part::Short => state.allocate(self.file, to_usize(bytes), fill),
@@ -98,12 +97,12 @@ impl File for SimFile {
     }
 
     fn map_segment(&self, bytes: usize) -> io::Result<SegmentMap> {
-        let call = self.call(Op::MapSegment, range(0, bytes));
-        self.disk.run(call, |state| state.file(self.file)?.map_segment(bytes))
+        let ask = self.ask(Op::MapSegment, range(0, bytes));
+        self.disk.run(&ask, |state| state.file(self.file)?.map_segment(bytes))
     }
 
     fn map_ring(&self, bytes: usize) -> io::Result<(RingWriter, RingSource)> {
-        self.disk.run(self.call(Op::MapRing, range(0, bytes)), |state| {
+        self.disk.run(&self.ask(Op::MapRing, range(0, bytes)), |state| {
             self.writable()?;
             state.file(self.file)?.map_ring(bytes)
         })

@@ -68,7 +68,7 @@ use parking_lot::Mutex;
 use super::{Access, Disk, Entry, File, LockGuard};
 use crate::types::to_usize;
 use choice::{Choose, Odometer, Oldest, Seeded};
-use fault::{Plan, Verdict};
+use fault::{Ask, Of, Plan, Verdict};
 use file::SimFile;
 use names::FileId;
 use state::State;
@@ -99,6 +99,8 @@ struct Life {
     /// `None` once it has ended: the state is the next life's.
     state: Option<State>,
     plan: Plan,
+    /// What a crash in each mutating call so far would have left, while somebody wants to know.
+    crashes: Option<Vec<State>>,
 }
 
 /// The error of every call once the process is dead.
@@ -135,7 +137,13 @@ impl SimDisk {
     }
 
     fn of(state: State) -> Self {
-        Self { life: Arc::new(Mutex::new(Life { state: Some(state), plan: Plan::default() })) }
+        Self {
+            life: Arc::new(Mutex::new(Life {
+                state: Some(state),
+                plan: Plan::default(),
+                crashes: None,
+            })),
+        }
     }
 
     /// For what takes an `Arc<dyn Disk>`.
@@ -199,6 +207,7 @@ impl SimDisk {
     /// This life has ended.
     pub fn power_cuts(&self, most: usize) -> impl Iterator<Item = Self> + use<> {
         let base = self.copy();
+        base.sum_up();
         let mut odometer = Odometer::default();
         let mut more = true;
         let next = move || {
@@ -207,6 +216,19 @@ impl SimDisk {
             cut
         };
         std::iter::from_fn(next).take(most)
+    }
+
+    /// Disks that a power cut at this moment could leave, one for each seed. This life goes on.
+    ///
+    /// # Panics
+    /// This life has ended.
+    pub fn power_cuts_by(
+        &self,
+        seeds: impl Iterator<Item = u64>,
+    ) -> impl Iterator<Item = (u64, Self)> {
+        let base = self.copy();
+        base.sum_up();
+        seeds.map(move |seed| (seed, Self::of(base.after_power_cut(&mut Seeded::new(seed)))))
     }
 
     /// Another disk in the same state, without open files, maps, locks and faults. This life
@@ -227,6 +249,51 @@ impl SimDisk {
     #[expect(clippy::expect_used, reason = "a mistake in the test that holds the disk")]
     fn end(&self) -> State {
         self.life.lock().state.take().expect("this life has ended")
+    }
+
+    /// Another disk with what is seen here, all of it durable: where a test begins.
+    ///
+    /// # Panics
+    /// This life has ended.
+    #[must_use]
+    pub fn settled(&self) -> Self {
+        let mut state = self.copy();
+        state.settle();
+        Self::of(state)
+    }
+
+    /// The process dies here and now, as in [`crash_at`](Self::crash_at): every call from now on
+    /// answers [`Dead`].
+    pub fn crash(&self) {
+        let mut life = self.life.lock();
+        if let Some(state) = &mut life.state {
+            state.after_kill();
+        }
+        life.plan.crashed = true;
+    }
+
+    /// From now on what a crash in each mutating call would leave is kept, for
+    /// [`take_crashes`](Self::take_crashes): all of them in one run, where
+    /// [`crash_at`](Self::crash_at) takes one run for each.
+    pub fn watch(&self) {
+        self.life.lock().crashes.get_or_insert_default();
+    }
+
+    /// The disks that a crash in the calls since the last question would have left: before each
+    /// mutating call, and in the middle of those that can be done in part. None has ended: the
+    /// test says how each does.
+    pub fn take_crashes(&self) -> Vec<Self> {
+        let taken = self.life.lock().crashes.as_mut().map(std::mem::take);
+        taken.into_iter().flatten().map(Self::of).collect()
+    }
+
+    /// Names and bytes as they are seen, in 64 bits. What looks the same is the same to a life
+    /// that begins here.
+    ///
+    /// # Panics
+    /// This life has ended.
+    pub fn fingerprint(&self) -> u64 {
+        self.with(|state| state.fingerprint())
     }
 
     /// The cache forgets what is clean, as it may at any time: after a failed sync and a kill,
@@ -295,6 +362,14 @@ impl SimDisk {
         self.life.lock().plan.mutations
     }
 
+    /// Are calls kept in a log, in this life and in those after it? They are unless told.
+    ///
+    /// # Panics
+    /// This life has ended.
+    pub fn record(&self, recording: bool) {
+        self.with(|state| state.recording = recording);
+    }
+
     /// The calls made in this life, in order; also after it has ended.
     pub fn log(&self) -> Vec<Call> {
         self.life.lock().plan.log.clone()
@@ -308,34 +383,34 @@ impl SimDisk {
 
 impl Disk for SimDisk {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.run(Call::new(Op::CreateDir, dir.to_owned()), |state| state.create_dir(dir))
+        self.run(&Ask::path(Op::CreateDir, dir), |state| state.create_dir(dir))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        self.run(Call::new(Op::List, dir.to_owned()), |state| state.list(dir))
+        self.run(&Ask::path(Op::List, dir), |state| state.list(dir))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let op = if access == Access::Create { Op::Create } else { Op::Open };
-        let file = self.run(Call::new(op, path.to_owned()), |state| state.open(path, access))?;
+        let file = self.run(&Ask::path(op, path), |state| state.open(path, access))?;
         Ok(Arc::new(SimFile::new(self.clone(), file, access)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let call = Call { to: Some(to.to_owned()), ..Call::new(Op::Rename, from.to_owned()) };
-        self.run(call, |state| state.rename(from, to))
+        let ask = Ask { to: Some(to), ..Ask::path(Op::Rename, from) };
+        self.run(&ask, |state| state.rename(from, to))
     }
 
     fn owner(&self, path: &Path) -> io::Result<Option<String>> {
-        self.run(Call::new(Op::Open, path.to_owned()), |state| state.owner(path))
+        self.run(&Ask::path(Op::Open, path), |state| state.owner(path))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.run(Call::new(Op::Remove, path.to_owned()), |state| state.remove(path))
+        self.run(&Ask::path(Op::Remove, path), |state| state.remove(path))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.run_parts(Call::new(Op::SyncDir, dir.to_owned()), |state, _, part| match part {
+        self.run_parts(&Ask::path(Op::SyncDir, dir), |state, _, part| match part {
             Part::Whole | Part::Short => state.sync_dir(dir),
             Part::Failing => state.sync_dir_failed(dir),
             Part::Nothing | Part::Crashing => Ok(()),
@@ -343,7 +418,7 @@ impl Disk for SimDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
-        let file = self.run(Call::new(Op::Lock, path.to_owned()), |state| state.lock(path))?;
+        let file = self.run(&Ask::path(Op::Lock, path), |state| state.lock(path))?;
         Ok(Box::new(SimLock { disk: self.clone(), file }))
     }
 
@@ -367,8 +442,12 @@ enum Part {
 
 impl SimDisk {
     /// A call that is done wholly or not at all.
-    fn run<T>(&self, call: Call, act: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
-        self.run_parts(call, |state, _, part| match part {
+    fn run<T>(
+        &self,
+        ask: &Ask<'_>,
+        mut act: impl FnMut(&mut State) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.run_parts(ask, |state, _, part| match part {
             Part::Whole | Part::Short => act(state),
             Part::Nothing | Part::Failing | Part::Crashing => Err(Dead::error()),
         })
@@ -377,16 +456,28 @@ impl SimDisk {
     /// A call that can be done in part. What `act` answers counts only for what was not to fail.
     fn run_parts<T>(
         &self,
-        mut call: Call,
-        act: impl FnOnce(&mut State, &mut Range<u64>, Part) -> io::Result<T>,
+        ask: &Ask<'_>,
+        mut act: impl FnMut(&mut State, &mut Range<u64>, Part) -> io::Result<T>,
     ) -> io::Result<T> {
         let mut life = self.life.lock();
-        let Life { state, plan } = &mut *life;
+        let Life { state, plan, crashes } = &mut *life;
         let Some(state) = state.as_mut().filter(|_| !plan.crashed) else {
             return Err(Dead::error());
         };
-        let range = &mut call.range.clone();
-        let result = match plan.judge(&call) {
+        let range = &mut ask.range.clone();
+        if let Some(crashes) = crashes
+            && ask.op.is_mutation()
+        {
+            crashes.push(state.fork());
+            if ask.op.is_done_in_parts() {
+                let mut part = state.fork();
+                // What a dying process is answered is told to nobody.
+                drop(act(&mut part, &mut ask.range.clone(), Part::Crashing));
+                part.after_kill();
+                crashes.push(part);
+            }
+        }
+        let result = match plan.judge(ask, state) {
             Verdict::Whole => act(state, range, Part::Whole),
             Verdict::Short => act(state, range, Part::Short),
             Verdict::Lie => act(state, range, Part::Nothing),
@@ -403,15 +494,15 @@ impl SimDisk {
                 }
             },
         };
-        call.outcome = match &result {
-            Ok(_) => Outcome::Done,
-            Err(_) if plan.crashed => Outcome::Crashed,
-            Err(error) => Outcome::Failed(error.kind()),
-        };
-        if result.is_ok() {
-            call.range = range.clone();
+        if state.recording {
+            let outcome = match &result {
+                Ok(_) => Outcome::Done,
+                Err(_) if plan.crashed => Outcome::Crashed,
+                Err(error) => Outcome::Failed(error.kind()),
+            };
+            let range = if result.is_ok() { range.clone() } else { ask.range.clone() };
+            plan.record(ask, state, range, outcome);
         }
-        plan.log.push(call);
         result
     }
 }

@@ -1,6 +1,7 @@
 //! The names in a directory: what is seen, what is durable, and the changes in between.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::choice::{Choose, Random};
 
@@ -18,50 +19,50 @@ pub(super) struct FileId(pub(super) u64);
 /// A change of names. Each is atomic.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
-    Add { name: String, node: Node },
-    Move { from: String, to: String, node: Node },
-    Remove { name: String },
+    Add { name: Arc<str>, node: Node },
+    Move { from: Arc<str>, to: Arc<str>, node: Node },
+    Remove { name: Arc<str> },
 }
 
-type Names = BTreeMap<String, Node>;
+type Names = BTreeMap<Arc<str>, Node>;
 
 impl Change {
     /// The names that it touches: changes of one name keep their order.
     fn names(&self) -> impl Iterator<Item = &str> {
         let (first, second) = match self {
             Self::Add { name, .. } | Self::Remove { name } => (name, None),
-            Self::Move { from, to, .. } => (from, Some(to.as_str())),
+            Self::Move { from, to, .. } => (from, Some(&**to)),
         };
-        std::iter::once(first.as_str()).chain(second)
+        std::iter::once(&**first).chain(second)
     }
 
     fn apply(&self, names: &mut Names) {
         match self {
             Self::Add { name, node } => {
-                names.insert(name.clone(), *node);
+                names.insert(Arc::clone(name), *node);
             }
             Self::Move { from, to, node: Node::Dir } => {
                 names.remove(from);
-                names.insert(to.clone(), Node::Dir);
+                names.insert(Arc::clone(to), Node::Dir);
             }
             Self::Move { to, node, .. } => {
                 // By node rather than by name: after a failed sync the durable name may be an
                 // older one, and a file never has two.
                 names.retain(|_, other| other != node);
-                names.insert(to.clone(), *node);
+                names.insert(Arc::clone(to), *node);
             }
             Self::Remove { name } => {
-                names.remove(name);
+                names.remove(&**name);
             }
         }
     }
 }
 
-/// A directory.
+/// A directory. Copies share what neither of them has changed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Dir {
-    live: Names,
-    durable: Names,
+    live: Arc<Names>,
+    durable: Arc<Names>,
     unsynced: Vec<Change>,
 }
 
@@ -75,7 +76,12 @@ impl Dir {
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = (&str, Node)> {
-        self.live.iter().map(|(name, node)| (name.as_str(), *node))
+        self.live.iter().map(|(name, node)| (&**name, *node))
+    }
+
+    /// Changes that wait for a sync.
+    pub(super) fn unsynced(&self) -> usize {
+        self.unsynced.len()
     }
 
     /// Could the file be found again, now or after a power cut?
@@ -90,14 +96,14 @@ impl Dir {
     }
 
     pub(super) fn change(&mut self, change: Change) {
-        change.apply(&mut self.live);
+        change.apply(Arc::make_mut(&mut self.live));
         self.unsynced.push(change);
     }
 
     /// Out of what is seen and of what is durable, as if it had never been.
     pub(super) fn delete(&mut self, name: &str) {
-        self.live.remove(name);
-        self.durable.remove(name);
+        Arc::make_mut(&mut self.live).remove(name);
+        Arc::make_mut(&mut self.durable).remove(name);
         self.unsynced.retain(|change| change.names().all(|other| other != name));
     }
 
@@ -111,13 +117,17 @@ impl Dir {
         if self.is_changing(name)
             && let Some(change) = self.unsynced.pop()
         {
-            change.apply(&mut self.durable);
+            change.apply(Arc::make_mut(&mut self.durable));
         }
     }
 
     pub(super) fn sync(&mut self) {
+        if self.unsynced.is_empty() {
+            return;
+        }
+        let durable = Arc::make_mut(&mut self.durable);
         for change in self.unsynced.drain(..) {
-            change.apply(&mut self.durable);
+            change.apply(durable);
         }
     }
 
@@ -125,7 +135,7 @@ impl Dir {
     pub(super) fn sync_failed(&mut self, random: &mut Random) {
         let kept = keep(&self.unsynced, |_| random.once_in(2));
         let mut kept = kept.into_iter();
-        let durable = &mut self.durable;
+        let durable = Arc::make_mut(&mut self.durable);
         self.unsynced.retain(|change| {
             let keep = kept.next().unwrap_or(false);
             if keep {
@@ -141,12 +151,12 @@ impl Dir {
     /// What is found when the machine is up again.
     pub(super) fn after_power_cut(&self, choose: &mut dyn Choose) -> Self {
         choose.group();
-        let mut names = self.durable.clone();
+        let mut names = Arc::clone(&self.durable);
         let kept = keep(&self.unsynced, |_| choose.pick(2) == 1);
         for (change, _) in self.unsynced.iter().zip(kept).filter(|(_, kept)| *kept) {
-            change.apply(&mut names);
+            change.apply(Arc::make_mut(&mut names));
         }
-        Self { live: names.clone(), durable: names, unsynced: Vec::new() }
+        Self { live: Arc::clone(&names), durable: names, unsynced: Vec::new() }
     }
 }
 

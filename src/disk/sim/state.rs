@@ -1,15 +1,15 @@
 //! What a simulated disk is made of, without the life that uses it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Part;
 use super::choice::{Choose, Random};
-use super::content::Content;
+use super::content::{Content, hash, mix};
 use super::names::{Change, Dir, FileId, Node};
-use super::path::{clean, not_free, split, text};
+use super::path::{clean, halves, join, not_free, split};
 use crate::disk::{Access, Entry, Fill, RingSource};
 
 /// Files, directories, and what the life that uses them holds open.
@@ -17,7 +17,7 @@ use crate::disk::{Access, Entry, Fill, RingSource};
 pub(super) struct State {
     files: BTreeMap<FileId, Inode>,
     /// By their paths: directories are neither renamed nor removed.
-    dirs: BTreeMap<PathBuf, Dir>,
+    dirs: BTreeMap<Arc<str>, Dir>,
     locked: BTreeSet<FileId>,
     files_made: u64,
     /// Number of the life, which is what stands in a lock file.
@@ -26,13 +26,15 @@ pub(super) struct State {
     pub(super) boot: u64,
     random: Random,
     pub(super) capacity: Option<usize>,
+    /// Each life keeps a log of its calls.
+    pub(super) recording: bool,
 }
 
 #[derive(Debug)]
 struct Inode {
     content: Content,
     /// The name it has, or had last.
-    path: PathBuf,
+    path: Arc<str>,
     handles: usize,
 }
 
@@ -41,29 +43,29 @@ impl State {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             files: BTreeMap::new(),
-            dirs: BTreeMap::from([(PathBuf::from("/"), Dir::default())]),
+            dirs: BTreeMap::from([("/".into(), Dir::default())]),
             locked: BTreeSet::new(),
             files_made: 0,
             life: 1,
             boot: 1,
             random: Random::new(seed),
             capacity: None,
+            recording: true,
         }
     }
 
     pub(super) fn create_dir(&mut self, dir: &Path) -> io::Result<()> {
         let path = clean(dir)?;
-        let mut parent = PathBuf::from("/");
-        for part in path.components().skip(1) {
-            let name = text(part.as_os_str())?;
-            let child = parent.join(name);
+        let mut parent = "/".to_owned();
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            let child = join(&parent, name);
             match self.dir(&parent)?.get(name) {
                 Some(Node::Dir) => {}
-                Some(Node::File(_)) => return Err(not_free(&child, dir)),
+                Some(Node::File(_)) => return Err(not_free(&child, &path)),
                 None => {
-                    let change = Change::Add { name: name.to_owned(), node: Node::Dir };
+                    let change = Change::Add { name: name.into(), node: Node::Dir };
                     self.dir(&parent)?.change(change);
-                    self.dirs.insert(child.clone(), Dir::default());
+                    self.dirs.insert(child.as_str().into(), Dir::default());
                 }
             }
             parent = child;
@@ -75,7 +77,7 @@ impl State {
         let path = clean(dir)?;
         self.dir(&path)?;
         let (files, dirs) = (&self.files, &self.dirs);
-        let names = dirs.get(&path).into_iter().flat_map(Dir::names);
+        let names = dirs.get(&*path).into_iter().flat_map(Dir::names);
         let entry = |(name, node): (&str, Node)| {
             let Node::File(file) = node else { return None };
             let bytes = files.get(&file)?.content.len() as u64;
@@ -93,7 +95,7 @@ impl State {
                 self.file(file)?.resize(0)?;
                 file
             }
-            (None, Access::Create) => self.make(&dir, name, Content::of(Vec::new()))?,
+            (None, Access::Create) => self.make(&dir, &name, Content::of(Vec::new()))?,
             (None, Access::Read | Access::Write) => return Err(io::ErrorKind::NotFound.into()),
         };
         self.inode(file)?.handles += 1;
@@ -117,11 +119,12 @@ impl State {
         let replaced = names.get(&to);
         match (names.get(&from), replaced) {
             (None, _) => Err(io::ErrorKind::NotFound.into()),
-            (Some(Node::Dir), None) => self.rename_dir(&dir, from, &to),
+            (Some(Node::Dir), None) => self.rename_dir(&dir, &from, &to),
             (Some(Node::Dir), _) | (_, Some(Node::Dir)) => Err(io::ErrorKind::IsADirectory.into()),
             (Some(Node::File(file)), _) => {
                 if from != to {
-                    let path = dir.join(&to);
+                    let path = join(&dir, &to).into();
+                    let (from, to) = (from.into(), to.into());
                     names.change(Change::Move { from, to, node: Node::File(file) });
                     self.inode(file)?.path = path;
                 }
@@ -131,12 +134,16 @@ impl State {
     }
 
     /// At once and for good, with all changes of names beside it.
-    fn rename_dir(&mut self, parent: &Path, from: String, to: &str) -> io::Result<()> {
-        let (old, new) = (parent.join(&from), parent.join(to));
+    fn rename_dir(&mut self, parent: &str, from: &str, to: &str) -> io::Result<()> {
+        let (old, new) = (join(parent, from), join(parent, to));
         let names = self.dir(parent)?;
-        names.change(Change::Move { from, to: to.to_owned(), node: Node::Dir });
+        names.change(Change::Move { from: from.into(), to: to.into(), node: Node::Dir });
         names.sync();
-        let moved = |path: &Path| path.strip_prefix(&old).ok().map(|rest| new.join(rest));
+        let moved = |path: &str| -> Option<Arc<str>> {
+            let rest = path.strip_prefix(&old)?;
+            let inside = rest.is_empty() || rest.starts_with('/');
+            inside.then(|| [&new, rest].concat().into())
+        };
         self.dirs = std::mem::take(&mut self.dirs)
             .into_iter()
             .map(|(path, dir)| (moved(&path).unwrap_or(path), dir))
@@ -167,7 +174,7 @@ impl State {
             None => Err(io::ErrorKind::NotFound.into()),
             Some(Node::Dir) => Err(io::ErrorKind::IsADirectory.into()),
             Some(Node::File(_)) => {
-                names.change(Change::Remove { name });
+                names.change(Change::Remove { name: name.into() });
                 Ok(())
             }
         }
@@ -175,15 +182,20 @@ impl State {
 
     pub(super) fn sync_dir(&mut self, dir: &Path) -> io::Result<()> {
         let path = clean(dir)?;
-        self.dir(&path)?.sync();
-        self.forget_all();
+        let dir = self.dir(&path)?;
+        // Only what was removed or replaced can be forgotten.
+        let changed = dir.unsynced() > 0;
+        dir.sync();
+        if changed {
+            self.forget_all();
+        }
         Ok(())
     }
 
     pub(super) fn sync_dir_failed(&mut self, dir: &Path) -> io::Result<()> {
         let path = clean(dir)?;
         self.dir(&path)?;
-        if let Some(dir) = self.dirs.get_mut(&path) {
+        if let Some(dir) = self.dirs.get_mut(&*path) {
             dir.sync_failed(&mut self.random);
         }
         Ok(())
@@ -194,7 +206,7 @@ impl State {
         let file = match self.dir(&dir)?.get(&name) {
             Some(Node::Dir) => return Err(io::ErrorKind::IsADirectory.into()),
             Some(Node::File(file)) => file,
-            None => self.make(&dir, name, Content::of(Vec::new()))?,
+            None => self.make(&dir, &name, Content::of(Vec::new()))?,
         };
         if self.locked.contains(&file) {
             let owner = String::from_utf8_lossy(&self.file(file)?.live()).trim().to_owned();
@@ -260,7 +272,7 @@ impl State {
         }
         content.resize(bytes.max(content.len()))?;
         if fill == Fill::Zero {
-            content.write(0, &vec![0; bytes])?;
+            content.write_zeros(bytes)?;
             content.sync();
         }
         Ok(())
@@ -278,8 +290,8 @@ impl State {
     }
 
     /// The name that a file has, or had last.
-    pub(super) fn path(&self, file: FileId) -> PathBuf {
-        self.files.get(&file).map(|inode| inode.path.clone()).unwrap_or_default()
+    pub(super) fn path(&self, file: FileId) -> Option<&str> {
+        self.files.get(&file).map(|inode| &*inode.path)
     }
 
     /// Bytes that are taken: a removed file takes none once it is closed.
@@ -300,23 +312,23 @@ impl State {
         self.files.get_mut(&file).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    fn dir(&mut self, path: &Path) -> io::Result<&mut Dir> {
+    fn dir(&mut self, path: &str) -> io::Result<&mut Dir> {
         if self.dirs.contains_key(path) {
             return self.dirs.get_mut(path).ok_or_else(|| io::ErrorKind::NotFound.into());
         }
-        let file = path.ancestors().skip(1).zip(path.ancestors()).any(|(parent, child)| {
-            let name = child.file_name().and_then(OsStr::to_str).unwrap_or_default();
-            let node = self.dirs.get(parent).and_then(|dir| dir.get(name));
-            matches!(node, Some(Node::File(_)))
-        });
+        let file =
+            std::iter::successors(halves(path), |(dir, _)| halves(dir)).any(|(dir, name)| {
+                let node = self.dirs.get(dir).and_then(|dir| dir.get(name));
+                matches!(node, Some(Node::File(_)))
+            });
         Err((if file { io::ErrorKind::NotADirectory } else { io::ErrorKind::NotFound }).into())
     }
 
-    fn make(&mut self, dir: &Path, name: String, content: Content) -> io::Result<FileId> {
+    fn make(&mut self, dir: &str, name: &str, content: Content) -> io::Result<FileId> {
         self.files_made += 1;
         let file = FileId(self.files_made);
-        let path = dir.join(&name);
-        self.dir(dir)?.change(Change::Add { name, node: Node::File(file) });
+        let path = join(dir, name).into();
+        self.dir(dir)?.change(Change::Add { name: name.into(), node: Node::File(file) });
         self.files.insert(file, Inode { content, path, handles: 0 });
         Ok(file)
     }
@@ -330,6 +342,12 @@ impl State {
     }
 
     fn forget_all(&mut self) {
+        // Each file has one name, as a rule, and then there is nothing to look for.
+        let files =
+            |dir: &Dir| dir.names().filter(|(_, node)| matches!(node, Node::File(_))).count();
+        if self.dirs.values().map(files).sum::<usize>() == self.files.len() {
+            return;
+        }
         for file in self.files.keys().copied().collect::<Vec<_>>() {
             self.forget(file);
         }
@@ -352,7 +370,7 @@ impl State {
     pub(super) fn fork(&mut self) -> Self {
         let copy = |(file, inode): (&FileId, &mut Inode)| {
             let content = inode.content.fork();
-            (*file, Inode { content, path: inode.path.clone(), handles: 0 })
+            (*file, Inode { content, path: Arc::clone(&inode.path), handles: 0 })
         };
         let mut fork = Self {
             files: self.files.iter_mut().map(copy).collect(),
@@ -365,29 +383,38 @@ impl State {
         fork
     }
 
+    /// All that is seen is durable.
+    pub(super) fn settle(&mut self) {
+        for dir in self.dirs.values_mut() {
+            dir.sync();
+        }
+        for inode in self.files.values_mut() {
+            inode.content.sync();
+        }
+        self.forget_all();
+    }
+
     /// Of a state without mapped files: one after a kill, or a fork.
     pub(super) fn after_power_cut(&self, choose: &mut dyn Choose) -> Self {
-        let mut dirs: BTreeMap<PathBuf, Dir> = BTreeMap::new();
+        let mut dirs: BTreeMap<Arc<str>, Dir> = BTreeMap::new();
         // Parents come before their children.
         for (path, dir) in &self.dirs {
-            let name = path.file_name().and_then(OsStr::to_str);
-            let exists = match (path.parent().and_then(|parent| dirs.get(parent)), name) {
-                (Some(parent), Some(name)) => parent.get(name) == Some(Node::Dir),
-                (None, Some(_)) => false,
-                (_, None) => true,
-            };
+            let exists = halves(path).is_none_or(|(parent, name)| {
+                dirs.get(parent).is_some_and(|parent| parent.get(name) == Some(Node::Dir))
+            });
             if exists {
-                dirs.insert(path.clone(), dir.after_power_cut(choose));
+                dirs.insert(Arc::clone(path), dir.after_power_cut(choose));
             }
         }
         let mut files = BTreeMap::new();
         for (path, dir) in &dirs {
             for (name, node) in dir.names() {
                 let Node::File(file) = node else { continue };
-                if let Some(inode) = self.files.get(&file) {
-                    let content = inode.content.after_power_cut(choose);
-                    files.insert(file, Inode { content, path: path.join(name), handles: 0 });
-                }
+                let Some(inode) = self.files.get(&file) else { continue };
+                let content = inode.content.after_power_cut(choose);
+                let same = halves(&inode.path) == Some((path, name));
+                let path = if same { Arc::clone(&inode.path) } else { join(path, name).into() };
+                files.insert(file, Inode { content, path, handles: 0 });
             }
         }
         Self {
@@ -424,9 +451,8 @@ impl State {
     }
 
     /// What is there if everything unsynced is lost.
-    fn durable_node(&self, path: &Path) -> Option<Node> {
-        let Some(parent) = path.parent() else { return Some(Node::Dir) };
-        let name = path.file_name().and_then(OsStr::to_str)?;
+    fn durable_node(&self, path: &str) -> Option<Node> {
+        let Some((parent, name)) = halves(path) else { return Some(Node::Dir) };
         match self.durable_node(parent)? {
             Node::Dir => self.dirs.get(parent)?.get_durable(name),
             Node::File(_) => None,
@@ -435,11 +461,11 @@ impl State {
 
     pub(super) fn is_durable(&mut self, path: &Path) -> io::Result<bool> {
         let path = clean(path)?;
-        let same = self.content(&path)?.is_durable();
-        let (dir, name) = split(&path)?;
-        let live = self.dir(&dir)?.get(&name);
+        let same = self.content(Path::new(&*path))?.is_durable();
+        let (dir, name) = halves(&path).ok_or(io::ErrorKind::IsADirectory)?;
+        let live = self.dir(dir)?.get(name);
         // No later change of the name may be waiting either, even one that changes nothing.
-        Ok(same && self.durable_node(&path) == live && !self.dir(&dir)?.is_changing(&name))
+        Ok(same && self.durable_node(&path) == live && !self.dir(dir)?.is_changing(name))
     }
 
     pub(super) fn list_all(&self) -> Vec<(PathBuf, u64)> {
@@ -448,12 +474,38 @@ impl State {
             for (name, node) in dir.names() {
                 let Node::File(file) = node else { continue };
                 if let Some(inode) = self.files.get(&file) {
-                    all.push((path.join(name), inode.content.len() as u64));
+                    all.push((PathBuf::from(join(path, name)), inode.content.len() as u64));
                 }
             }
         }
         all.sort();
         all
+    }
+
+    /// Makes the fingerprints of what comes of this one cheap.
+    pub(super) fn sum_up(&self) {
+        for inode in self.files.values() {
+            inode.content.sum_up();
+        }
+    }
+
+    /// Names and bytes as they are seen, in 64 bits: two disks with the same look the same to the
+    /// life that begins on them, unless one of a great many pairs is unlucky.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let mut sum = 0_u64;
+        for (path, dir) in &self.dirs {
+            for (name, node) in dir.names() {
+                let content = match node {
+                    Node::Dir => 1,
+                    Node::File(file) => {
+                        self.files.get(&file).map_or(0, |inode| inode.content.fingerprint())
+                    }
+                };
+                let named = mix(hash(path.as_bytes()) ^ 0x51, hash(name.as_bytes()));
+                sum = sum.wrapping_add(mix(named, content));
+            }
+        }
+        sum
     }
 
     pub(super) fn delete(&mut self, path: &Path) -> io::Result<()> {
@@ -467,7 +519,7 @@ impl State {
     pub(super) fn put(&mut self, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
         let (dir, name) = split(path)?;
         self.dir(&dir)?.delete(&name);
-        self.make(&dir, name.clone(), Content::of(bytes))?;
+        self.make(&dir, &name, Content::of(bytes))?;
         self.dir(&dir)?.settle(&name);
         self.forget_all();
         Ok(())

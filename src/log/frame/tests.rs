@@ -53,6 +53,10 @@ fn crc_32(bytes: &[u8]) -> u32 {
     !crc
 }
 
+fn whole((head, rest): ([u8; HEAD], &[u8])) -> Vec<u8> {
+    [&head, rest].concat()
+}
+
 /// A frame at `offset` of the example's segment.
 fn placed(batch: &mut Batch, kind: Option<FrameKind>, (offset, tick): (u64, u64)) -> Vec<u8> {
     let system = kind.is_some();
@@ -67,7 +71,7 @@ fn placed(batch: &mut Batch, kind: Option<FrameKind>, (offset, tick): (u64, u64)
         seq: Seq::new(if system { 0 } else { tick }).unwrap(),
         durable: place.durable,
     };
-    batch.seal(kind, &about).place(&place).to_vec()
+    whole(batch.seal(kind, &about).place(&place))
 }
 
 #[test]
@@ -116,7 +120,7 @@ fn event_at(salt: Salt, offset: u64, durable: u64) -> Vec<u8> {
     batch.push(RecordKind::Event, 1, &[7; 40]).unwrap();
     let about = About { stream: StreamId::of("account", "alice"), seq: Seq::MAX, durable };
     let place = Place { salt, offset, durable, time: HybridTime::from_bits(TIME << 16) };
-    batch.seal(None, &about).place(&place).to_vec()
+    whole(batch.seal(None, &about).place(&place))
 }
 
 #[test]
@@ -170,8 +174,8 @@ fn a_mark_that_moved_between_sealing_and_placing_is_the_one_in_the_frame() {
     let mut sealed = batch.seal(None, &about);
     let time = HybridTime::from_bits(TIME << 16);
     let place = Place { salt, offset: 8192, durable: BASE + 4096, time };
-    let bytes = sealed.place(&place);
-    assert_eq!(Frame::read(bytes, 8192, salt).unwrap().durable(), BASE + 4096);
+    let bytes = whole(sealed.place(&place));
+    assert_eq!(Frame::read(&bytes, 8192, salt).unwrap().durable(), BASE + 4096);
 }
 
 #[test]

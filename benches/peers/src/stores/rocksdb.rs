@@ -1,4 +1,4 @@
-//! RocksDB: an LSM tree with a write-ahead log. Behind the feature of its name.
+//! `RocksDB`: an LSM tree with a write-ahead log. Behind the feature of its name.
 
 use std::path::Path;
 
@@ -78,7 +78,7 @@ impl Writer for &Rocks {
             for event in events {
                 batch.put(event.key(), event.payload);
             }
-            return Ok(self.db.write(&batch)?);
+            return Ok(self.db.write(batch)?);
         }
         for event in events {
             self.db.put(event.key(), event.payload)?;
