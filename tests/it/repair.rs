@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
+use annals::disk::sim::SimDisk;
 use annals::{RepairStep, StreamId};
 
 use crate::damage::every_damage;
@@ -33,7 +34,7 @@ fn after_a_repair_a_store_opens_and_has_lost_what_the_plan_said() {
     let (mut trials, mut repaired, mut lossy) = (0_u64, 0, 0);
     for left in [Left::Closed, Left::Killed] {
         let (disk, told, stale) = filled(left);
-        every_damage(&disk, &stale, &mut |damaged, _, what| {
+        every_damage(&disk, &stale, &SimDisk::new(1), 401, &mut |damaged, _, what| {
             trials += 1;
             // Each is some ten times the work of a look.
             if trials % 7 != 0 && !what.contains("deleted") && !what.contains("copy") {

@@ -102,7 +102,7 @@ fn every_damage_is_found_or_harmless() {
     let (mut trials, mut found, mut harmless) = (0, 0, 0);
     for left in [Left::Closed, Left::Killed] {
         let (disk, told, stale) = filled(left);
-        every_damage(&disk, &stale, &mut |damaged, file, what| {
+        every_damage(&disk, &stale, &SimDisk::new(1), 401, &mut |damaged, file, what| {
             trials += 1;
             let what = format!("{left:?}: {what}");
             let view = match options(damaged).read_only("/store") {
