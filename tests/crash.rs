@@ -17,7 +17,6 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -25,6 +24,7 @@ use annals::rkyv::{Archive, Deserialize, Serialize};
 use annals::{
     Actor, ActorOptions, Durability, Handle, Seq, SnapshotPolicy, Store, StoreOptions, Turn,
 };
+use parking_lot::Mutex;
 
 const THREADS: u64 = 3;
 const ACTORS: u64 = 4;
@@ -317,7 +317,7 @@ fn nothing_acknowledged_is_lost_to_kill_9(seed: u64, rounds: u64) -> Result<Stri
     let (turns, events) = (AtomicU64::new(0), AtomicU64::new(0));
     let lane = || loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
-        if number >= stores || wrong.lock().unwrap().is_some() {
+        if number >= stores || wrong.lock().is_some() {
             return;
         }
         let rounds = ROUNDS_PER_STORE.min(rounds - number * ROUNDS_PER_STORE);
@@ -326,7 +326,7 @@ fn nothing_acknowledged_is_lost_to_kill_9(seed: u64, rounds: u64) -> Result<Stri
                 turns.fetch_add(acknowledged, Ordering::Relaxed);
                 events.fetch_add(found, Ordering::Relaxed);
             }
-            Err(what) => drop(wrong.lock().unwrap().get_or_insert(what)),
+            Err(what) => drop(wrong.lock().get_or_insert(what)),
         }
     };
     std::thread::scope(|scope| {
@@ -334,7 +334,7 @@ fn nothing_acknowledged_is_lost_to_kill_9(seed: u64, rounds: u64) -> Result<Stri
             scope.spawn(lane);
         }
     });
-    match wrong.into_inner().unwrap() {
+    match wrong.into_inner() {
         Some(wrong) => Err(wrong),
         None => Ok(format!(
             "{rounds} kills ({:.0}/s), {} acknowledged turns and {} events all there",
