@@ -9,7 +9,7 @@ use annals::disk::{Access, Disk as _, Fill, RealDisk, read_full};
 use crate::support::Bench;
 use crate::support::home::{Home, remove};
 use crate::support::table::{Row, Unit, median};
-use crate::writer::{Writer, look, options, start};
+use crate::writer::{Writer, look, look_after_kill, options, start};
 
 /// Appended after the last flush of a life that crashes.
 const TAIL_EVENTS: u64 = 4_000;
@@ -27,6 +27,7 @@ pub(crate) fn reopen(bench: &mut Bench) {
     let rounds = bench.scale.pick(1, 3, 9);
     for events in sizes {
         let (mut looks, mut crashed, mut closed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut killed_looks, mut killed) = (Vec::new(), Vec::new());
         let mut limit = Vec::new();
         let (dir, image) = crash(&bench.home, *events);
         for round in 0..rounds {
@@ -45,6 +46,14 @@ pub(crate) fn reopen(bench: &mut Bench) {
             let (log, took) = time(|| start(look(options(&copy)), 3));
             closed.push(took);
             drop(log);
+            remove(&copy);
+            copy_all(&image, &copy);
+            rustix::fs::sync();
+            let (opening, looked) = time(|| look_after_kill(options(&copy), 1));
+            let (log, started) = time(|| start(opening, 2));
+            killed_looks.push(looked);
+            killed.push(looked + started);
+            drop(log);
             limit.push(time(|| least(&bench.home, &copy.join("log"))).1);
             remove(&copy);
         }
@@ -52,7 +61,9 @@ pub(crate) fn reopen(bench: &mut Bench) {
         remove(&image);
         let least = median(&limit);
         for (how, times, limit) in [
-            ("after a crash", crashed, least),
+            ("after a kill", killed, least),
+            ("of that before the new life", killed_looks, None),
+            ("after a power loss", crashed, least),
             ("of that before the new life", looks, None),
             ("after a close", closed, least),
         ] {

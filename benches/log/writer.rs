@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use annals::disk::{Access, Disk, Fill, RealDisk, RingWriter};
 use annals::log::frame::{Batch, RecordKind};
-use annals::log::{Appended, Log, LogOptions, Opening};
+use annals::log::{Appended, Evidence, Log, LogOptions, Opening};
 use annals::types::{Life, Seq, StreamId};
 use crc32fast::Hasher;
 
@@ -34,13 +34,25 @@ pub(crate) fn options(dir: &Path) -> LogOptions {
 
 /// Looks through what is there, and makes it sound.
 pub(crate) fn look(options: LogOptions) -> Opening {
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    Opening::new(&disk, options, LOG_ID, 0).expect("the log is sound")
+    look_with(options, Evidence::default())
 }
 
-pub(crate) fn start(opening: Opening, life: u64) -> Log {
-    let life = Life { number: life, bits: life * 0x9e37_79b9 };
-    opening.start(life).expect("the log opens").0
+/// The same after a kill of the `number`-th life, with the machine running on.
+pub(crate) fn look_after_kill(options: LogOptions, number: u64) -> Opening {
+    look_with(options, Evidence { durable: 0, killed: Some(life(number)) })
+}
+
+fn look_with(options: LogOptions, evidence: Evidence) -> Opening {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    Opening::new(&disk, options, LOG_ID, evidence).expect("the log is sound")
+}
+
+pub(crate) fn start(opening: Opening, number: u64) -> Log {
+    opening.start(life(number)).expect("the log opens").0
+}
+
+fn life(number: u64) -> Life {
+    Life { number, bits: number * 0x9e37_79b9 }
 }
 
 /// A fresh log in `dir`, which is made.

@@ -377,6 +377,15 @@ pub(super) fn stands_at(head: &[u8; HEAD], position: u64) -> bool {
     u32::from_le_bytes([p0, p1, p2, p3]) == low_sixteenths(position)
 }
 
+/// The position that the first 16 bytes of a header speak of: the lowest one at or above `floor`,
+/// which is a multiple of 16.
+#[inline]
+pub(super) fn position_from(head: &[u8; HEAD], floor: u64) -> u64 {
+    let [_, _, _, _, p0, p1, p2, p3, ..] = *head;
+    let above = u32::from_le_bytes([p0, p1, p2, p3]).wrapping_sub(low_sixteenths(floor));
+    floor + u64::from(above) * FRAME_ALIGN as u64
+}
+
 #[inline]
 fn sum_of(bytes: &[u8]) -> Hasher {
     // To make one asks the processor what it can; to copy one does not.

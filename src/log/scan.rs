@@ -4,7 +4,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::frame::{Frame, FrameKind, HEADER, Header, stands_at};
+use super::frame::{Frame, FrameKind, HEADER, Header, position_from, stands_at};
 use super::links::Link;
 use super::read::read_frame;
 use super::segment::FIRST_FRAME;
@@ -184,11 +184,6 @@ impl RingFileSource {
         Self { file, path, bytes, window: Vec::new(), start: 0, next_window: WINDOW_FIRST }
     }
 
-    /// Its size.
-    pub(super) fn len(&self) -> u64 {
-        self.bytes
-    }
-
     /// Reads `bytes` bytes of the ring from `position` on, wrapping.
     fn fill(&mut self, position: u64, bytes: u64) -> Result<(), DiskError> {
         let start = position % self.bytes;
@@ -200,6 +195,58 @@ impl RingFileSource {
             read_full(&*self.file, part, at).map_err(DiskError::at("reading", &self.path))?;
         }
         Ok(())
+    }
+}
+
+impl RingFileSource {
+    /// Where the newest frame of `life` ends that the ring holds anywhere up to `window` bytes
+    /// behind `end`; 0 if it holds none that ends at `end` or behind.
+    ///
+    /// Frames say where they stand, so one that has overtaken `end` by more than a lap is found
+    /// too, where looking at each position behind `end` would find another frame in its place.
+    pub(super) fn newest(
+        &mut self,
+        chain: &[Link],
+        (log, life): (u64, Life),
+        end: u64,
+        window: u64,
+    ) -> Result<u64, DiskError> {
+        let floor = end.saturating_sub(self.bytes);
+        let limit = end.saturating_add(window);
+        let (mut before, mut behind) = (0, Vec::new());
+        let mut slot = 0;
+        while slot < self.bytes {
+            self.fill(slot, (WINDOW as u64).min(self.bytes - slot))?;
+            let chunks = self.window.as_chunks::<FRAME_ALIGN>().0;
+            for (at, chunk) in (slot..).step_by(FRAME_ALIGN).zip(chunks) {
+                let position = position_from(chunk, floor);
+                if position >= limit || position % self.bytes != at {
+                    continue;
+                }
+                if position < end {
+                    before = position.max(before);
+                } else {
+                    behind.push(position);
+                }
+            }
+            slot += self.window.len() as u64;
+        }
+        let mut newest = 0;
+        for position in behind.into_iter().chain([before]) {
+            let number = chain.partition_point(|link| link.header.base <= position);
+            let Some(link) = number.checked_sub(1).and_then(|number| chain.get(number)) else {
+                continue;
+            };
+            let (base, offset) = (link.header.base, position - link.header.base);
+            let salt = super::frame::Salt { log, life, base };
+            let bytes = whole_frame(self, link, offset)?;
+            if let Ok((frame, of)) = read_frame(bytes, offset, salt)
+                && of == life
+            {
+                newest = frame.end().max(newest);
+            }
+        }
+        Ok(if newest < end { 0 } else { newest })
     }
 }
 

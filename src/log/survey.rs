@@ -133,14 +133,16 @@ pub(super) fn judge(
     if killed.is_some() && ring.is_none() {
         ring_is_missing(options, end)?;
     }
-    let sought = (log, lives.as_slice(), killed);
-    let mut behind = look_ahead(&mut source, &chain, sought, (place, lag_max(options)))?;
-    if let (Some(life), Some(ring)) = (killed, &mut ring) {
-        // What the segments lack and the ring does not: a frame that another hides, which is
-        // damaged.
-        let (alone, window) = ([life], ring.len());
-        let sought = (log, alone.as_slice(), killed);
-        behind = behind.and(look_ahead(ring, &chain, sought, (place, window))?);
+    let window = lag_max(options);
+    let newest = match (killed, &mut ring) {
+        (Some(life), Some(ring)) => ring.newest(&chain, (log, life), end, window)?,
+        (None, _) | (_, None) => 0,
+    };
+    let mut behind = Traces { durable: 0, written: newest };
+    // A ring whose newest frame ends here, after a kill, says that nothing was written behind it.
+    if newest == 0 || newest != end {
+        let sought = (log, lives.as_slice(), killed);
+        behind = behind.and(look_ahead(&mut source, &chain, sought, (place, window))?);
     }
     let time = walked_ring.as_ref().map_or(walked.time, |ring| ring.time.max(walked.time));
     let ring_mark = walked_ring.as_ref().map_or(0, |ring| ring.durable);
