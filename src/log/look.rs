@@ -72,9 +72,11 @@ pub(super) fn look(
 ) -> Result<Look, OpenError> {
     let options = &LogOptions { rebuildable: true, ..options.clone() };
     let mut known = known.clone();
-    let mut before: Option<Look> = None;
+    let mut before: Option<(Look, u64)> = None;
     let mut written = 0;
     for _ in 0..TRIES {
+        // What had been promised before this look must be in it.
+        let promised = known.durable.max(written);
         let found = match once(disk, options, log, &known) {
             Ok(found) => found,
             // A segment was retired between the listing and the look.
@@ -85,19 +87,19 @@ pub(super) fn look(
         if !damaged && found.findings.is_empty() {
             return Ok(found);
         }
-        let proven = !damaged || found.survey.facts.end < known.durable.max(written);
-        let again = before.as_ref().is_some_and(|before| before.findings == found.findings);
+        let proven = !damaged || found.survey.facts.end < promised;
+        let again = before.as_ref().is_some_and(|(before, _)| before.findings == found.findings);
         if proven && again {
             return Ok(found);
         }
         known.durable = known.durable.max(found.survey.facts.durable);
         written = written.max(found.survey.facts.written);
-        before = Some(found);
+        before = Some((found, promised));
     }
     match before {
-        Some(mut last) => {
+        Some((mut last, promised)) => {
             // It grew each time: nothing that had been promised before a look was missing in it.
-            if last.survey.facts.end >= known.durable.max(written) {
+            if last.survey.facts.end >= promised {
                 last.survey.report.damage = None;
             }
             Ok(last)

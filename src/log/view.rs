@@ -112,7 +112,12 @@ impl LogView {
 
     /// How far it is known to have been durable.
     pub fn durable(&self) -> u64 {
-        self.look.survey.facts.durable
+        let survey = &self.look.survey;
+        match survey.report.damage {
+            // Of a log that grows meanwhile, more is durable by now than was seen.
+            None => survey.facts.durable.min(survey.facts.end),
+            Some(_) => survey.facts.durable,
+        }
     }
 
     /// How the last life ended, or stands.
