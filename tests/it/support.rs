@@ -538,11 +538,11 @@ pub(crate) fn life(number: u64) -> Life {
     Life { number, bits: Random::new(number).bits() }
 }
 
-/// Every file with its content.
+/// Every file with its content. Of a store with threads some may go meanwhile.
 pub(crate) fn snapshot(disk: &SimDisk) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     let read = |(path, _): (std::path::PathBuf, u64)| {
-        let bytes = disk.copy_bytes(&path).unwrap();
-        (path, bytes)
+        let bytes = disk.copy_bytes(&path).ok()?;
+        Some((path, bytes))
     };
-    disk.list_all().into_iter().map(read).collect()
+    disk.list_all().into_iter().filter_map(read).collect()
 }
