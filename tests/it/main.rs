@@ -14,6 +14,7 @@ mod faults;
 mod noted;
 mod repair;
 mod retain;
+mod scrub;
 mod store;
 mod support;
 mod swap;
