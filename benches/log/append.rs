@@ -1,6 +1,7 @@
 //! Appends that survive the process: how many, and how long each.
 
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use annals::log::{Keep, Log, Plan};
@@ -73,10 +74,9 @@ pub(crate) fn bursts(bench: &mut Bench) {
     });
 }
 
-/// Appends on 1 thread without a pause, each segment made of the file of the oldest one.
+/// Appends on 1 thread without a pause, while another lets go of what is old: segments are made of
+/// the files of those before.
 pub(crate) fn recycled(bench: &mut Bench) {
-    /// As many appends fill a good part of a segment.
-    const STEP: u64 = 100_000;
     if !bench.wants("recycled") {
         return;
     }
@@ -85,15 +85,21 @@ pub(crate) fn recycled(bench: &mut Bench) {
     let before = warm.get(1).0.stats();
     bench.compare(("recycled", "append, 1 thread"), Unit::Time, 1, &mut |times| {
         let (log, writers) = warm.get(1);
-        let began = Instant::now();
-        let mut left = times;
-        while left > 0 {
-            let step = left.min(STEP);
-            writers[0].append_many(log, step);
-            left -= step;
-            log.compact(&forget_all()).expect("a floor");
-        }
-        let ours = began.elapsed();
+        let done = AtomicBool::new(false);
+        let ours = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    if log.compact(&forget_all()).expect("a floor").is_none() {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                }
+            });
+            let began = Instant::now();
+            writers[0].append_many(log, times);
+            let ours = began.elapsed();
+            done.store(true, Ordering::Relaxed);
+            ours
+        });
         Pair { ours, limit: plain(&mut ring, times) }
     });
     let after = warm.get(1).0.stats();

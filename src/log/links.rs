@@ -13,6 +13,7 @@ use super::scan::holds_frames;
 use super::segment::{SegmentHeader, base_of, file_path, read_header};
 use crate::disk::{Access, Disk, File, PAGE_U64};
 use crate::error::{Damage, DamageReason, DiskError, OpenError};
+use crate::types::FRAME_ALIGN;
 
 /// A segment in the chain, as found.
 #[derive(Clone, Debug)]
@@ -267,6 +268,9 @@ fn link_segments(
             .max_by_key(|after| (end_of(after).is_some(), after.header.base))
             .copied();
         if let (Some(after), Some(last)) = (next, chain.last_mut()) {
+            if !follows(&after.header, &last.header) {
+                return Ok(Err(header_damage(after, "it does not fit the segment before")));
+            }
             last.end = end_of(after);
         }
     }
@@ -288,11 +292,49 @@ fn link_segments(
     Ok(Ok((chain, dead)))
 }
 
+/// Could a segment follow another, whose base it names? Checksums can be forged, and nobody behind
+/// is to think of ends outside of their files.
+fn follows(after: &SegmentHeader, before: &SegmentHeader) -> bool {
+    let end = after.previous.and_then(|previous| previous.end);
+    after.base >= before.limit()
+        && end.is_none_or(|end| {
+            (before.first_frame()..=before.limit()).contains(&end)
+                && end.is_multiple_of(FRAME_ALIGN as u64)
+        })
+}
+
 fn header_damage(link: &Link, reason: &'static str) -> Damage {
     Damage {
         file: link.path.clone(),
         offset: 0,
         lsns: link.header.base..link.header.limit(),
         reason: DamageReason::Header(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::segment::Previous;
+    use crate::types::Life;
+
+    /// A forged end was believed, and a reader published more of a segment than there is.
+    #[test]
+    fn a_header_that_ends_the_segment_before_outside_of_its_file_follows_nothing() {
+        let header = |base, end| SegmentHeader {
+            log: 7,
+            base,
+            bytes: 8_192,
+            life: Life { number: 1, bits: 1 },
+            previous: Some(Previous { base: 0, end }),
+        };
+        let first = SegmentHeader { previous: None, ..header(0, None) };
+        for end in [None, Some(4_096), Some(8_192), Some(4_112)] {
+            assert!(follows(&header(8_192, end), &first), "{end:?}");
+        }
+        for end in [0, 16, 4_080, 4_097, 8_208, u64::MAX] {
+            assert!(!follows(&header(8_192, Some(end)), &first), "{end}");
+        }
+        assert!(!follows(&header(4_096, None), &first), "it lies inside");
     }
 }

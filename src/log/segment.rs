@@ -165,6 +165,7 @@ impl SegmentHeader {
             && self.bytes > FIRST_FRAME
             && self.base <= POSITION_MAX
             && self.bytes <= POSITION_MAX
+            && self.previous.is_none_or(|previous| previous.base < self.base)
     }
 
     /// The first position behind the file.
