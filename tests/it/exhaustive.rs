@@ -26,11 +26,20 @@ pub(crate) enum Act {
     Store,
     /// What the keeper thread does: segments ahead, indexes, checkpoints.
     Keep,
-    // `Compact` goes here once a log has it: one variant, one line in ALL, one arm in `step`.
+    /// What can be, becomes a run, all of it kept.
+    Compact,
 }
 
-const ALL: [Act; 7] =
-    [Act::Append, Act::RollOver, Act::Commit, Act::Snapshot, Act::Close, Act::Store, Act::Keep];
+const ALL: [Act; 8] = [
+    Act::Append,
+    Act::RollOver,
+    Act::Commit,
+    Act::Snapshot,
+    Act::Close,
+    Act::Store,
+    Act::Keep,
+    Act::Compact,
+];
 
 /// Small segments; and some that a life goes on in where the one before was closed.
 pub(crate) fn shapes() -> [World; 2] {
@@ -71,6 +80,10 @@ fn step(world: &mut World, disk: &SimDisk, act: Act, step: u32) -> bool {
             let log = world.events.log.as_ref().unwrap();
             log.prepare_ahead();
             log.keep();
+        }
+        (Act::Compact, 0) => {
+            let made = world.events.compact(&[], true).unwrap();
+            world.compacted += u64::from(made.is_some());
         }
         _ => return false,
     }
@@ -116,6 +129,7 @@ pub(crate) fn explore(explorer: &mut Explorer, shape: &World, acts: &[Act]) {
         }
     }
     explorer.crashed(&disk.fork(), &promised, 2, &|| format!("{acts:?}, at its end"));
+    explorer.counts.compacted += world.compacted;
     disk.crash();
 }
 
@@ -147,7 +161,9 @@ fn explore_all(shape: &World, longest: u32, deep: u64) -> Counts {
 #[test]
 fn every_crash_in_every_short_sequence_is_recovered_from() {
     let [small, _] = shapes();
-    explore_all(&small, 4, 600).check_coverage();
+    let counts = explore_all(&small, 4, 600);
+    counts.check_coverage();
+    assert!(counts.compacted > 0);
 }
 
 #[test]
@@ -159,7 +175,22 @@ fn every_crash_in_every_short_sequence_is_recovered_from_where_lives_share_a_seg
 #[test]
 fn every_crash_in_every_recovery_of_some_sequences_is_recovered_from() {
     for shape in shapes() {
-        let counts = explore_all(&shape, 2, 4);
+        let counts = explore_all(&shape, 2, 16);
         assert!(counts.in_recovery > 1_000);
+    }
+}
+
+/// Where there are several old segments to begin with, so that there is something to compact.
+#[test]
+fn every_crash_while_old_segments_become_runs_is_recovered_from() {
+    let mut before = vec![Act::RollOver; 12];
+    before.extend([Act::Commit, Act::Close]);
+    for shape in shapes() {
+        let mut explorer = Explorer::new(&shape, 8, 40);
+        for last in (1..=2).flat_map(sequences) {
+            explore(&mut explorer, &shape, &[before.as_slice(), &last].concat());
+        }
+        println!("{:?}", explorer.counts);
+        assert!(explorer.counts.compacted > 0);
     }
 }

@@ -8,8 +8,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use annals::disk::Disk as _;
 use annals::disk::sim::{Random, SimDisk};
 use annals::error::{DiskError, OpenError};
+use annals::log::recover::Evidence;
 use annals::log::slots::{self, Slots};
 use annals::log::{LogOptions, Opening, RecoveryReport, Start};
 use annals::types::Life;
@@ -26,6 +28,8 @@ pub(crate) struct World {
     pub snapshots: Track,
     /// No two lives have the same random bits.
     pub lives: u64,
+    /// Runs that were made of segments.
+    pub compacted: u64,
 }
 
 /// What both logs had promised.
@@ -63,7 +67,7 @@ impl Promises {
 impl World {
     pub(crate) fn new(events: LogOptions, snapshots: LogOptions) -> Self {
         let (events, snapshots) = (Track::new(events, 42), Track::new(snapshots, 43));
-        Self { events, snapshots, lives: 0 }
+        Self { events, snapshots, lives: 0, compacted: 0 }
     }
 
     pub(crate) fn promises(&self) -> Promises {
@@ -77,11 +81,15 @@ impl World {
         self.lives += 1;
         let handle = disk.handle();
         let known = slots::read(&*handle, IDENTITY.as_ref(), MAGIC)?;
-        let (number, evidence) = known.valid.first().map_or((0, 0), |slot| (slot[0], slot[1]));
+        let boot = disk.boot();
+        let [number, durable, bits, then, ..] = known.valid.first().copied().unwrap_or_default();
+        // Where the machine has been up since, it was a kill, and that is evidence.
+        let killed = (then == boot).then_some(Life { number, bits });
+        let evidence = Evidence { durable, killed };
         let events = Opening::new(&handle, self.events.options.clone(), 42, evidence)?;
         let snapshots = Opening::new(&handle, self.snapshots.options.clone(), 43, 0)?;
         let life = Life { number: number + 1, bits: Random::new(self.lives << 20).bits() };
-        let fields = [life.number, events.report().end, 0, 0, 0, 0, 0, 0];
+        let fields = [life.number, events.report().end, life.bits, boot, 0, 0, 0, 0];
         let mut slots = Slots::open(&*handle, IDENTITY.as_ref(), MAGIC, &known)?;
         slots.write(&fields)?;
         slots.sync()?;
@@ -138,6 +146,8 @@ pub(crate) struct Counts {
     pub took_back: u64,
     pub kills: u64,
     pub cuts: u64,
+    /// Runs that were made, where that is among the acts.
+    pub compacted: u64,
 }
 
 impl Counts {

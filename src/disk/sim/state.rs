@@ -495,7 +495,8 @@ impl State {
     /// Names and bytes as they are seen, in 64 bits: two disks with the same look the same to the
     /// life that begins on them, unless one of a great many pairs is unlucky.
     pub(super) fn fingerprint(&self) -> u64 {
-        let mut sum = 0_u64;
+        // Which boot it is, is seen too.
+        let mut sum = mix(self.boot, 0);
         for (path, dir) in &self.dirs {
             for (name, node) in dir.names() {
                 let content = match node {
