@@ -173,11 +173,16 @@ impl Files {
         checkpoints: &[Checkpoint],
     ) -> Result<Self, OpenError> {
         let dir = &options.dir;
-        let mut entries = match disk.list(dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(DiskError::at("listing", dir)(error).into()),
+        let list = || match disk.list(dir) {
+            Ok(entries) => Ok(entries),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(DiskError::at("listing", dir)(error)),
         };
+        // A listing may miss a name that is given while it is read, and have a later one. Segments
+        // get their names in order: those up to the newest of one listing are all in the next.
+        let newest = list()?.iter().filter_map(|entry| base_of(&entry.name, "seg")).max();
+        let mut entries = list()?;
+        entries.retain(|entry| base_of(&entry.name, "seg").is_none_or(|base| Some(base) <= newest));
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let mut found = Self {
             found: Found {
