@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use annals::log::Seen;
-use annals::rkyv;
 use annals::{Durability, LastLife, Store};
 
 use crate::noted::{Left, Note, Notes, Told, filled, options, seen, tell};
