@@ -151,7 +151,7 @@ fn lines(frame: &Frame<'_>, names: &Names, (whole, json): (bool, bool)) -> Vec<S
     let mut seq = header.seq;
     let mut records = Vec::new();
     for record in frame.records().flatten() {
-        let event = record.kind == RecordKind::Event;
+        let event = record.kind.is_numbered();
         records.push((record, event.then_some(seq)));
         if event {
             seq = seq.checked_add(1).unwrap_or(Seq::MAX);

@@ -100,12 +100,21 @@ pub(crate) fn mend(bytes: &[u8], offset: u64, salt: Salt) -> Option<Vec<u8>> {
 /// The other direction, as far as it is public: records go into a batch, and their bytes count.
 fn push(data: &[u8]) {
     let mut batch = Batch::new();
-    let kinds = [RecordKind::Event, RecordKind::Name, RecordKind::Snapshot, RecordKind::State];
+    let kinds = [
+        RecordKind::Event,
+        RecordKind::Name,
+        RecordKind::Snapshot,
+        RecordKind::State,
+        RecordKind::Turn,
+        RecordKind::Rewind,
+        RecordKind::Note,
+        RecordKind::Side,
+    ];
     let mut rest = data;
     while let Some(([choice, length], after)) = rest.split_first_chunk::<2>() {
         let (payload, after) = after.split_at(after.len().min(usize::from(*length)));
         let before = batch.frame_bytes();
-        let kind = kinds[usize::from(choice % 4)];
+        let kind = kinds[usize::from(choice % 8)];
         let align = 1 << ((choice >> 2) % 5);
         let pushed = batch.push_with(kind, u16::from(*choice), align, |buffer| {
             buffer.extend_from_slice(payload);

@@ -68,6 +68,7 @@ pub fn run(data: &[u8]) {
         covers,
         version: 7,
         state: archive,
+        side: b"owed".to_vec(),
     });
     let mut newest = None;
     let loaded = snapshots.load(stream(0), &mut |snapshot| {

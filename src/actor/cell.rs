@@ -373,6 +373,7 @@ impl<A: Actor> Cell<A> {
             covers,
             version: options.version,
             state,
+            side: Vec::new(),
         })
     }
 

@@ -105,7 +105,15 @@ impl<'a, A: Actor> Loading<'a, A> {
                     }
                     seq = seq.checked_add(1).unwrap_or(Seq::MAX);
                 }
-                RecordKind::Snapshot | RecordKind::State => {}
+                RecordKind::Turn | RecordKind::Rewind => {
+                    seq = seq.checked_add(1).unwrap_or(Seq::MAX);
+                }
+                RecordKind::Snapshot
+                | RecordKind::State
+                | RecordKind::Side
+                | RecordKind::Note
+                | RecordKind::Meta
+                | RecordKind::Tag => {}
             }
         }
         self.live.lsn = Some(lsn);

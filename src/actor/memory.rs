@@ -14,7 +14,9 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rkyv::util::AlignedVec;
 
-use super::provider::{Appended, EventStore, NewSnapshot, Replayed, SnapshotRef, SnapshotStore};
+use super::provider::{
+    Appended, EventStore, NewSnapshot, Replayed, SnapshotRef, SnapshotStore, Testimony, Witness,
+};
 use super::ticket::Deadline;
 use crate::error::{AppendError, Damage, DamageReason, DiskError, ReadError, SyncError};
 use crate::log::frame::{About, Batch, Frame, Place, Salt};
@@ -79,6 +81,7 @@ struct Stream {
 
 struct Stored {
     stream: StreamId,
+    bytes: Arc<AlignedVec<16>>,
     end: u64,
 }
 
@@ -242,10 +245,11 @@ impl Memory {
         let mut bytes = AlignedVec::with_capacity(frame_bytes);
         bytes.extend_from_slice(&head);
         bytes.extend_from_slice(rest);
-        in_stream.frames.push(Arc::new(bytes));
+        let bytes = Arc::new(bytes);
+        in_stream.frames.push(Arc::clone(&bytes));
         in_stream.last = expected.checked_add(events).unwrap_or(Seq::MAX);
         inner.end += frame_bytes as u64;
-        inner.frames.push(Stored { stream, end: inner.end });
+        inner.frames.push(Stored { stream, bytes, end: inner.end });
         let (Some(lsn), Some(end)) = (Lsn::new(offset), Lsn::new(inner.end)) else {
             unreachable!("frames are multiples of 16 bytes")
         };
@@ -362,6 +366,60 @@ impl EventStore for Memory {
     fn poisoned(&self) -> Option<DiskError> {
         self.inner.lock().poisoned.clone()
     }
+
+    fn written(&self) -> u64 {
+        self.inner.lock().end
+    }
+
+    fn scan(
+        &self,
+        from: u64,
+        visit: &mut dyn FnMut(Frame<'_>) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let frames: Vec<_> = {
+            let inner = self.inner.lock();
+            if let Some(failure) = &inner.read_failure {
+                return Err(failure.clone());
+            }
+            let first = inner.frames.partition_point(|frame| frame.end <= from);
+            let rest = inner.frames.get(first..).unwrap_or_default();
+            rest.iter().map(|frame| Arc::clone(&frame.bytes)).collect()
+        };
+        for bytes in &frames {
+            if visit(read(bytes)?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(&self, lsn: Lsn, visit: &mut dyn FnMut(Frame<'_>)) -> Result<(), ReadError> {
+        let found = {
+            let inner = self.inner.lock();
+            let number = inner.frames.partition_point(|frame| frame.end <= lsn.get());
+            inner.frames.get(number).map(|frame| Arc::clone(&frame.bytes))
+        };
+        match found.as_deref().map(read).transpose()? {
+            Some(frame) if frame.lsn() == lsn => {
+                visit(frame);
+                Ok(())
+            }
+            Some(_) | None => {
+                Err(ReadError::PositionLost { lsn: lsn.get(), lost: lsn.get()..lsn.get() })
+            }
+        }
+    }
+
+    /// There are no checkpoints: who comes next reads it all.
+    fn heed(&self, _: Arc<dyn Witness>) {}
+
+    fn testimony(&self) -> Option<Testimony> {
+        None
+    }
+
+    fn has_dropped(&self) -> bool {
+        false
+    }
 }
 
 impl SnapshotStore for Memory {
@@ -381,9 +439,9 @@ impl SnapshotStore for Memory {
     ) -> Result<(), ReadError> {
         let inner = self.inner.lock();
         for snapshot in inner.snapshots.get(&stream).into_iter().flatten().rev() {
-            let NewSnapshot { kind, name, seq, covers, version, state, .. } = snapshot;
+            let NewSnapshot { kind, name, seq, covers, version, state, side, .. } = snapshot;
             let (seq, covers, version) = (*seq, *covers, *version);
-            if visit(SnapshotRef { kind, name, seq, covers, version, state }).is_break() {
+            if visit(SnapshotRef { kind, name, seq, covers, version, state, side }).is_break() {
                 break;
             }
         }
@@ -407,7 +465,7 @@ fn read(bytes: &AlignedVec<16>) -> Result<Frame<'_>, ReadError> {
 fn last_of(bytes: &AlignedVec<16>) -> Seq {
     let Ok(frame) = read(bytes) else { return Seq::ZERO };
     let is_event = |record: &Result<crate::log::frame::Record<'_>, _>| {
-        record.as_ref().is_ok_and(|it| it.kind == crate::log::frame::RecordKind::Event)
+        record.as_ref().is_ok_and(|it| it.kind.is_numbered())
     };
     let events = frame.records().filter(is_event).count() as u64;
     Seq::new((frame.header().seq.get() + events).saturating_sub(1)).unwrap_or(Seq::MAX)

@@ -7,15 +7,17 @@
 
 use std::fmt::Debug;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
 use crate::error::{AppendError, DiskError, ReadError, SyncError};
-use crate::log::frame::{Batch, Frame};
+use crate::log::frame::{Batch, Frame, RecordKind};
+use crate::log::name;
 pub use crate::snapshot::{NewSnapshot, SnapshotRef};
 use crate::types::{Lsn, Seq, StreamId};
 
-pub use crate::log::{Appended, StreamEnd as Replayed};
+pub use crate::log::{Appended, StreamEnd as Replayed, Testimony, Witness};
 
 /// An append-only store of streams in one total order, of which durability is a prefix.
 pub trait EventStore: Debug + Send + Sync + 'static {
@@ -58,6 +60,53 @@ pub trait EventStore: Debug + Send + Sync + 'static {
 
     /// The failure since which nothing is accepted.
     fn poisoned(&self) -> Option<DiskError>;
+
+    /// Everything below has been appended.
+    fn written(&self) -> u64;
+
+    /// Visits the frames of all streams from position `from` on (0: from the first) up to what is
+    /// appended when this is called. The frames of each stream come in order; those of different
+    /// streams may not, where old ones are clustered. `Break` ends the visits.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; frames before the error were visited. [`ReadError::PositionLost`] where
+    /// no frame is or will be at `from`.
+    fn scan(
+        &self,
+        from: u64,
+        visit: &mut dyn FnMut(Frame<'_>) -> ControlFlow<()>,
+    ) -> Result<(), ReadError>;
+
+    /// Visits the frame at `lsn`.
+    ///
+    /// # Errors
+    /// [`ReadError::PositionLost`] where there is none; else see [`ReadError`].
+    fn frame(&self, lsn: Lsn, visit: &mut dyn FnMut(Frame<'_>)) -> Result<(), ReadError>;
+
+    /// From now on the store's checkpoints hold what `witness` says.
+    fn heed(&self, witness: Arc<dyn Witness>);
+
+    /// What the newest checkpoint holds that is of this past: `None` if there is none.
+    fn testimony(&self) -> Option<Testimony>;
+
+    /// Were frames dropped by retention?
+    fn has_dropped(&self) -> bool;
+
+    /// Kind and name of the actor whose stream it is, as its first frame says.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    fn name_of(&self, stream: StreamId) -> Result<Option<(String, String)>, ReadError> {
+        let mut found = None;
+        self.replay(stream, Seq::ZERO, &mut |frame| {
+            let named = frame.records().flatten().find(|it| it.kind == RecordKind::Name);
+            found = named
+                .and_then(|record| name::decode(record.payload))
+                .map(|(kind, name)| (kind.to_owned(), name.to_owned()));
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
 }
 
 /// Keeps states. Losing one costs a replay, never an answer.

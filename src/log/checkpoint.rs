@@ -61,6 +61,21 @@ impl Totals {
     }
 }
 
+/// What somebody above the log wants to be found again without reading what is below `position`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Testimony {
+    /// Everything below has gone into it, and nothing at or above.
+    pub position: u64,
+    /// Whatever it is.
+    pub bytes: Vec<u8>,
+}
+
+/// Who is asked, whenever a checkpoint is written, what it should hold.
+pub trait Witness: std::fmt::Debug + Send + Sync {
+    /// What there is now.
+    fn testify(&self) -> Testimony;
+}
+
 /// A checkpoint's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Checkpoint {

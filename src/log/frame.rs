@@ -8,7 +8,8 @@
 //! 19  kind       u4    low half: Single 1, Records 2, Seal 3, Close 4, Life 5
 //!     padding    u4    high half: bytes of padding at the end of the body, 0..=15
 //! 20  durable    u32   low half of (durable mark known when the frame was written) / 16
-//! 24  seq        u48   number of the first event in the frame (0: none)
+//! 24  seq        u48   number of the first event in the frame (0: none); what else is numbered
+//!                      like an event is an event in this sense
 //! 30  n          u16   Single: version of the event. Records: number of records
 //! 32  stream     u128  hash of kind and name; 0 for system frames
 //! 48  body             Single: the archive of one event. Records: see `Record`. Then padding
@@ -22,7 +23,8 @@
 //! ```text
 //!  0  bytes   u32   of the payload
 //!  4  version u16   of what is in it
-//!  6  kind    u8    Event 1, Name 2, Snapshot 3, State 4
+//!  6  kind    u8    Event 1, Name 2, Snapshot 3, State 4, Turn 5, Rewind 6, Note 7, Meta 8,
+//!                   Tag 9, Side 10
 //!  7  gap     u8    0 or 8: bytes between this header and the payload, so that it is aligned
 //!  8  gap, payload, then zeros up to the next multiple of 8
 //! ```
@@ -105,6 +107,19 @@ pub enum RecordKind {
     Snapshot,
     /// An archived state.
     State,
+    /// Stands for a turn that has no event but left something else to be stored, and takes a
+    /// number like an event: so every frame of a stream has its place in the numbering.
+    Turn,
+    /// `to u64`: from here on the state is what it was after event `to`. Numbered like an event.
+    Rewind,
+    /// What an actor owes or has settled: a timer, a message, a step; see `crate::actor`.
+    Note,
+    /// `key len u16 | key | value`, UTF-8: says who or why, of all events of the frame.
+    Meta,
+    /// UTF-8: all events of the frame can be found by it.
+    Tag,
+    /// What belongs to an archived state besides it: what its actor owes.
+    Side,
 }
 
 impl RecordKind {
@@ -114,6 +129,12 @@ impl RecordKind {
             Self::Name => 2,
             Self::Snapshot => 3,
             Self::State => 4,
+            Self::Turn => 5,
+            Self::Rewind => 6,
+            Self::Note => 7,
+            Self::Meta => 8,
+            Self::Tag => 9,
+            Self::Side => 10,
         }
     }
 
@@ -123,8 +144,28 @@ impl RecordKind {
             2 => Self::Name,
             3 => Self::Snapshot,
             4 => Self::State,
+            5 => Self::Turn,
+            6 => Self::Rewind,
+            7 => Self::Note,
+            8 => Self::Meta,
+            9 => Self::Tag,
+            10 => Self::Side,
             _ => return None,
         })
+    }
+
+    /// Does a record of this kind take a number in its stream?
+    pub const fn is_numbered(self) -> bool {
+        match self {
+            Self::Event | Self::Turn | Self::Rewind => true,
+            Self::Name
+            | Self::Snapshot
+            | Self::State
+            | Self::Note
+            | Self::Meta
+            | Self::Tag
+            | Self::Side => false,
+        }
     }
 }
 
@@ -210,7 +251,7 @@ impl Batch {
         self.records == 0
     }
 
-    /// Events pushed so far.
+    /// Records pushed so far that take a number: events, and what is numbered like them.
     pub fn events(&self) -> u16 {
         self.events
     }
@@ -277,7 +318,7 @@ impl Batch {
             self.gap = gap;
         }
         self.records = records;
-        self.events += u16::from(kind == RecordKind::Event);
+        self.events += u16::from(kind.is_numbered());
         Ok(())
     }
 

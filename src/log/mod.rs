@@ -73,8 +73,8 @@ use sync::Syncing;
 use tail::Tails;
 use write::Appender;
 
-pub use checkpoint::Totals;
 pub(crate) use checkpoint::checkpoint_is_valid;
+pub use checkpoint::{Testimony, Totals, Witness};
 pub use compact::{Compacted, Keep, Plan};
 pub(crate) use copy::{Copied, CopyRequest};
 pub use open::Opening;
@@ -284,6 +284,8 @@ struct Shared {
     before: OnceLock<Totals>,
     /// The checkpoint that is to be written.
     due: Mutex<Option<(u64, Totals)>>,
+    /// Who says what the checkpoints hold besides.
+    witness: Mutex<Option<Arc<dyn Witness>>>,
     /// Files of earlier lives that hold nothing and are to go.
     leftovers: Mutex<Vec<PathBuf>>,
     /// One compaction at a time; and the failure after which there is none any more.
@@ -496,6 +498,21 @@ impl Log {
             Ok(chain::Piece::Segment(_)) => true,
             Err(_lost) => false,
         }
+    }
+
+    /// From now on checkpoints hold what `witness` says.
+    pub fn heed(&self, witness: Arc<dyn Witness>) {
+        *self.shared.witness.lock() = Some(witness);
+    }
+
+    /// What the newest checkpoint holds that is of this past.
+    pub fn testimony(&self) -> Option<Testimony> {
+        None
+    }
+
+    /// Were frames dropped by retention?
+    pub fn has_dropped(&self) -> bool {
+        self.shared.chain.read().runs().iter().any(|run| run.header.dropped > 0)
     }
 
     /// What the keeper thread does, for logs that have none: index files of sealed segments.

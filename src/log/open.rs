@@ -85,6 +85,7 @@ impl Opening {
     ///
     /// # Errors
     /// See [`OpenError`]; the next try begins anew.
+    #[expect(clippy::too_many_lines, reason = "one order of steps, each once")]
     pub fn start(self, life: Life) -> Result<(Log, RecoveryReport), OpenError> {
         let Self { disk, options, id, survey } = self;
         let began = options.clock.monotonic();
@@ -167,6 +168,7 @@ impl Opening {
             counted: survey.counted,
             before: OnceLock::new(),
             due: Mutex::new(None),
+            witness: Mutex::new(None),
             leftovers: Mutex::new(Vec::new()),
             compacting: Mutex::new(None),
             options,

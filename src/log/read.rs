@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use super::chain::Piece;
 use super::checkpoint::Totals;
-use super::frame::{Frame, FrameKind, HEADER, Header, RecordKind, Salt};
+use super::frame::{Frame, FrameKind, HEADER, Header, Salt};
 use super::index::{Index, Places, after};
 use super::rule::{Rule, holds};
 use super::run_file::{InRun, Run};
@@ -267,7 +267,7 @@ pub(super) fn events_in(frame: &Frame<'_>) -> u64 {
         FrameKind::Single => 1,
         FrameKind::Records => frame
             .records()
-            .filter(|record| matches!(record, Ok(record) if record.kind == RecordKind::Event))
+            .filter(|record| matches!(record, Ok(record) if record.kind.is_numbered()))
             .count() as u64,
         FrameKind::Seal | FrameKind::Close | FrameKind::Life => 0,
     }

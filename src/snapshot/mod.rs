@@ -54,6 +54,15 @@ pub struct NewSnapshot {
     pub version: u16,
     /// The archive.
     pub state: AlignedVec<16>,
+    /// What belongs to the state besides: what its actor owes. Empty if it owes nothing.
+    pub side: Vec<u8>,
+}
+
+impl NewSnapshot {
+    /// Bytes of what is stored for it.
+    fn bytes(&self) -> usize {
+        self.state.len() + self.side.len()
+    }
 }
 
 /// A stored snapshot, readable in place.
@@ -71,12 +80,15 @@ pub struct SnapshotRef<'a> {
     pub version: u16,
     /// The archive, aligned to 16, checksum checked.
     pub state: &'a [u8],
+    /// What belongs to the state besides; empty if there is nothing.
+    pub side: &'a [u8],
 }
 
 impl<'a> SnapshotRef<'a> {
     /// `None` where the frame is not a snapshot.
     pub(crate) fn of(frame: &Frame<'a>) -> Option<Self> {
         let (mut covers, mut named, mut state) = (None, None, None);
+        let mut side: &[u8] = &[];
         for record in frame.records() {
             let record = record.ok()?;
             match record.kind {
@@ -86,11 +98,17 @@ impl<'a> SnapshotRef<'a> {
                 }
                 RecordKind::Name => named = name::decode(record.payload),
                 RecordKind::State => state = Some((record.version, record.payload)),
-                RecordKind::Event => return None,
+                RecordKind::Side => side = record.payload,
+                RecordKind::Event
+                | RecordKind::Turn
+                | RecordKind::Rewind
+                | RecordKind::Note
+                | RecordKind::Meta
+                | RecordKind::Tag => return None,
             }
         }
         let ((kind, name), (version, state)) = (named?, state?);
-        Some(Self { kind, name, seq: frame.header().seq, covers: covers?, version, state })
+        Some(Self { kind, name, seq: frame.header().seq, covers: covers?, version, state, side })
     }
 }
 
@@ -174,7 +192,7 @@ impl Snapshots {
     /// caller goes on without.
     pub fn save(&self, snapshot: NewSnapshot) -> bool {
         let shared = &*self.shared;
-        let bytes = snapshot.state.len();
+        let bytes = snapshot.bytes();
         // Relaxed, here and below: bounds and counters, no data hangs on them.
         let fits = bytes <= shared.bytes_max
             && shared.queued.load(Ordering::Relaxed) + bytes <= QUEUE_BYTES;
@@ -302,7 +320,7 @@ impl Shared {
         loop {
             match queue.recv_timeout(flush_interval) {
                 Ok(snapshot) => {
-                    self.queued.fetch_sub(snapshot.state.len(), Ordering::Relaxed);
+                    self.queued.fetch_sub(snapshot.bytes(), Ordering::Relaxed);
                     self.write(&snapshot);
                     unsynced += 1;
                 }
@@ -329,7 +347,7 @@ impl Shared {
             && self.log.store().is_ok();
         if written {
             self.saved.fetch_add(1, Ordering::Relaxed);
-            self.bytes.fetch_add(snapshot.state.len() as u64, Ordering::Relaxed);
+            self.bytes.fetch_add(snapshot.bytes() as u64, Ordering::Relaxed);
         } else {
             self.failed.fetch_add(1, Ordering::Relaxed);
         }
@@ -344,5 +362,9 @@ fn fill(batch: &mut Batch, snapshot: &NewSnapshot) -> Result<(), Reject> {
     batch.push_with(RecordKind::State, snapshot.version, STATE_ALIGN, |buffer| {
         buffer.extend_from_slice(&snapshot.state);
         Ok(())
-    })
+    })?;
+    if !snapshot.side.is_empty() {
+        batch.push(RecordKind::Side, 1, &snapshot.side)?;
+    }
+    Ok(())
 }

@@ -68,10 +68,10 @@ fn frame_events<A: Actor>(
         if record.kind == RecordKind::Name {
             check_name::<A>(name, record.payload)?;
         }
-        if record.kind != RecordKind::Event {
+        if !record.kind.is_numbered() {
             continue;
         }
-        if seq > after {
+        if seq > after && record.kind == RecordKind::Event {
             if record.version == A::VERSION {
                 let event = A::Event::decode(record.payload).map_err(|error| {
                     stopped(seq, StopReason::NotArchive(error.to_string().into()))

@@ -1,13 +1,14 @@
 //! The log and the snapshot store as what the actors' runtime asks for.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::actor::provider::{Appended, EventStore, Replayed, SnapshotStore};
+use crate::actor::provider::{Appended, EventStore, Replayed, SnapshotStore, Testimony, Witness};
 use crate::error::{AppendError, DiskError, ReadError, SyncError};
-use crate::log::Log;
 use crate::log::frame::{Batch, Frame};
+use crate::log::{Limit, Log};
 use crate::snapshot::{NewSnapshot, SnapshotRef, Snapshots};
 use crate::types::{Lsn, Seq, StreamId};
 
@@ -44,6 +45,52 @@ impl EventStore for Log {
 
     fn poisoned(&self) -> Option<DiskError> {
         Self::poisoned(self)
+    }
+
+    fn written(&self) -> u64 {
+        Self::written(self)
+    }
+
+    fn scan(
+        &self,
+        from: u64,
+        visit: &mut dyn FnMut(Frame<'_>) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let end = Self::written(self);
+        let mut frames = self.frames(from, Limit::Written)?;
+        // Within a run frames come by stream: only what follows the runs has an end by position.
+        while let Some(frame) = frames.next()? {
+            let past = frame.lsn().get() >= end;
+            if past || (frame.header().stream != StreamId::SYSTEM && visit(frame).is_break()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(&self, lsn: Lsn, visit: &mut dyn FnMut(Frame<'_>)) -> Result<(), ReadError> {
+        let mut frames = self.frames(lsn.get(), Limit::Written)?;
+        match frames.next()? {
+            Some(frame) if frame.lsn() == lsn => {
+                visit(frame);
+                Ok(())
+            }
+            Some(_) | None => {
+                Err(ReadError::PositionLost { lsn: lsn.get(), lost: lsn.get()..lsn.get() })
+            }
+        }
+    }
+
+    fn heed(&self, witness: Arc<dyn Witness>) {
+        Self::heed(self, witness);
+    }
+
+    fn testimony(&self) -> Option<Testimony> {
+        Self::testimony(self)
+    }
+
+    fn has_dropped(&self) -> bool {
+        Self::has_dropped(self)
     }
 }
 

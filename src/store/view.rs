@@ -351,10 +351,10 @@ fn each_event(
     let (lsn, time) = (frame.lsn(), frame.header().time);
     let mut seq = frame.header().seq;
     for record in frame.records().flatten() {
-        if record.kind != RecordKind::Event {
+        if !record.kind.is_numbered() {
             continue;
         }
-        if seq > after {
+        if seq > after && record.kind == RecordKind::Event {
             let event = RawEvent { seq, time, lsn, version: record.version, bytes: record.payload };
             visit(event)?;
         }

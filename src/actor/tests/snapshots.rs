@@ -135,6 +135,7 @@ fn snapshot(seq: u64, version: u16, state: AlignedVec<16>) -> NewSnapshot {
         covers: Lsn::new(4096).unwrap(),
         version,
         state,
+        side: Vec::new(),
     }
 }
 
