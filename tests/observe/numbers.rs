@@ -170,6 +170,7 @@ fn used(disk: &annals::disk::sim::SimDisk) -> Store {
     for _ in 0..3 {
         actor.ask(Note(2_000)).unwrap();
     }
+    until("the last snapshot", || store.stats().snapshots.saved == 3);
     store
 }
 
