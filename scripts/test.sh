@@ -20,4 +20,7 @@ fi
 step cargo build --examples
 step cargo test --lib --tests --examples
 step cargo test --doc
+# What is told outside is compiled only where somebody listens. The modules' own tests, and those.
+step cargo test --features metrics,tracing --test observe
+step cargo test --features metrics,tracing --lib -- trace:: metrics::
 step cargo test --package annals-cli

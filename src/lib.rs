@@ -90,6 +90,7 @@
 //!   actor's.
 //!
 //! In the repository: `docs/guarantees.md` has what survives what, each row with its test;
+//! `docs/observe.md` what `tracing` and `metrics` are told with the features of these names;
 //! `docs/format.md` the bytes; `docs/recovery.md` what an open does after a crash;
 //! `docs/why.md` the reasons; `ARCHITECTURE.md` the map of the code.
 //!
@@ -108,9 +109,15 @@ pub mod disk;
 mod disk;
 pub mod error;
 pub mod log;
+#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "nobody publishes"))]
+mod metrics;
 pub mod snapshot;
 mod store;
 pub mod time;
+#[cfg(all(feature = "tracing", any(test, feature = "internals")))]
+pub mod trace;
+#[cfg(not(all(feature = "tracing", any(test, feature = "internals"))))]
+mod trace;
 pub mod types;
 
 pub use actor::{

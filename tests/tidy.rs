@@ -16,11 +16,12 @@ const COLUMNS_MAX: usize = 100;
 
 /// The layers of `src/`, lowest first. Code may name its own layer and those below.
 /// Layers of one rank may know each other, but for `STRANGERS`.
-const LAYERS: [(&str, u8); 14] = [
+const LAYERS: [(&str, u8); 15] = [
     ("types", 0),
     ("error", 0),
     ("time", 0),
     ("metrics", 0),
+    ("trace", 0),
     ("disk", 1),
     ("log", 2),
     ("snapshot", 3),
@@ -47,7 +48,7 @@ const NO_LAYER: [&str; 1] = ["rkyv"];
 const UNSAFE_ROOM: &str = "src/disk/map.rs";
 
 /// Documents whose promises name the tests that hold them, as `test: name_of_the_test`.
-const PROMISES: [&str; 2] = ["README.md", "docs/guarantees.md"];
+const PROMISES: [&str; 3] = ["README.md", "docs/guarantees.md", "docs/observe.md"];
 
 /// Tests without the usual harness: their cases are plain functions.
 const NO_HARNESS: [&str; 1] = ["tests/crash.rs"];
@@ -323,7 +324,7 @@ fn heads_of_group(tokens: &[(usize, &str)]) -> Vec<(usize, String)> {
 /// A file that no `mod` names is not compiled, and nobody notices.
 fn every_file_is_a_module(files: &[File]) -> Vec<String> {
     let mut findings = Vec::new();
-    for file in files.iter().filter(|file| file.is_in(&["src", "tests/it"])) {
+    for file in files.iter().filter(|file| file.is_in(&["src", "tests/it", "tests/observe"])) {
         let Some((folder, name)) = file.path.rsplit_once('/') else { continue };
         let (folder, name) = match name.trim_end_matches(".rs") {
             "lib" | "main" => continue,

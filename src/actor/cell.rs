@@ -22,6 +22,7 @@ use super::ticket::{Deadline, Parked};
 use super::turn::{Depth, take_turn};
 use super::worker::{Job, Resident};
 use super::{Actor, ActorError, Handle, load};
+use crate::trace;
 use crate::types::{Lsn, Seq, StreamId};
 
 /// Commands queued before it that a caller runs on its own thread to get at its own.
@@ -178,12 +179,15 @@ impl<A: Actor> Cell<A> {
     /// The state, read from storage if it is not in memory.
     pub(crate) fn live<'a>(&self, body: &'a mut Body<A>) -> Result<&'a mut Live<A>, ActorError> {
         if let Body::Absent = body {
+            let began = self.shared().meter.began(&self.shared().clock);
             match load::load(self) {
                 Ok(live) => {
+                    self.shared().loaded::<A>(&self.name, (live.saved, live.seq), began);
                     *body = Body::Live(live);
                     self.shared().resident_added();
                 }
                 Err(error @ (ActorError::Stopped(_) | ActorError::Collision(_))) => {
+                    trace::ActorStopped { kind: A::KIND, name: &self.name, error: &error }.tell();
                     *body = Body::Stopped(error);
                 }
                 Err(error) => return Err(error),
@@ -383,11 +387,13 @@ impl<A: Actor> Cell<A> {
         let on_passivate =
             self.kind.options.snapshots.as_ref().is_some_and(|it| it.policy.on_passivate);
         let snapshot = if on_passivate { self.snapshot(live) } else { None };
+        let seq = live.seq.get();
         let old = std::mem::replace(&mut *body, Body::Absent);
         self.used.store(0, Ordering::Relaxed);
         self.shared().resident_removed();
         drop(body);
         let _depth = Depth::enter();
+        trace::ActorPassivated { kind: A::KIND, name: &self.name, seq }.tell();
         drop_quietly(old);
         if let Some(snapshot) = snapshot {
             // One that is not taken costs a longer replay, nothing else.

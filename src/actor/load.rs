@@ -11,6 +11,7 @@ use super::turn::message_of;
 use super::{Actor, ActorError, Old, Value as _};
 use crate::log::frame::{Frame, Record, RecordKind};
 use crate::log::name;
+use crate::trace;
 use crate::types::{FRAME_ALIGN, Lsn, Seq};
 
 /// The state of an actor as its events left it. The caller is inside a turn as far as `ask` is
@@ -190,9 +191,13 @@ fn newest<A: Actor>(
     let Some(options) = &cell.kind.options.snapshots else { return Ok(None) };
     let mut found = None;
     let mut collision = None;
+    let mut unread = Vec::new();
     let visited = cell.shared().snapshots.load(cell.stream, &mut |snapshot| {
         let too_new = older_than.is_some_and(|older_than| snapshot.seq >= older_than);
         if too_new || snapshot.version != options.version || snapshot.seq == Seq::ZERO {
+            if !too_new && trace::ON {
+                unread.push((snapshot.seq, snapshot.version));
+            }
             return ControlFlow::Continue(());
         }
         let (wanted, named) = ((A::KIND, &*cell.name), (snapshot.kind, snapshot.name));
@@ -205,13 +210,19 @@ fn newest<A: Actor>(
                 found = Some((state, snapshot.seq, snapshot.covers));
                 ControlFlow::Break(())
             }
-            Ok(Err(_not_archive)) => ControlFlow::Continue(()),
-            Err(payload) => {
-                drop_quietly(payload);
+            undecoded => {
+                drop_quietly(undecoded);
+                if trace::ON {
+                    unread.push((snapshot.seq, snapshot.version));
+                }
                 ControlFlow::Continue(())
             }
         }
     });
+    for (seq, version) in unread {
+        let (seq, version) = (seq.get(), version.into());
+        trace::SnapshotUnreadable { kind: A::KIND, name: &cell.name, seq, version }.tell();
+    }
     match (collision, visited) {
         (Some(collision), _) => Err(collision),
         // A snapshot store that cannot be read costs a replay.

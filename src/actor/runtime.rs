@@ -20,7 +20,10 @@ use super::provider::{EventStore, SnapshotRef, SnapshotStore};
 use super::turn::in_turn;
 use super::worker::Job;
 use super::{Actor, ActorError, Addr, sweep};
+use crate::metrics::{Measure, Meter};
 use crate::time::Clock;
+use crate::trace;
+use crate::types::Seq;
 
 /// Runs actors over a store of events and a store of snapshots.
 ///
@@ -74,6 +77,7 @@ impl Runtime {
             poisoned: AtomicBool::new(false),
             ended: Mutex::new(0),
             changed: Condvar::new(),
+            meter: Meter::default(),
             kinds: RwLock::default(),
         });
         let threads = Threads::start(&shared, &to_do, calls)?;
@@ -177,6 +181,31 @@ impl fmt::Debug for KnownKinds {
     }
 }
 
+/// What is published of them.
+#[cfg(feature = "metrics")]
+impl KnownKinds {
+    pub(crate) fn residents(&self) -> usize {
+        self.0.residents()
+    }
+
+    pub(crate) fn names(&self) -> usize {
+        self.0.each_kind().iter().map(|kind| kind.names()).sum()
+    }
+
+    /// Jobs that wait for a worker.
+    pub(crate) fn ready(&self) -> usize {
+        self.0.jobs.len()
+    }
+
+    pub(crate) fn dead_letters(&self) -> u64 {
+        self.0.dead_letters()
+    }
+
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.0.meter
+    }
+}
+
 /// Who may still send commands.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Gate {
@@ -240,6 +269,7 @@ pub(crate) struct Shared {
     pub(crate) ended: Mutex<usize>,
     /// Of `ended` or `activity`.
     pub(crate) changed: Condvar,
+    pub(crate) meter: Meter,
     kinds: RwLock<Kinds>,
 }
 
@@ -349,6 +379,21 @@ impl Shared {
         self.residents.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// An actor was read, from a snapshot at `from` or from its first event.
+    pub(crate) fn loaded<A: Actor>(
+        &self,
+        name: &str,
+        (from, seq): (Seq, Seq),
+        began: Option<Duration>,
+    ) {
+        let (from, seq) = (from.get(), seq.get());
+        trace::ActorLoaded { kind: A::KIND, name, seq, snapshot: from }.tell();
+        if began.is_some() {
+            self.meter.took((Measure::Load, A::KIND), &self.clock, began);
+            self.meter.add(Measure::LoadEvents, A::KIND, seq.saturating_sub(from));
+        }
+    }
+
     /// A failed sync has come to notice.
     pub(crate) fn note_poisoned(&self) {
         self.poisoned.store(true, Ordering::Relaxed);
@@ -374,6 +419,8 @@ impl Shared {
 
     pub(crate) fn dead_letter(&self, letter: &DeadLetter) {
         self.dead_letters.fetch_add(1, Ordering::Relaxed);
+        let DeadLetter { kind, name, command, why } = letter;
+        trace::DeadLetter { kind, name, command, error: why }.tell();
         if let Some(observer) = &self.options.on_dead_letter
             && let Err(payload) = catch_unwind(AssertUnwindSafe(|| observer(letter)))
         {

@@ -17,6 +17,7 @@ use super::{Actor, ActorError, Handle, Value as _};
 use crate::error::{AppendError, Reject};
 use crate::log::frame::{Batch, FRAME_BYTES_LIMIT, RecordKind};
 use crate::log::name;
+use crate::trace;
 use crate::types::{Durability, HybridTime, Seq, StreamId};
 
 /// A batch that grew past this is not kept for the next turn.
@@ -324,6 +325,10 @@ where
             }
             drop_quietly(reply);
             let failure = failure.unwrap_or(ActorError::Lost);
+            if let ActorError::Panicked { message } = &failure {
+                let (kind, name, seq) = (A::KIND, &*cell.name, first.get());
+                trace::TurnPanicked { kind, name, seq, error: message }.tell();
+            }
             // What a panic says may come from the state; that an append failed does not.
             let told = matches!(failure, ActorError::Panicked { .. });
             Parked { result: Err(failure), mark: if told { mark } else { None } }

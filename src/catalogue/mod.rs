@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use crate::error::{DiskError, OpenError, ReadError};
 use crate::log::frame::{Frame, RecordKind};
 use crate::log::{Limit, Log, name};
+use crate::trace;
 use crate::types::{Seq, StreamId};
 
 /// A catalogue may take this long to open, before this life does without.
@@ -240,10 +241,12 @@ impl Worker {
     fn run(self, asks: &Receiver<Ask>) {
         let (tree, mut stamp, state) = self.open();
         let mut tree = tree;
-        *self.state.lock() = Some(state);
+        *self.state.lock() = Some(state.clone());
+        self.tell(state);
         if let Some(open) = &tree
             && self.catch_up(open, &mut stamp).is_err()
         {
+            self.tell_absent();
             tree = None;
         }
         while let Ok(ask) = asks.recv() {
@@ -253,7 +256,9 @@ impl Worker {
             };
             let answer = listed.unwrap_or_else(|()| {
                 // From here on the log is read.
-                tree = None;
+                if tree.take().is_some() {
+                    self.tell_absent();
+                }
                 names_from(&self.log, 0, &ask.kind)
             });
             // Who asked may have gone.
@@ -267,6 +272,25 @@ impl Worker {
                 drop(open.flush());
             }
         }
+    }
+
+    /// Not here: a subscriber may ask for names, and wait for this thread.
+    fn tell(&self, state: CatalogueState) {
+        let dir = self.dir.clone();
+        self.log.tell_later(move || match state {
+            CatalogueState::Good => trace::CatalogueOpened { dir: &dir, new: false }.tell(),
+            CatalogueState::New => trace::CatalogueOpened { dir: &dir, new: true }.tell(),
+            CatalogueState::Rebuilt(error) => {
+                trace::CatalogueRebuilt { dir: &dir, error: &error }.tell();
+            }
+            CatalogueState::Absent(error) => {
+                trace::CatalogueAbsent { dir: &dir, error: &error }.tell();
+            }
+        });
+    }
+
+    fn tell_absent(&self) {
+        self.tell(CatalogueState::Absent("it could not be read or kept".to_owned()));
     }
 
     fn list(

@@ -33,6 +33,7 @@ use super::write::FIRST_SEQ;
 use super::{Log, Shared};
 use crate::disk::{Access, Disk, File, PAGE, read_full, write_full};
 use crate::error::{Damage, DamageReason, DiskError, ReadError};
+use crate::metrics::Measure;
 use crate::types::{HybridTime, Seq, StreamId, to_usize};
 
 /// A run holds at most so many frames.
@@ -161,7 +162,15 @@ impl Log {
         // Counted before the frames go.
         shared.totals_before()?;
         let Some(chosen) = shared.choose(plan)? else { return Ok(None) };
-        let compacted = shared.compact(plan, chosen, &mut broken)?;
+        let (range, clock) = (chosen.range.clone(), &shared.options.clock);
+        shared.watch.compaction_begun(&range, chosen.pieces.len());
+        shared.ring_for_news();
+        let began = clock.monotonic();
+        let compacted = shared.compact(plan, chosen, &mut broken);
+        shared.watch.took(Measure::Compaction, "", Some(began));
+        shared.watch.compacted(&range, &compacted, clock.monotonic().saturating_sub(began));
+        shared.ring_for_news();
+        let compacted = compacted?;
         // Relaxed: counters.
         let count = |counter: &std::sync::atomic::AtomicU64, number| {
             counter.fetch_add(number, Ordering::Relaxed);

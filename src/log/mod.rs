@@ -61,6 +61,7 @@ mod tail;
 mod tests;
 pub(crate) mod verify;
 mod view;
+mod watch;
 mod write;
 
 use bell::Bell;
@@ -71,6 +72,7 @@ use prepare::Preparer;
 use recent::Recent;
 use sync::Syncing;
 use tail::Tails;
+use watch::Watch;
 use write::Appender;
 
 pub(crate) use checkpoint::checkpoint_is_valid;
@@ -273,6 +275,7 @@ struct Shared {
     tails: Tails,
     drain_bell: Bell,
     keeper_bell: Bell,
+    watch: Arc<Watch>,
     /// Rung when a segment is sealed and stored, for whoever looks after the old ones.
     sealed_bell: Bell,
     counts: Counts,
@@ -295,7 +298,12 @@ struct Shared {
 impl Shared {
     /// From now on nothing is accepted, and everybody who waits is told.
     pub(super) fn poison(&self, error: DiskError) -> DiskError {
-        let error = self.poison.get_or_init(|| error).clone();
+        let error = self.poison.get_or_init(|| {
+            self.watch.poisoned(self.durable.load(Ordering::Acquire), &error);
+            error
+        });
+        let error = error.clone();
+        self.ring_for_news();
         self.tails.ring();
         // Futures are woken at the end of a commit, by a thread that holds none of our locks:
         // a waker may run anything.
@@ -315,9 +323,31 @@ impl Shared {
 
     fn note_poison(&self, syncing: &mut Syncing) {
         let durable = self.durable.load(Ordering::Acquire);
-        if syncing.note_poison(self.id, durable).is_err() {
+        if let Err(error) = syncing.note_poison(self.id, durable) {
             // Then the next open may take for damage what the failure has cost.
-            self.counts.mark_failures.fetch_add(1, Ordering::Relaxed);
+            self.mark_failed(error);
+        }
+    }
+
+    /// Less evidence for the next recovery, and nothing else.
+    pub(super) fn mark_failed(&self, error: DiskError) {
+        let before = self.counts.mark_failures.fetch_add(1, Ordering::Relaxed);
+        self.watch.mark_failed(error, before + 1);
+    }
+
+    /// Calls the drain thread to tell the news, if there are any. It is the one of our threads that
+    /// nobody ever waits for: a subscriber may append, commit and read there.
+    pub(super) fn ring_for_news(&self) {
+        if self.watch.news.is_some() {
+            self.drain_bell.ring();
+        }
+    }
+
+    /// At the end of a call: a log without threads has nobody else to tell the news.
+    #[inline]
+    fn tell(&self) {
+        if crate::trace::ON && !self.options.threads {
+            self.watch.news.tell();
         }
     }
 }
@@ -341,7 +371,9 @@ impl Log {
         stream: StreamId,
         first: Seq,
     ) -> Result<Appended, AppendError> {
-        self.shared.append(batch, None, stream, first)
+        let appended = self.shared.append(batch, None, stream, first);
+        self.shared.tell();
+        appended
     }
 
     /// Appends `batch` if `stream` is at `expected`, its last event's number.
@@ -355,13 +387,16 @@ impl Log {
         stream: StreamId,
         expected: Seq,
     ) -> Result<Appended, AppendError> {
-        let _checked = self.shared.recent.checking();
+        let checked = self.shared.recent.checking();
         let actual = self.last_seq(stream)?;
         let first = expected.checked_add(1);
-        match first {
-            Some(first) if actual == expected => self.append(batch, stream, first),
+        let appended = match first {
+            Some(first) if actual == expected => self.shared.append(batch, None, stream, first),
             _ => Err(AppendError::Conflict { stream, expected, actual }),
-        }
+        };
+        drop(checked);
+        self.shared.tell();
+        appended
     }
 
     /// Everything below is in the ring.
@@ -397,6 +432,12 @@ impl Log {
     /// # Errors
     /// [`SyncError::InDoubt`] where the log is poisoned, [`SyncError::Timeout`] after `limit`.
     pub fn wait_durable(&self, mark: Lsn, limit: Option<Duration>) -> Result<(), SyncError> {
+        let waited = self.wait(mark, limit);
+        self.shared.tell();
+        waited
+    }
+
+    fn wait(&self, mark: Lsn, limit: Option<Duration>) -> Result<(), SyncError> {
         let shared = &*self.shared;
         let position = mark.get();
         if self.durable() >= position {
@@ -452,7 +493,9 @@ impl Log {
     /// # Errors
     /// The file system's; the log is poisoned.
     pub fn store(&self) -> Result<(), ReadError> {
-        self.shared.drain(self.written())?;
+        let stored = self.shared.drain(self.written());
+        self.shared.tell();
+        stored?;
         Ok(())
     }
 
@@ -518,6 +561,29 @@ impl Log {
     /// What the keeper thread does, for logs that have none: index files of sealed segments.
     pub fn keep(&self) {
         self.shared.index_sealed();
+        self.shared.tell();
+    }
+
+    /// Tells what has happened, for who holds no lock and has done something to the log.
+    pub(crate) fn tell_news(&self) {
+        self.shared.watch.news.tell();
+    }
+
+    /// Has something told that happened on a thread that others wait for.
+    pub(crate) fn tell_later(&self, tell: impl FnOnce() + Send + 'static) {
+        self.shared.watch.news.add(tell);
+        self.shared.ring_for_news();
+    }
+
+    /// What is measured.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn meter(&self) -> &crate::metrics::Meter {
+        &self.shared.watch.meter
+    }
+
+    /// Where its files are.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        &self.shared.options.dir
     }
 
     /// What the keeper thread does besides, for tests that do without it: segments made ahead,

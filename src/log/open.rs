@@ -25,6 +25,7 @@ use super::slots::Slots;
 use super::survey::{Survey, survey};
 use super::sync::Syncing;
 use super::tail::Tails;
+use super::watch::Watch;
 use super::write::{AppendCounts, Appender};
 use super::{Closing, Counts, Line, Log, LogOptions, Shared};
 use crate::disk::{Access, Disk, Fill, PAGE_U64, RingSource, RingWriter, map::heap_ring};
@@ -99,17 +100,7 @@ impl Opening {
             remove(&*disk, &dir, &survey.spares)?;
         }
         let (ring_writer, ring) = open_ring(&*disk, &options)?;
-        let mark = match &options.mark {
-            Some(path) => {
-                let slots = Slots::open(&*disk, path, mark::MAGIC, &survey.mark)?;
-                // A valid slot is of a life that got past this line.
-                if Mark::highest(&survey.mark, id).is_none() {
-                    sync_parent(&*disk, path)?;
-                }
-                Some(slots)
-            }
-            None => None,
-        };
+        let mark = open_mark(&*disk, &options, &survey, id)?;
         let segments = segments(&disk, &dir, &survey);
         let runs: Vec<_> =
             survey.runs.iter().map(|header| Run::existing(&disk, &dir, *header)).collect();
@@ -142,8 +133,14 @@ impl Opening {
         let recent = Recent::new();
         recent.fill();
         *recent.indexed() = last.map_or(0, |last| last.header.base);
-        let preparer =
-            Preparer::new(&disk, dir.clone(), (id, life), start, options.segment_bytes_max);
+        let watch = Arc::new(Watch::new(dir.clone(), options.clock.clone()));
+        let preparer = Preparer::new(
+            (&disk, &watch),
+            dir.clone(),
+            (id, life),
+            start,
+            options.segment_bytes_max,
+        );
         let shared = Arc::new(Shared {
             disk,
             id,
@@ -162,6 +159,7 @@ impl Opening {
             tails: Tails::default(),
             drain_bell: Bell::new(),
             keeper_bell: Bell::new(),
+            watch,
             sealed_bell: Bell::new(),
             counts: Counts::default(),
             first,
@@ -265,6 +263,21 @@ fn sync_parent(disk: &dyn Disk, path: &Path) -> Result<(), DiskError> {
     disk.sync_dir(parent).map_err(DiskError::at("syncing", parent))
 }
 
+fn open_mark(
+    disk: &dyn Disk,
+    options: &LogOptions,
+    survey: &Survey,
+    id: u64,
+) -> Result<Option<Slots>, DiskError> {
+    let Some(path) = &options.mark else { return Ok(None) };
+    let slots = Slots::open(disk, path, mark::MAGIC, &survey.mark)?;
+    // A valid slot is of a life that got past this line.
+    if Mark::highest(&survey.mark, id).is_none() {
+        sync_parent(disk, path)?;
+    }
+    Ok(Some(slots))
+}
+
 fn open_ring(disk: &dyn Disk, options: &LogOptions) -> Result<(RingWriter, RingSource), DiskError> {
     let Some(path) = &options.ring else {
         return heap_ring(options.ring_bytes)
@@ -346,8 +359,8 @@ fn committer(shared: &Shared) {
                     shared.commits.request();
                 } else {
                     let mut syncing = shared.syncing.lock();
-                    if syncing.settle().is_err() {
-                        shared.counts.mark_failures.fetch_add(1, Ordering::Relaxed);
+                    if let Err(error) = syncing.settle() {
+                        shared.mark_failed(error);
                     }
                     dirty = syncing.dirty();
                 }
@@ -356,9 +369,10 @@ fn committer(shared: &Shared) {
     }
 }
 
-/// Stores what is in the ring before it is full.
+/// Stores what is in the ring before it is full, and tells the news.
 fn drainer(shared: &Shared) {
     while shared.drain_bell.wait(Duration::from_mins(1)) != Rung::Stopped {
+        shared.watch.news.tell();
         // An error has poisoned the log; there is nobody else to tell.
         let Ok(stored) = shared.drain(shared.written.load(Ordering::Acquire)) else { continue };
         let unsynced = stored.saturating_sub(shared.durable.load(Ordering::Acquire));
@@ -377,6 +391,7 @@ fn keeper(shared: &Shared) {
         remove(&*shared.disk, &shared.options.dir, &leftovers).unwrap_or_default();
         shared.index_sealed();
         shared.checkpoint();
+        shared.ring_for_news();
         if shared.keeper_bell.wait(Duration::from_mins(1)) == Rung::Stopped {
             return;
         }
@@ -401,11 +416,13 @@ impl Shared {
             Ok(())
         };
         // An older checkpoint does, or none: the next open reads more.
-        let counter = match write() {
+        let written = write();
+        let counter = match written {
             Ok(()) => &self.counts.checkpoints,
-            Err(_unwritten) => &self.counts.checkpoint_failures,
+            Err(_) => &self.counts.checkpoint_failures,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        self.watch.checkpointed(position, written);
     }
 
     /// What was appended before this life.
@@ -430,8 +447,9 @@ impl Shared {
             }
             // Tried once: a segment whose index cannot be written is indexed in memory.
             segment.indexed.store(true, Ordering::Relaxed);
-            if segment.store_index(&self.disk).is_err() {
+            if let Err(error) = segment.store_index(&self.disk) {
                 self.counts.index_failures.fetch_add(1, Ordering::Relaxed);
+                self.watch.index_failed(&segment, error);
             }
             if self.options.threads {
                 // Preparing goes before indexing.
@@ -494,6 +512,7 @@ impl Log {
         if closed.is_ok() && self.poisoned().is_none() {
             shared.preparer.discard();
         }
+        shared.watch.news.tell();
         closed
     }
 
@@ -510,8 +529,9 @@ impl Log {
             *shared.due.lock() = Some((appended.end.get(), counts.totals()));
             shared.checkpoint();
         }
-        if shared.syncing.lock().settle().is_err() {
-            shared.counts.mark_failures.fetch_add(1, Ordering::Relaxed);
+        let settled = shared.syncing.lock().settle();
+        if let Err(error) = settled {
+            shared.mark_failed(error);
         }
         Ok(())
     }

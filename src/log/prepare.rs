@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Condvar, Mutex};
 
 use super::segment::{Previous, Retired, Segment, SegmentHeader};
+use super::watch::Watch;
 use crate::disk::{Disk, Fill, PAGE_U64};
 use crate::error::{AppendError, DiskError};
 use crate::types::Life;
@@ -28,6 +29,7 @@ const RETIRED: usize = 2;
 #[derive(Debug)]
 pub(super) struct Preparer {
     disk: Arc<dyn Disk>,
+    watch: Arc<Watch>,
     dir: PathBuf,
     log: u64,
     life: Life,
@@ -72,7 +74,7 @@ pub(super) struct Start {
 
 impl Preparer {
     pub(super) fn new(
-        disk: &Arc<dyn Disk>,
+        (disk, watch): (&Arc<dyn Disk>, &Arc<Watch>),
         dir: PathBuf,
         (log, life): (u64, Life),
         start: Start,
@@ -80,6 +82,7 @@ impl Preparer {
     ) -> Self {
         Self {
             disk: Arc::clone(disk),
+            watch: Arc::clone(watch),
             dir,
             log,
             life,
@@ -136,6 +139,15 @@ impl Preparer {
     /// # Errors
     /// `DiskFull` or `Disk`. Nothing was taken; a later call tries again.
     pub(super) fn take(&self, wake_keeper: impl Fn()) -> Result<Arc<Segment>, AppendError> {
+        let taken = self.take_ready(&wake_keeper);
+        self.watch.segment_taken(taken.as_ref().err());
+        if self.watch.news.is_some() {
+            wake_keeper();
+        }
+        taken
+    }
+
+    fn take_ready(&self, wake_keeper: impl Fn()) -> Result<Arc<Segment>, AppendError> {
         let mut state = self.state.lock();
         if let Some(segment) = state.ready.pop_front() {
             drop(state);
@@ -177,15 +189,19 @@ impl Preparer {
     }
 
     fn make_with(&self, header: SegmentHeader) -> Result<Arc<Segment>, DiskError> {
+        let began = self.watch.began();
         let fits = |retired: &mut Retired| retired.bytes == header.bytes;
         let retired = self.retired.lock().pop_if(fits);
         if let Some(retired) = retired {
             let made = Segment::prepare_again(&self.disk, &self.dir, header, retired)?;
             self.recycled.fetch_add(1, Ordering::Relaxed);
+            self.watch.segment_made(&made, true, began);
             return Ok(made);
         }
         let fill = if self.filled.load(Ordering::Relaxed) { Fill::Zero } else { Fill::Reserve };
-        Segment::prepare(&self.disk, &self.dir, header, fill)
+        let made = Segment::prepare(&self.disk, &self.dir, header, fill)?;
+        self.watch.segment_made(&made, false, began);
+        Ok(made)
     }
 
     fn next_header(&self, state: &State) -> SegmentHeader {
@@ -229,8 +245,10 @@ impl Preparer {
             let path = &segment.path;
             return self.disk.remove(path).map_err(DiskError::at("removing", path));
         }
+        let (path, base) = (segment.path.clone(), segment.header.base);
         if let Some(retired) = segment.retire(&self.dir)? {
             self.retired.lock().push(retired);
+            self.watch.segment_retired(path, base);
         }
         Ok(())
     }

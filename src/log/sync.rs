@@ -10,6 +10,7 @@ use super::commit::Begun;
 use super::mark::Mark;
 use super::slots::Slots;
 use crate::error::DiskError;
+use crate::metrics::Measure;
 use crate::types::Life;
 
 /// How far below the durable mark the mark file's frame boundary is kept.
@@ -83,6 +84,9 @@ impl Syncing {
 impl Shared {
     /// One commit from its beginning to its end, whatever comes of it.
     pub(super) fn commit(&self, begun: &Begun) {
+        if self.watch.meter.is_watched() {
+            self.watch.group(self.append.lock().counts.frames);
+        }
         let before = self.durable.load(Ordering::Acquire);
         // An error has poisoned the log, and whoever waits finds that.
         let committed = self.sync_written(self.syncing.lock()).is_ok_and(|mark| mark > before);
@@ -106,6 +110,7 @@ impl Shared {
         if let Some(poison) = self.poison.get() {
             return Err(poison.clone());
         }
+        let began = self.watch.began();
         let drained = self.drain(self.written.load(Ordering::Acquire));
         let cap = drained.map_err(|error| self.poison_with(error, &mut syncing))?;
         let durable = self.durable.load(Ordering::Acquire);
@@ -115,9 +120,11 @@ impl Shared {
         let segments = self.chain.read().between(durable..cap);
         let sealed = segments.len() > 1;
         for segment in segments {
+            let sync = self.watch.began();
             let synced = segment.opened().and_then(|opened| {
                 opened.file.sync_data().map_err(DiskError::at("syncing", &segment.path))
             });
+            self.watch.took(Measure::Sync, "", sync);
             synced.map_err(|error| self.poison_with(error, &mut syncing))?;
         }
         // Release: pairs with the Acquire in `durable()`: what is answered is on disk.
@@ -125,10 +132,11 @@ impl Shared {
         // Once a segment the mark is made durable too: else a power cut in a busy life would leave
         // one from its beginning, and the next open would read all of it.
         let noted = syncing.note(self.id, cap);
-        if noted.and_then(|()| if sealed { syncing.settle() } else { Ok(()) }).is_err() {
-            // Less evidence for the next recovery, and nothing else. Counted.
-            self.counts.mark_failures.fetch_add(1, Ordering::Relaxed);
+        let noted = noted.and_then(|()| if sealed { syncing.settle() } else { Ok(()) });
+        if let Err(error) = noted {
+            self.mark_failed(error);
         }
+        self.watch.committed(cap - durable, began);
         if self.poison.get().is_some() {
             // By the drain, meanwhile, which could not write it then.
             self.note_poison(&mut syncing);

@@ -210,10 +210,12 @@ impl Shared {
         let lag = end.saturating_sub(self.durable.load(Ordering::Acquire));
         if lag > lag_max && holds(Rule::LagBounded) {
             appender.counts.lag_waits += 1;
+            self.watch.waited(&appender.counts);
             self.commit_below(end - lag_max).map_err(AppendError::Poisoned)?;
         }
         if end.saturating_sub(self.kept()) > ring {
             appender.counts.ring_full += 1;
+            self.watch.waited(&appender.counts);
             let written = self.written.load(Ordering::Acquire);
             self.drain(written).map_err(AppendError::Poisoned)?;
             debug_assert!(
@@ -258,6 +260,7 @@ impl Shared {
         self.put(appender, segment, (FrameKind::Seal, &[]));
         appender.counts.seals += 1;
         segment.finish(position + HEADER as u64);
+        self.watch.segment_sealed(segment, position + HEADER as u64);
         // The writer enters segment N + 2 only when N is synced.
         if self.durable.load(Ordering::Acquire) < segment.header.base {
             self.commit_below(segment.header.base).map_err(AppendError::Poisoned)?;

@@ -19,10 +19,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 use rkyv::util::AlignedVec;
 
-use crate::error::{DiskError, OpenError, ReadError, Reject};
+use crate::error::{AppendError, DiskError, OpenError, ReadError, Reject};
 use crate::log::frame::{Batch, Frame, RecordKind};
 use crate::log::{Log, name};
+use crate::metrics::{Measure, Meter};
 use crate::time::Clock;
+use crate::trace;
 use crate::types::{Lsn, Seq, StreamId};
 
 /// Snapshots that may wait for the thread.
@@ -141,6 +143,7 @@ struct Shared {
     /// Bytes in the queue.
     queued: AtomicUsize,
     bytes_max: usize,
+    meter: Meter,
 }
 
 /// The snapshot store.
@@ -173,6 +176,7 @@ impl Snapshots {
             skipped: AtomicU64::new(0),
             queued: AtomicUsize::new(0),
             bytes_max: state_bytes_max,
+            meter: Meter::default(),
         });
         let (mut queue, mut handle) = (None, None);
         if thread {
@@ -193,11 +197,15 @@ impl Snapshots {
     pub fn save(&self, snapshot: NewSnapshot) -> bool {
         let shared = &*self.shared;
         let bytes = snapshot.bytes();
+        let (kind, seq) = (snapshot.kind, snapshot.seq.get());
+        let name = trace::ON.then(|| Arc::clone(&snapshot.name));
+        // A clone, because without a thread it is written here, and that takes time.
+        let queue = self.queue.lock().clone();
         // Relaxed, here and below: bounds and counters, no data hangs on them.
         let fits = bytes <= shared.bytes_max
             && shared.queued.load(Ordering::Relaxed) + bytes <= QUEUE_BYTES;
         let taken = fits
-            && match &*self.queue.lock() {
+            && match queue {
                 Some(queue) => {
                     shared.queued.fetch_add(bytes, Ordering::Relaxed);
                     let sent = queue.try_send(snapshot).is_ok();
@@ -210,6 +218,13 @@ impl Snapshots {
             };
         if !taken {
             shared.refused.fetch_add(1, Ordering::Relaxed);
+            let (name, too_large) = (name.as_deref().unwrap_or(""), bytes > shared.bytes_max);
+            let bytes = bytes as u64;
+            if too_large {
+                trace::SnapshotTooLarge { kind, name, seq, bytes }.tell();
+            } else {
+                trace::SnapshotRefused { kind, name, seq, bytes }.tell();
+            }
         }
         taken
     }
@@ -224,15 +239,27 @@ impl Snapshots {
         visit: &mut dyn FnMut(SnapshotRef<'_>) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
         let shared = &*self.shared;
-        shared.log.stream_newest(stream, &mut |frame| {
+        let mut skipped = Vec::new();
+        let visited = shared.log.stream_newest(stream, &mut |frame| {
             let snapshot = frame.as_ref().ok().and_then(SnapshotRef::of);
             if let Some(snapshot) = snapshot.filter(|it| shared.events.holds(it.covers)) {
-                visit(snapshot)
-            } else {
-                shared.skipped.fetch_add(1, Ordering::Relaxed);
-                ControlFlow::Continue(())
+                return visit(snapshot);
             }
-        })
+            shared.skipped.fetch_add(1, Ordering::Relaxed);
+            if trace::ON {
+                skipped.push(match (frame, snapshot) {
+                    (Err(error), _) => error.to_string(),
+                    (Ok(_), None) => "the frame is no snapshot".to_owned(),
+                    (Ok(_), Some(it)) => format!("the event at {} was taken back", it.covers),
+                });
+            }
+            ControlFlow::Continue(())
+        });
+        for error in skipped {
+            let dir = shared.log.dir();
+            trace::SnapshotPassedOver { dir, stream: &stream, error: &error }.tell();
+        }
+        visited
     }
 
     /// What an actor needs at least, of those of its snapshots that `usable` says can be used: the
@@ -265,6 +292,12 @@ impl Snapshots {
             if found == KEPT { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         Ok(floor)
+    }
+
+    /// What is measured.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.shared.meter
     }
 
     /// The log that they are in.
@@ -341,18 +374,44 @@ impl Shared {
 
     /// Appends one snapshot and stores it, so that it survives the process.
     fn write(&self, snapshot: &NewSnapshot) -> bool {
-        let mut batch = Batch::new();
-        let written = fill(&mut batch, snapshot).is_ok()
-            && self.log.append(&mut batch, snapshot.stream, snapshot.seq).is_ok()
-            && self.log.store().is_ok();
-        if written {
-            self.saved.fetch_add(1, Ordering::Relaxed);
-            self.bytes.fetch_add(snapshot.bytes() as u64, Ordering::Relaxed);
-        } else {
-            self.failed.fetch_add(1, Ordering::Relaxed);
+        let began = self.meter.began(&Clock::System);
+        let NewSnapshot { kind, name, seq, covers, .. } = snapshot;
+        let (seq, bytes) = (seq.get(), snapshot.bytes() as u64);
+        match self.try_write(snapshot) {
+            Ok(()) => {
+                self.saved.fetch_add(1, Ordering::Relaxed);
+                self.bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.meter.took((Measure::Snapshot, ""), &Clock::System, began);
+                self.meter.add(Measure::SnapshotBytes, "", bytes);
+                trace::SnapshotTaken { kind, name, seq, lsn: covers.get(), bytes }.tell();
+                true
+            }
+            Err(error) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                trace::SnapshotFailed { kind, name, seq, error: &error }.tell();
+                false
+            }
         }
-        written
     }
+
+    fn try_write(&self, snapshot: &NewSnapshot) -> Result<(), Unwritten> {
+        let mut batch = Batch::new();
+        fill(&mut batch, snapshot)?;
+        self.log.append(&mut batch, snapshot.stream, snapshot.seq)?;
+        self.log.store()?;
+        Ok(())
+    }
+}
+
+/// Why a snapshot could not be stored.
+#[derive(Debug, thiserror::Error)]
+enum Unwritten {
+    #[error("it makes no frame: {0}")]
+    Frame(#[from] Reject),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Store(#[from] ReadError),
 }
 
 fn fill(batch: &mut Batch, snapshot: &NewSnapshot) -> Result<(), Reject> {

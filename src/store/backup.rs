@@ -25,6 +25,7 @@ use crate::log::mark::{self, Mark};
 use crate::log::slots::Slots;
 use crate::log::{Copied, CopyRequest, LogView, Seen};
 use crate::snapshot::SnapshotRef;
+use crate::trace::{self, Work};
 use crate::types::Life;
 
 /// How often a copy begins anew because a file went while it was made.
@@ -105,6 +106,29 @@ impl View {
 }
 
 fn run(
+    view: View,
+    (to, options): (&Path, &BackupOptions),
+    mark: Option<u64>,
+    again: (&StoreOptions, &mut dyn FnMut(Progress) -> ControlFlow<()>),
+) -> Result<Backup, Error> {
+    let _span = trace::within(Work::Backup, to);
+    let made = run_in(view, (to, options), mark, again);
+    match &made {
+        Ok(Backup { mark, copied, linked, bytes, took, .. }) => trace::BackupMade {
+            path: to,
+            lsn: *mark,
+            copied: *copied,
+            linked: *linked,
+            bytes: *bytes,
+            took_us: trace::micros(*took),
+        }
+        .tell(),
+        Err(error) => trace::BackupFailed { path: to, error }.tell(),
+    }
+    made
+}
+
+fn run_in(
     mut view: View,
     (to, options): (&Path, &BackupOptions),
     mark: Option<u64>,

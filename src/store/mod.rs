@@ -17,6 +17,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::actor::{Actor, Addr, CloseReport, Runtime};
@@ -24,7 +25,9 @@ use crate::catalogue::{Catalogue, CatalogueState, names_from};
 use crate::disk::{Disk, LockGuard};
 use crate::error::{DiskError, Error, OpenError};
 use crate::log::{Evidence, Log, LogOptions, LogStats, Opening, RecoveryReport, Totals};
+use crate::metrics::Phases;
 use crate::snapshot::{SnapshotStats, Snapshots};
+use crate::trace::{self, Work};
 use crate::types::{Life, Seq};
 
 mod backup;
@@ -32,11 +35,14 @@ mod history;
 mod identity;
 mod options;
 mod providers;
+#[cfg(feature = "metrics")]
+mod publish;
 mod repair;
 mod retain;
 mod scrub;
 #[cfg(test)]
 mod tests;
+mod told;
 mod verify;
 mod view;
 
@@ -109,6 +115,10 @@ pub struct Store {
     close_deadline: Duration,
     path: PathBuf,
     options: StoreOptions,
+    #[cfg(feature = "metrics")]
+    publisher: publish::Publisher,
+    /// It was told that it closes.
+    ended: AtomicBool,
     _lock: Box<dyn LockGuard>,
 }
 
@@ -190,7 +200,15 @@ impl Store {
     }
 
     pub(crate) fn open_with(path: &Path, options: StoreOptions) -> Result<Self, Error> {
+        let _span = trace::within(Work::Open, path);
+        let opened = Self::open_parts(path, options);
+        told::opened(path, &opened);
+        opened
+    }
+
+    fn open_parts(path: &Path, options: StoreOptions) -> Result<Self, Error> {
         let began = options.clock.monotonic();
+        let mut phases = Phases::new(&options.clock);
         let kept = options.clone();
         let disk = Arc::clone(&options.disk);
         let lock = take(&*disk, path)?;
@@ -205,10 +223,13 @@ impl Store {
             killed: (boot != 0 && identity.boot == boot).then_some(identity.life),
         });
 
+        phases.ended("lock");
         let events = Opening::new(&disk, event_options, store, evidence)?;
+        phases.ended("events");
         // Once events have been dropped, their snapshots are all there is of them.
         snapshot_options.rebuildable = !events.has_dropped();
         let snapshots = Opening::new(&disk, snapshot_options, store ^ SNAPSHOTS_ID, 0)?;
+        phases.ended("snapshots");
         let life = Life {
             number: known.map_or(0, |identity| identity.life.number).saturating_add(1),
             bits: random()?,
@@ -224,6 +245,7 @@ impl Store {
         identity_file.write(&*disk, path, &identity)?;
         let (events, event_report) = events.start(life)?;
         let (snapshots, snapshot_report) = snapshots.start(life)?;
+        phases.ended("begin");
         let events = Arc::new(events);
         let thread = (options.threads, options.flush_interval);
         let snapshots =
@@ -256,6 +278,20 @@ impl Store {
         let scrub = (kept.scrub > 0)
             .then(|| Scrub::start(path.clone(), kept.clone(), kept.scrub))
             .transpose()?;
+        phases.ended("start");
+        #[cfg(feature = "metrics")]
+        let publisher = {
+            let sources = publish::Sources {
+                events: Arc::clone(&events),
+                snapshots: Arc::clone(&snapshots),
+                kinds: runtime.kinds(),
+                retention: retention.counted(),
+                scrub: scrub.as_ref().map(Scrub::counted),
+            };
+            let publisher = publish::Publisher::start(&path, sources, kept.threads)?;
+            publisher.opened(&phases.took);
+            publisher
+        };
         Ok(Self {
             scrub,
             retention,
@@ -267,6 +303,9 @@ impl Store {
             close_deadline,
             path,
             options: kept,
+            #[cfg(feature = "metrics")]
+            publisher,
+            ended: AtomicBool::new(false),
             _lock: lock,
         })
     }
@@ -389,6 +428,21 @@ impl Store {
     }
 
     fn end(&self, deadline: Duration) -> Result<CloseReport, Error> {
+        if self.ended.swap(true, Ordering::Relaxed) {
+            return self.end_parts(deadline);
+        }
+        let _span = trace::within(Work::Close, &self.path);
+        trace::CloseBegun { path: &self.path }.tell();
+        let began = self.options.clock.monotonic();
+        let closed = self.end_parts(deadline);
+        let took = self.options.clock.monotonic().saturating_sub(began);
+        told::closed(&self.path, &closed, took);
+        #[cfg(feature = "metrics")]
+        self.publisher.close();
+        closed
+    }
+
+    fn end_parts(&self, deadline: Duration) -> Result<CloseReport, Error> {
         self.retention.close();
         let report = self.runtime.close(deadline);
         if let Some(catalogue) = &self.catalogue {

@@ -19,6 +19,7 @@ use crate::disk::LockGuard;
 use crate::error::{DiskError, Error};
 use crate::log::finding::{Affected, Finding, Severity, Substitute, What};
 use crate::log::{Evidence, LogOptions, Opening, mend};
+use crate::trace::{self, Work};
 use crate::types::Life;
 
 /// One thing that a repair does.
@@ -153,12 +154,15 @@ pub struct Repaired {
 
 impl Repair {
     pub(super) fn plan_for(path: &Path, options: &StoreOptions) -> Result<Self, Error> {
+        let _span = trace::within(Work::Repair, path);
         // A folder without a store gets no lock file.
         drop(View::open(path, options)?);
         let lock = take(&*options.disk, path)?;
         let view = View::open(path, options)?;
         let verification = view.verify(&mut |_| ControlFlow::Continue(()))?;
         let plan = plan(&view, &verification)?;
+        let (steps, lost) = (plan.steps.len() as u64, plan.lost.len() as u64);
+        trace::RepairPlanned { path, steps, lost }.tell();
         let options = options.clone();
         Ok(Self { view, plan, verification, options, _lock: lock })
     }
@@ -183,6 +187,7 @@ impl Repair {
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Repaired, Error> {
         let Self { view, plan, options, .. } = &self;
+        let _span = trace::within(Work::Repair, &view.path);
         if plan.steps.is_empty() {
             let (plan, verification) = (self.plan, self.verification);
             return Ok(Repaired { plan, aside: None, verification });
@@ -192,6 +197,7 @@ impl Repair {
         disk.create_dir(&aside).map_err(DiskError::at("creating", &aside))?;
         self.write_report(&aside)?;
         for step in &plan.steps {
+            trace::RepairStep { path: &view.path, step }.tell();
             match step {
                 RepairStep::Lengthen { file, bytes } => mend::lengthen(disk, file, *bytes)?,
                 RepairStep::SetAside { file } | RepairStep::Remake { file } => {
@@ -210,6 +216,8 @@ impl Repair {
         self.sync_all(&aside)?;
         let after = View::open(&view.path, options)?;
         let verification = after.verify(progress)?;
+        let damaged = verification.is_damaged();
+        trace::Repaired { path: &view.path, aside: &aside, damaged }.tell();
         Ok(Repaired { plan: self.plan, aside: Some(aside), verification })
     }
 

@@ -22,6 +22,7 @@ use crate::log::frame::RecordKind;
 use crate::log::{Compacted, Keep, Log, Plan, name};
 use crate::snapshot::{SnapshotRef, Snapshots};
 use crate::time::Clock;
+use crate::trace;
 use crate::types::{HybridTime, Seq, StreamId};
 
 /// How often it is looked without a seal: ages rise by themselves.
@@ -102,6 +103,18 @@ struct Worker {
     passing: Mutex<Passing>,
     stopped: AtomicBool,
     counts: Counts,
+}
+
+/// What was done, for who publishes it.
+#[cfg(feature = "metrics")]
+#[derive(Debug)]
+pub(super) struct Counted(Arc<Worker>);
+
+#[cfg(feature = "metrics")]
+impl Counted {
+    pub(super) fn stats(&self) -> RetentionStats {
+        self.0.counts.stats()
+    }
 }
 
 /// What one pass leaves to the next.
@@ -199,6 +212,12 @@ impl Retention {
         self.worker.counts.stats()
     }
 
+    /// The numbers alone.
+    #[cfg(feature = "metrics")]
+    pub(super) fn counted(&self) -> Counted {
+        Counted(Arc::clone(&self.worker))
+    }
+
     /// Ends the thread, after the step that it is at.
     pub(super) fn close(&self) {
         // Relaxed: a request to end soon.
@@ -241,6 +260,39 @@ impl Worker {
 
     /// Compacts both logs, then asks laggards.
     fn pass(&self, thorough: bool) -> Result<(), ReadError> {
+        let before = self.counts.stats();
+        let passed = self.pass_alone(thorough);
+        // Only now: while the pass is under way a subscriber could not ask for another.
+        self.events.tell_news();
+        self.snapshots.log().tell_news();
+        if trace::ON {
+            self.tell(&before, &passed);
+        }
+        passed
+    }
+
+    fn tell(&self, before: &RetentionStats, passed: &Result<(), ReadError>) {
+        let (dir, after) = (self.events.dir(), self.counts.stats());
+        let asked = after.laggards_asked - before.laggards_asked;
+        if asked > 0 {
+            trace::LaggardsAsked { dir, asked }.tell();
+        }
+        if after.compactions > before.compactions {
+            trace::RetentionDone {
+                dir,
+                events_dropped: after.events_dropped - before.events_dropped,
+                snapshots_dropped: after.snapshots_dropped - before.snapshots_dropped,
+                reclaimed_bytes: after.reclaimed_bytes - before.reclaimed_bytes,
+            }
+            .tell();
+        }
+        // What a close has interrupted is no failure.
+        if let (Err(error), false) = (passed, self.is_stopped()) {
+            trace::RetentionFailed { dir, error }.tell();
+        }
+    }
+
+    fn pass_alone(&self, thorough: bool) -> Result<(), ReadError> {
         let mut passing = self.passing.lock();
         let laggards = RefCell::new(BTreeSet::new());
         let events = self.pass_events(&mut passing, thorough, &laggards);

@@ -15,6 +15,7 @@ use super::{StoreOptions, View};
 use crate::error::{DiskError, Error, OpenError};
 use crate::log::finding::{Finding, Severity};
 use crate::log::verify::Pass;
+use crate::trace;
 
 /// How long it rests between two passes.
 const REST: Duration = Duration::from_hours(1);
@@ -76,12 +77,36 @@ impl Scrub {
     }
 
     pub(super) fn stats(&self) -> ScrubStats {
+        self.shared.stats()
+    }
+
+    /// The numbers alone.
+    #[cfg(feature = "metrics")]
+    pub(super) fn counted(&self) -> Counted {
+        Counted(Arc::clone(&self.shared))
+    }
+}
+
+/// What was done, for who publishes it.
+#[cfg(feature = "metrics")]
+#[derive(Debug)]
+pub(super) struct Counted(Arc<Shared>);
+
+#[cfg(feature = "metrics")]
+impl Counted {
+    pub(super) fn stats(&self) -> ScrubStats {
+        self.0.stats()
+    }
+}
+
+impl Shared {
+    fn stats(&self) -> ScrubStats {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ScrubStats {
-            passes: of(&self.shared.passes),
-            bytes: of(&self.shared.bytes),
-            findings: self.shared.findings.lock().len() as u64,
-            failures: of(&self.shared.failures),
+            passes: of(&self.passes),
+            bytes: of(&self.bytes),
+            findings: self.findings.lock().len() as u64,
+            failures: of(&self.failures),
         }
     }
 }
@@ -109,8 +134,15 @@ impl Task {
         loop {
             let counter = match self.pass() {
                 Ok(true) => return,
-                Ok(false) => &self.shared.passes,
-                Err(_unread) => &self.shared.failures,
+                Ok(false) => {
+                    let bytes = self.shared.bytes.load(Ordering::Relaxed);
+                    trace::Scrubbed { path: &self.path, bytes }.tell();
+                    &self.shared.passes
+                }
+                Err(error) => {
+                    trace::ScrubFailed { path: &self.path, error: &error }.tell();
+                    &self.shared.failures
+                }
             };
             counter.fetch_add(1, Ordering::Relaxed);
             if self.waits(REST).is_break() {
@@ -125,6 +157,17 @@ impl Task {
             Err(RecvTimeoutError::Timeout) => ControlFlow::Continue(()),
             Ok(()) | Err(RecvTimeoutError::Disconnected) => ControlFlow::Break(()),
         }
+    }
+
+    /// Keeps a finding; `false` if it is known, or not worth a word.
+    fn keep(&self, finding: &Finding) -> bool {
+        let mut findings = self.shared.findings.lock();
+        let worth = finding.severity > Severity::Note;
+        let new = worth && findings.len() < FINDINGS_MAX && !findings.contains(finding);
+        if new {
+            findings.push(finding.clone());
+        }
+        new
     }
 
     /// Reads all once; `true` if it was told to stop.
@@ -147,11 +190,17 @@ impl Task {
                 sealed_only: true,
                 progress: &mut pace,
             })?;
-            let mut findings = self.shared.findings.lock();
             for finding in verified.findings {
-                let worth = finding.severity > Severity::Note;
-                if worth && findings.len() < FINDINGS_MAX && !findings.contains(&finding) {
-                    findings.push(finding);
+                if self.keep(&finding) {
+                    trace::ScrubFound {
+                        file: &finding.file,
+                        offset: finding.offset,
+                        lsn: finding.lsns.start,
+                        lsn_end: finding.lsns.end,
+                        severity: &finding.severity,
+                        error: &finding.what,
+                    }
+                    .tell();
                 }
             }
             stopped = stopped || verified.stopped;

@@ -12,6 +12,7 @@ use crate::log::finding::{Finding, Severity, What};
 use crate::log::verify::Pass;
 use crate::log::{LogVerification, checkpoint_is_valid, mark, slots};
 use crate::time::Clock;
+use crate::trace::{self, Work};
 use crate::types::StreamId;
 
 /// How far a long work has come.
@@ -101,6 +102,7 @@ impl View {
         &self,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Verification, Error> {
+        let _span = trace::within(Work::Verify, &self.path);
         let clock = &self.options.0.clock;
         let began = clock.monotonic();
         let total = self.events.verify_bytes() + self.snapshots.verify_bytes();
@@ -124,6 +126,14 @@ impl View {
         verified.stopped = verified.events.stopped || verified.snapshots.stopped;
         self.name_streams(&mut verified.events.findings)?;
         verified.took = clock.monotonic().saturating_sub(began);
+        trace::Verified {
+            path: &self.path,
+            frames: verified.events.frames + verified.snapshots.frames,
+            findings: verified.all().count() as u64,
+            damaged: verified.is_damaged(),
+            took_us: trace::micros(verified.took),
+        }
+        .tell();
         Ok(verified)
     }
 

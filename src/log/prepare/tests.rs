@@ -15,7 +15,8 @@ const DIR: &str = "/log";
 fn preparer(disk: &SimDisk) -> Preparer {
     let disk: Arc<dyn Disk> = disk.handle();
     let start = Start { base: 0, bytes: BYTES, previous: None };
-    Preparer::new(&disk, DIR.into(), (LOG, LIFE), start, BYTES)
+    let watch = Arc::new(Watch::new(DIR.into(), crate::time::Clock::System));
+    Preparer::new((&disk, &watch), DIR.into(), (LOG, LIFE), start, BYTES)
 }
 
 fn disk_with_dir() -> SimDisk {
