@@ -34,6 +34,16 @@ impl Scale {
     pub(crate) fn events(self) -> u64 {
         self.streams * self.per_stream
     }
+
+    /// Messages, or actors, between two looks at the clock.
+    pub(crate) fn batch(self) -> u64 {
+        self.streams * 10
+    }
+
+    /// Actors of whom nothing is asked.
+    pub(crate) fn sleepers(self) -> u64 {
+        self.streams * 100
+    }
 }
 
 /// Figures by name, in the order of their measurement.
