@@ -16,7 +16,7 @@ use tokio::task::spawn_local;
 
 use super::durable::{Clients, Driven, Keeper, keep_asking};
 use super::memory::{BOUND, Mailbox, Rig, Telling, run};
-use super::sqlite::{GroupCommit, Queue, connect, insert, stored};
+use super::sqlite::{GroupCommit, Queue, Table, connect, insert, stored};
 use super::{IN_MEMORY, KEEPING, Peer, durable};
 use crate::store::{Answer, Event};
 
@@ -262,7 +262,7 @@ impl Kept {
     }
 
     fn one_by_one(dir: &Path) -> Answer<Self> {
-        let connection = Arc::new(Mutex::new(connect(dir)?));
+        let connection = Arc::new(Mutex::new(connect(dir, Table::InOrder)?));
         Ok(Self { actix: Actix::start()?, how: How::OneByOne(connection) })
     }
 }

@@ -269,9 +269,6 @@ fn stored(dir: &Path, actors: u64) -> Answer<u64> {
     store.make(actors)?.iter().map(|one| store.read(one)).sum()
 }
 
-/// Threads that command; half of the actors each.
-const DRIVERS: usize = 2;
-
 impl Keeper for OnDisk {
     type Addr = Addr<Account>;
 
@@ -287,10 +284,11 @@ impl Keeper for OnDisk {
         Ok(of.ask(Get)?)
     }
 
+    /// By one thread, or by two where there are many actors, with half of them each.
     fn drive(&self, to: &[Self::Addr], limit: Duration) -> Answer<Driven> {
         let mut driven = Driven { done: 0, times: Histogram::new() };
         std::thread::scope(|scope| {
-            let share = to.len().div_ceil(DRIVERS);
+            let share = if to.len() > 64 { to.len().div_ceil(2) } else { to.len() };
             let drivers: Vec<_> =
                 to.chunks(share).map(|mine| scope.spawn(move || post(mine, limit))).collect();
             for driver in drivers {

@@ -156,8 +156,8 @@ pub(crate) const SECTIONS: &[Section] = &[
                 fold, without an actor. From a snapshot: the same with one that covers all 100. \
                 The limit is the checksums of 100 frames, or of one, at known places. Cold: after \
                 a compaction (in SQLite a `VACUUM`) the page cache is told to forget the files \
-                (`posix_fadvise`); then the store is opened and the first actor recovered, and then \
-                63 more that lie far apart. The limit is one read of 100 frames that lie side by \
+                (`posix_fadvise`); then the store is opened and the first actor recovered, and \
+                then 63 more that lie far apart. The limit is one read of 100 frames that lie side by \
                 side. The last column opens a store that was closed, in which many actors sleep \
                 and none was interrupted; its limit reads a MiB and makes one segment.",
         columns: &[
