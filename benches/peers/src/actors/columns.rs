@@ -157,9 +157,9 @@ pub(crate) const SECTIONS: &[Section] = &[
                 The limit is the checksums of 100 frames, or of one, at known places. Cold: after \
                 a compaction (in SQLite a `VACUUM`) the page cache is told to forget the files \
                 (`posix_fadvise`); then the store is opened and the first actor recovered, and \
-                then 63 more that lie far apart. The limit is one read of 100 frames that lie side by \
-                side. The last column opens a store that was closed, in which many actors sleep \
-                and none was interrupted; its limit reads a MiB and makes one segment.",
+                then 63 more that lie far apart. The limit is one read of 100 frames that lie \
+                side by side. The last column opens a store that was closed, in which many actors \
+                sleep and none was interrupted; its limit reads a MiB and makes one segment.",
         columns: &[
             column(
                 ("100 events", "recovering an actor of 100 events"),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::work::{Job, Work, same};
 use crate::store::Answer;
 use crate::support::histogram::Histogram;
-use crate::work::{Figures, Lap, Scale, lap};
+use crate::work::{Figures, Lap, Scale, timed};
 
 /// A way to have actors whose commands survive power loss. A command adds an event of 128 bytes,
 /// and is answered with the number of those that the actor has had.
@@ -59,20 +59,12 @@ type Done = (Figures, u64);
 fn lone<K: Keeper>(keeper: &K, scale: Scale) -> Answer<Done> {
     let one = keeper.make(1)?;
     let mut done = 0;
-    let mut run = |limit, times: &mut Histogram| {
-        let mut last = Instant::now();
-        lap(limit, (1, u64::MAX), &mut || {
-            done += 1;
-            same("deposits", keeper.command(&one[0])?, done)?;
-            let now = Instant::now();
-            times.record(now - last);
-            last = now;
-            Ok(())
-        })
+    let mut command = || {
+        done += 1;
+        same("deposits", keeper.command(&one[0])?, done)
     };
-    run(scale.warm, &mut Histogram::new())?;
-    let mut times = Histogram::new();
-    let lap = run(scale.measure, &mut times)?;
+    timed(scale.warm, &mut command)?;
+    let (lap, times) = timed(scale.measure, &mut command)?;
     Ok((figures(&lap, &times), done))
 }
 
@@ -94,8 +86,7 @@ fn beside<K: Keeper>(keeper: &K, scale: Scale) -> Answer<Done> {
     let [clean, busy @ ..] = &actors[..] else { return Err("three were to be made".into()) };
     keeper.command(clean)?;
     let (over, commits) = (AtomicBool::new(false), AtomicU64::new(0));
-    let mut times = Histogram::new();
-    std::thread::scope(|scope| {
+    let times = std::thread::scope(|scope| {
         let committers: Vec<_> = busy
             .iter()
             .map(|one| {
@@ -109,7 +100,7 @@ fn beside<K: Keeper>(keeper: &K, scale: Scale) -> Answer<Done> {
                 })
             })
             .collect();
-        let read = read_for(keeper, clean, scale, &mut times);
+        let read = read_for(keeper, clean, scale);
         over.store(true, Ordering::Relaxed);
         for committer in committers {
             committer.join().map_err(|_| "a thread panicked")??;
@@ -124,23 +115,10 @@ fn beside<K: Keeper>(keeper: &K, scale: Scale) -> Answer<Done> {
     Ok((figures, commits + 1))
 }
 
-fn read_for<K: Keeper>(
-    keeper: &K,
-    clean: &K::Addr,
-    scale: Scale,
-    times: &mut Histogram,
-) -> Answer<()> {
+fn read_for<K: Keeper>(keeper: &K, clean: &K::Addr, scale: Scale) -> Answer<Histogram> {
     let mut read = || same("deposits of the clean one", keeper.read(clean)?, 1);
-    lap(scale.warm, (1, u64::MAX), &mut read)?;
-    let mut last = Instant::now();
-    lap(scale.measure, (1, u64::MAX), &mut || {
-        read()?;
-        let now = Instant::now();
-        times.record(now - last);
-        last = now;
-        Ok(())
-    })?;
-    Ok(())
+    timed(scale.warm, &mut read)?;
+    Ok(timed(scale.measure, &mut read)?.1)
 }
 
 /// Tasks that ask until they are told to stop, each an actor of its own.

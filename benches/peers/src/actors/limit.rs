@@ -17,7 +17,7 @@ use crate::store::Answer;
 use crate::support::FRAME_BYTES;
 use crate::support::flush::Flush;
 use crate::support::histogram::Histogram;
-use crate::work::{Figures, Scale, lap, step};
+use crate::work::{Figures, Scale, lap, step, timed};
 
 pub(crate) fn run(job: &Job<'_>) -> Answer<Figures> {
     let (dir, scale) = (job.dir, job.scale);
@@ -93,15 +93,8 @@ fn channel(
 /// A lock taken and a number read.
 fn ask(scale: Scale) -> Answer<Figures> {
     let state = Mutex::new(7_u64);
-    let mut times = Histogram::new();
-    let mut last = Instant::now();
-    lap(scale.measure, (16, u64::MAX), &mut || {
-        let read = *std::hint::black_box(&state).lock();
-        let now = Instant::now();
-        times.record(now - last);
-        last = now;
-        same("answered", read, 7)
-    })?;
+    let mut read = || same("answered", *std::hint::black_box(&state).lock(), 7);
+    let (_, times) = timed(scale.measure, &mut read)?;
     Ok(vec![("p50", times.per_mille(500)), ("p99", times.per_mille(990))])
 }
 

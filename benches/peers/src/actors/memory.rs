@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use super::work::{Job, Route, Work, same};
 use crate::store::Answer;
-use crate::support::histogram::Histogram;
-use crate::work::{Figures, Scale, lap};
+use crate::work::{Figures, Scale, lap, timed};
 
 /// How much an actor lets wait.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -85,26 +84,9 @@ fn ask<R: Rig>(rig: &R, scale: Scale) -> Answer<Figures> {
     rig.tell(&one, Telling { senders: 1, each: told, mailbox: Mailbox::Default })?;
     // Handled after what was told.
     same("told and handled", rig.ask(&one[0])?, told)?;
-    let mut times = Histogram::new();
-    let mut last = Instant::now();
-    let mut round = || {
-        let answer = rig.ask(&one[0])?;
-        let now = Instant::now();
-        times.record(now - last);
-        last = now;
-        same("answered", answer, told)
-    };
+    let mut round = || same("answered", rig.ask(&one[0])?, told);
     lap(scale.warm, (16, u64::MAX), &mut round)?;
-    times = Histogram::new();
-    last = Instant::now();
-    let mut round = || {
-        let answer = rig.ask(&one[0])?;
-        let now = Instant::now();
-        times.record(now - last);
-        last = now;
-        same("answered", answer, told)
-    };
-    lap(scale.measure, (16, u64::MAX), &mut round)?;
+    let (_, times) = timed(scale.measure, &mut round)?;
     Ok(vec![("p50", times.per_mille(500)), ("p99", times.per_mille(990))])
 }
 

@@ -52,25 +52,20 @@ pub(crate) fn run<S: Sleepers>(job: &Job<'_>) -> Answer<Figures> {
 fn recover<S: Sleepers>(dir: &Path, scale: Scale) -> Answer<Figures> {
     let sleepers = S::fill(dir, scale.streams)?;
     let from = |one: &dyn Fn(u64) -> Answer<(u64, Duration)>| -> Answer<f64> {
-        let mut times = Histogram::new();
         let mut next = 0;
-        let mut recover = || {
-            next = step(next, scale.streams);
-            let (events, took) = one(next)?;
-            times.record(took);
-            same("events of an actor", events, EVENTS)
+        let mut times_of = |limit, most| -> Answer<Histogram> {
+            let mut times = Histogram::new();
+            lap(limit, (1, most), &mut || {
+                next = step(next, scale.streams);
+                let (events, took) = one(next)?;
+                times.record(took);
+                same("events of an actor", events, EVENTS)
+            })?;
+            Ok(times)
         };
         // Everything once: then it is warm, and whatever is made at the first reading is made.
-        lap(Duration::MAX, (1, scale.streams), &mut recover)?;
-        times = Histogram::new();
-        let mut recover = || {
-            next = step(next, scale.streams);
-            let (events, took) = one(next)?;
-            times.record(took);
-            same("events of an actor", events, EVENTS)
-        };
-        lap(scale.measure, (1, u64::MAX), &mut recover)?;
-        Ok(times.per_mille(500))
+        times_of(Duration::MAX, scale.streams)?;
+        Ok(times_of(scale.measure, u64::MAX)?.per_mille(500))
     };
     Ok(vec![
         ("events", from(&|actor| sleepers.recover(actor))?),
