@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use memmap2::MmapMut;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
+use crate::actors;
+use crate::actors::work::{Job, Work};
 use crate::limit;
 use crate::store::{Answer, Event, Level, Peer, Seen};
 use crate::stores::PEERS;
@@ -40,6 +42,9 @@ pub(crate) enum Task {
     Fill(u64),
     /// Opens what was left, appends a little, and waits to be killed.
     Reopen,
+    /// Of actors; first what has to be there before.
+    Prepare(Work),
+    Actors(Work),
 }
 
 impl Task {
@@ -54,6 +59,8 @@ impl Task {
             Self::Count => ("count", 0),
             Self::Fill(mib) => ("fill", mib),
             Self::Reopen => ("reopen", 0),
+            Self::Actors(work) => (work.name(), 0),
+            Self::Prepare(work) => (work.name(), 1),
         }
     }
 
@@ -69,7 +76,11 @@ impl Task {
             Self::Fill(number),
             Self::Reopen,
         ];
-        all.into_iter().find(|task| task.words().0 == word)
+        let actors = || {
+            let work = Work::by_name(word)?;
+            Some(if number == 0 { Self::Actors(work) } else { Self::Prepare(work) })
+        };
+        all.into_iter().find(|task| task.words().0 == word).or_else(actors)
     }
 }
 
@@ -139,13 +150,19 @@ pub(crate) fn run(order: &Order) -> Answer<()> {
 
 fn figures(order: &Order) -> Answer<Figures> {
     let (dir, scale) = (order.dir.as_path(), order.scale);
+    let actors = |work, prepare| actors::figures(&order.store, &Job { work, prepare, dir, scale });
+    match order.task {
+        Task::Actors(work) => return actors(work, false),
+        Task::Prepare(work) => return actors(work, true),
+        _ => {}
+    }
     if order.store == LIMIT {
         return match order.task {
             Task::Durable(threads) => limit::durable(dir, threads, scale),
             Task::InFlight => limit::in_flight(dir, scale),
             Task::Append(threads) => limit::append(dir, threads, scale),
             Task::Read => limit::read(dir, scale),
-            Task::Load | Task::Kill | Task::Count | Task::Fill(_) | Task::Reopen => Ok(Vec::new()),
+            _ => Ok(Vec::new()),
         };
     }
     let peer = PEERS.iter().find(|it| it.name == order.store).ok_or("there is no such store")?;
@@ -168,6 +185,7 @@ fn figures(order: &Order) -> Answer<Figures> {
             await_the_end()
         }
         Task::Reopen => reopen(peer, dir),
+        Task::Actors(_) | Task::Prepare(_) => Err("this is no work of a store".into()),
     }
 }
 
@@ -258,7 +276,9 @@ mod tests {
 
     #[test]
     fn an_order_comes_through_a_command_line() {
-        for task in [Task::Durable(64), Task::InFlight, Task::Read, Task::Fill(7)] {
+        let actors = Work::ALL.map(Task::Actors).into_iter().chain(Work::ALL.map(Task::Prepare));
+        let stores = [Task::Durable(64), Task::InFlight, Task::Read, Task::Fill(7)];
+        for task in stores.into_iter().chain(actors) {
             let scale = Scale {
                 warm: Duration::from_millis(1),
                 measure: Duration::from_millis(2),

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use crate::child::{Order, Task};
+use crate::report::OURS;
 use crate::run::{blocks, spawn};
 use crate::stats::{Unit, median, spread};
 use crate::store::Answer;
-use crate::stores::PEERS;
 use crate::support::home::{Home, remove};
 use crate::table::markdown;
 use crate::work::Scale;
@@ -45,7 +45,7 @@ fn one(gigabytes: u64, rounds: u64, scale: Scale, dir: &Path) -> Answer<Large> {
         return Err(format!("{needed} are needed, {free} are free").into());
     }
     let task = Task::Fill(gigabytes << 10);
-    let order = Order { task, store: PEERS[0].name.to_owned(), dir: dir.to_owned(), scale };
+    let order = Order { task, store: OURS.to_owned(), dir: dir.to_owned(), scale };
     spawn(&order)?.figures_and_kill()?;
     let mut large = Large {
         gigabytes,

@@ -111,7 +111,7 @@ pub(crate) fn read(dir: &Path, scale: Scale) -> Answer<Figures> {
 }
 
 /// What every reader must do with a frame: body, then the header's block of 64.
-fn sum(frame: &[u8]) {
+pub(crate) fn sum(frame: &[u8]) {
     let mut body = Hasher::new();
     body.update(&frame[HEADER..]);
     let mut header = [0; 64];
@@ -121,7 +121,7 @@ fn sum(frame: &[u8]) {
 }
 
 /// Reads the last MiB and makes one segment.
-fn least_open(dir: &Path, log: &Path) -> Answer<()> {
+pub(crate) fn least_open(dir: &Path, log: &Path) -> Answer<()> {
     let file = RealDisk.open(log, Access::Read)?;
     let bytes = fs::metadata(log)?.len();
     let from = bytes.saturating_sub(MIB);

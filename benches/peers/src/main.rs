@@ -1,9 +1,14 @@
-//! Annals and other stores at the same work, in one run: see `benches/README.md`.
+//! Annals and others at the same work, in one run: see `benches/README.md`.
 #![expect(clippy::disallowed_methods, reason = "benches measure real time on a real disk")]
 #![expect(clippy::cast_precision_loss, reason = "figures are shown with three digits")]
 
+#[path = "../../actors/account.rs"]
+#[expect(dead_code, reason = "not all of it is needed here")]
+mod account;
+mod actors;
 mod child;
 mod columns;
+mod family;
 mod large;
 mod limit;
 mod machine;
@@ -61,7 +66,9 @@ fn main() -> ExitCode {
     let large = large::run(&options.large, plan.rounds, plan.scale, &home);
     drop(home);
     let report = Report { options: &options, circumstances, results: &results, large: &large };
-    print!("{}", report.text(None));
+    for family in plan.families() {
+        print!("{}", report.text(family, None));
+    }
     let written = options.write.as_deref().map_or(Ok(()), |docs| write(&report, docs));
     if let Err(error) = &written {
         eprintln!("{error}");
@@ -71,12 +78,16 @@ fn main() -> ExitCode {
     if failed || written.is_err() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// The document and its chart.
+/// The document and its charts. What was not measured stays as it is.
 fn write(report: &Report<'_>, docs: &Path) -> Answer<()> {
-    let path = docs.join("compare.md");
-    let document = fs::read_to_string(&path)?;
-    let generated = report.text(Some("compare.svg"));
-    let replaced = report::replace(&document, &generated).ok_or("compare.md has no marks")?;
-    fs::write(path, replaced)?;
-    Ok(fs::write(docs.join("compare.svg"), report.chart())?)
+    for family in report.options.plan.families() {
+        let path = docs.join("compare.md");
+        let document = fs::read_to_string(&path)?;
+        let chart = family.chart();
+        let generated = report.text(family, Some(chart));
+        let replaced = report::replace(&document, family, &generated);
+        fs::write(path, replaced.ok_or("compare.md has no marks")?)?;
+        fs::write(docs.join(chart), report.chart(family))?;
+    }
+    Ok(())
 }

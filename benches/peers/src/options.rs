@@ -4,20 +4,23 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::family::{Entrant, Family};
 use crate::run::{Case, Plan};
-use crate::stores::PEERS;
 use crate::work::Scale;
 
 pub(crate) const USAGE: &str = "\
-Annals and other stores at the same work, in one run. Tables in Markdown go to the output.
+Annals and other stores, and Annals and other actors, at the same work, in one run. Tables in
+Markdown go to the output.
 
   --quick            everything once and small: that it works, not how fast
   --rounds N         rounds of each case; the median of them is shown (3)
-  --only A,B         only these stores; the limits are measured in any case
+  --only A,B         only these stores or actors; the limits are measured in any case
+  --family NAME      only the cases of stores, or of actors
   --case NAME        only this case, which may be said again
   --large            besides, how long Annals takes to open 1 and 5 GB of log after a kill
   --huge             the same, and 20 GB
-  --write DOCS       writes the tables into DOCS/compare.md and the chart to DOCS/compare.svg
+  --write DOCS       writes the tables into DOCS/compare.md, and the charts beside it; of each
+                     family whose cases were measured
   --help             this
 
 ANNALS_BENCH_DIR says where the data goes: it should be the disk that the figures are about.
@@ -59,10 +62,17 @@ impl Options {
                 }
                 Long("case") => {
                     let name = parser.value()?.string()?;
-                    let case = Case::ALL.into_iter().find(|case| case.name() == name);
-                    let known = || Case::ALL.map(Case::name).join(", ");
-                    let case = case.ok_or_else(|| format!("cases are {}", known()))?;
+                    let case = Case::all().into_iter().find(|case| case.name() == name);
+                    let known = || Case::all().into_iter().map(Case::name).collect::<Vec<_>>();
+                    let case = case.ok_or_else(|| format!("cases are {}", known().join(", ")))?;
                     this.plan.cases.push(case);
+                }
+                Long("family") => {
+                    let name = parser.value()?.string()?;
+                    let family = Family::ALL.into_iter().find(|family| family.name() == name);
+                    let family = family.ok_or("families are stores and actors")?;
+                    let cases = Case::all().into_iter().filter(|case| case.family() == family);
+                    this.plan.cases.extend(cases);
                 }
                 Long("large") => this.large = vec![1, 5],
                 Long("huge") => this.large = vec![1, 5, 20],
@@ -71,10 +81,12 @@ impl Options {
                 _ => return Err(argument.unexpected()),
             }
         }
+        let known = |family: Family| family.entrants().into_iter().map(Entrant::name);
         for name in &this.plan.only {
-            if !PEERS.iter().any(|peer| peer.name == name) {
-                let known: Vec<_> = PEERS.iter().map(|peer| peer.name).collect();
-                return Err(format!("stores are {}", known.join(", ")).into());
+            if !Family::ALL.into_iter().flat_map(known).any(|known| known == name) {
+                let [stores, actors] = Family::ALL.map(|it| known(it).collect::<Vec<_>>());
+                let (stores, actors) = (stores.join(", "), actors.join(", "));
+                return Err(format!("stores are {stores}; actors are {actors}").into());
             }
         }
         if this.quick {
@@ -84,7 +96,7 @@ impl Options {
             this.plan.rounds = rounds;
         }
         if this.plan.cases.is_empty() {
-            this.plan.cases = Case::ALL.to_vec();
+            this.plan.cases = Case::all();
         }
         Ok(Some(this))
     }
@@ -116,19 +128,35 @@ mod tests {
     #[test]
     fn everything_is_measured_unless_something_else_is_said() {
         let options = parse("").unwrap().unwrap();
-        assert_eq!(options.plan.cases, Case::ALL);
-        assert_eq!(options.plan.peers().count(), PEERS.len());
+        assert_eq!(options.plan.cases, Case::all());
+        for family in Family::ALL {
+            assert_eq!(options.plan.entrants(family).count(), family.entrants().len());
+        }
         assert_eq!(options.plan.scale.events(), 2_000_000);
         let options = parse("--case kill --only annals,lmdb --rounds 5").unwrap().unwrap();
         assert_eq!(options.plan.cases, [Case::Kill]);
-        let names: Vec<_> = options.plan.peers().map(|peer| peer.name).collect();
-        assert_eq!((names, options.plan.rounds), (vec!["annals", "lmdb"], 5));
+        let names = |family| options.plan.entrants(family).map(Entrant::name).collect::<Vec<_>>();
+        assert_eq!((names(Family::Stores), options.plan.rounds), (vec!["annals", "lmdb"], 5));
+        assert_eq!(names(Family::Actors), ["annals"]);
+    }
+
+    #[test]
+    fn a_family_is_all_its_cases_and_no_other() {
+        for family in Family::ALL {
+            let options = parse(&format!("--family {}", family.name())).unwrap().unwrap();
+            assert!(options.plan.cases.iter().all(|case| case.family() == family));
+            assert!(options.plan.has(family));
+        }
+        let options = parse("--case tell-1-1 --case kill").unwrap().unwrap();
+        assert!(Family::ALL.into_iter().all(|family| options.plan.has(family)));
+        assert!(!parse("--case kill").unwrap().unwrap().plan.has(Family::Actors));
     }
 
     #[test]
     fn what_is_not_known_is_refused() {
         assert!(parse("--case none").is_err());
         assert!(parse("--only nobody").is_err());
+        assert!(parse("--family addams").is_err());
         assert!(parse("--fast").is_err());
         assert!(parse("--help").unwrap().is_none());
     }

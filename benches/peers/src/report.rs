@@ -3,20 +3,21 @@
 use std::path::Path;
 
 use crate::child::LIMIT;
-use crate::columns::{Column, SECTIONS, Section};
+use crate::columns::{Column, Section};
+use crate::family::{Entrant, Family};
 use crate::large::{self, Large};
 use crate::machine;
 use crate::options::Options;
 use crate::run::{Case, Plan, Results};
 use crate::stats::{digits, ratio, spread};
-use crate::store::{Ask, Peer};
-use crate::stores::{LEFT_OUT, PEERS};
+use crate::store::Ask;
+use crate::stores::PEERS;
 use crate::svg::{self, Bar, Kind, Panel};
 use crate::table::{cell, markdown};
 
 /// Behind a figure of something less than was asked.
 const MARK: &str = " \u{2020}";
-const OURS: &str = PEERS[0].name;
+pub(crate) const OURS: &str = PEERS[0].name;
 
 /// Where and how it was measured; asked before the measurement begins.
 pub(crate) struct Circumstances {
@@ -49,34 +50,35 @@ impl Report<'_> {
     }
 
     /// The generated part of the document. `chart` is a path to the picture, if there is one.
-    pub(crate) fn text(&self, chart: Option<&str>) -> String {
-        let mut text = self.head();
+    pub(crate) fn text(&self, family: Family, chart: Option<&str>) -> String {
+        let mut text = self.head(family);
         if let Some(chart) = chart {
             text.push_str(&format!("![The figures as bars, on a logarithmic scale]({chart})\n\n"));
         }
-        for section in SECTIONS {
+        for section in family.sections() {
             if section.columns.iter().any(|column| self.plan().cases.contains(&column.case)) {
-                text.push_str(&self.section(section));
+                text.push_str(&self.section(family, section));
             }
         }
-        if self.plan().cases.contains(&Case::Kill) {
-            text.push_str(&self.kills());
+        if family == Family::Stores {
+            if self.plan().cases.contains(&Case::Kill) {
+                text.push_str(&self.kills());
+            }
+            text.push_str(&large::table(self.large));
         }
-        text.push_str(&large::table(self.large));
-        text.push_str(&self.losses());
-        text.push_str(&stores());
+        text.push_str(&self.losses(family));
+        text.push_str(&facts(family));
         text
     }
 
-    fn head(&self) -> String {
+    fn head(&self, family: Family) -> String {
         let plan = self.plan();
         let scale = plan.scale;
         let at = &self.circumstances;
         let mut text = format!(
-            "Measured {} on {}. {}, release, thin LTO. Medians of {} rounds in which the stores \
-             take turns; {} ms for a figure after {} ms of warming up; {} events of 128 bytes in \
-             {} streams. In brackets: times the limit, measured in the same rounds. **Bold** is \
-             the best store of a column. By\n\n\
+            "Measured {} on {}. {}, release, thin LTO. Medians of {} rounds in which all \
+             take turns; {} ms for a figure after {} ms of warming up; {}. In brackets: times the \
+             limit, measured in the same rounds. **Bold** is the best of a column. By\n\n\
              ```console\n\
              cargo run --release --manifest-path benches/peers/Cargo.toml -- {}\n\
              ```\n\n",
@@ -86,8 +88,16 @@ impl Report<'_> {
             plan.rounds,
             scale.measure.as_millis(),
             scale.warm.as_millis(),
-            scale.events(),
-            scale.streams,
+            match family {
+                Family::Stores =>
+                    format!("{} events of 128 bytes in {} streams", scale.events(), scale.streams),
+                Family::Actors => format!(
+                    "states of 48 bytes, events of 128, {} actors in memory or asleep, {} \
+                     messages between two looks at the clock",
+                    scale.sleepers(),
+                    scale.batch()
+                ),
+            },
             self.options.command,
         );
         if self.options.quick {
@@ -96,19 +106,17 @@ impl Report<'_> {
         text
     }
 
-    fn section(&self, section: &Section) -> String {
-        let mut stores: Vec<_> = self.plan().peers().collect();
+    fn section(&self, family: Family, section: &Section) -> String {
+        let is_in = |it: &Entrant| section.columns.iter().any(|column| it.is_in(column.case));
+        let mut stores: Vec<_> = self.plan().entrants(family).filter(is_in).collect();
         // By the first column, the best first; those without a figure last, as they are listed.
         let first = &section.columns[0];
-        stores.sort_by(|this, that| {
-            let figure = |peer: &Peer| self.honest(peer, first);
-            match (figure(this), figure(that)) {
-                (Some(this), Some(that)) if first.unit.more_is_better() => that.total_cmp(&this),
-                (Some(this), Some(that)) => this.total_cmp(&that),
-                (this, that) => that.is_some().cmp(&this.is_some()),
-            }
+        stores.sort_by(|this, that| match (self.honest(*this, first), self.honest(*that, first)) {
+            (Some(this), Some(that)) if first.unit.more_is_better() => that.total_cmp(&this),
+            (Some(this), Some(that)) => this.total_cmp(&that),
+            (this, that) => that.is_some().cmp(&this.is_some()),
         });
-        let mut head = vec!["store".to_owned()];
+        let mut head = vec![noun(family).to_owned()];
         head.extend(section.columns.iter().map(|column| column.title.to_owned()));
         let mut limit = vec!["*limit*".to_owned()];
         limit.extend(section.columns.iter().map(|column| {
@@ -116,8 +124,8 @@ impl Report<'_> {
         }));
         let mut rows = vec![head, limit];
         for peer in &stores {
-            let mut row = vec![shown(peer.name)];
-            row.extend(section.columns.iter().map(|column| self.cell(peer, column)));
+            let mut row = vec![shown(peer.name())];
+            row.extend(section.columns.iter().map(|column| self.cell(*peer, column)));
             rows.push(row);
         }
         let (title, intro) = (section.title, section.intro);
@@ -125,7 +133,7 @@ impl Report<'_> {
     }
 
     /// Why there are figures with a mark, and why there are none.
-    fn remarks(&self, section: &Section, stores: &[&Peer]) -> String {
+    fn remarks(&self, section: &Section, stores: &[Entrant]) -> String {
         let mut lines: Vec<String> = Vec::new();
         let mut remark = |line: String| {
             if !lines.contains(&line) {
@@ -134,13 +142,13 @@ impl Report<'_> {
         };
         for column in section.columns {
             for peer in stores {
-                let name = peer.name;
-                if let Some(why) = column.ask.and_then(|ask| peer.cannot(ask)) {
+                let name = peer.name();
+                if let Some(why) = peer.cannot(column.case, column.ask) {
                     remark(format!("- *none*, {name}: {why}."));
                 } else if let Some(why) = self.results.failed(name, column.case) {
                     remark(format!("- *failed*, {name}: {}.", cell(why)));
                 }
-                if let Some(why) = column.ask.and_then(|ask| peer.less(ask)) {
+                if let Some(why) = peer.less(column.ask) {
                     remark(format!("-{MARK} {name}: {why}."));
                 }
             }
@@ -148,10 +156,10 @@ impl Report<'_> {
         if lines.is_empty() { String::new() } else { lines.join("\n") + "\n\n" }
     }
 
-    fn cell(&self, peer: &Peer, column: &Column) -> String {
+    fn cell(&self, peer: Entrant, column: &Column) -> String {
         let Some(figure) = self.figure(peer, column) else {
-            let cannot = column.ask.is_some_and(|ask| peer.cannot(ask).is_some());
-            let failed = self.results.failed(peer.name, column.case).is_some();
+            let cannot = peer.cannot(column.case, column.ask).is_some();
+            let failed = self.results.failed(peer.name(), column.case).is_some();
             return match (cannot, failed) {
                 (true, _) => "none".to_owned(),
                 (false, true) => "failed".to_owned(),
@@ -159,7 +167,8 @@ impl Report<'_> {
             };
         };
         let mut text = column.unit.show(figure);
-        if self.best(column).is_some_and(|best| !column.unit.is_better(best, figure))
+        let family = column.case.family();
+        if self.best(family, column).is_some_and(|best| !column.unit.is_better(best, figure))
             && self.honest(peer, column).is_some()
         {
             text = format!("**{text}**");
@@ -173,8 +182,8 @@ impl Report<'_> {
         text
     }
 
-    fn figure(&self, peer: &Peer, column: &Column) -> Option<f64> {
-        self.results.median(peer.name, column.what)
+    fn figure(&self, peer: Entrant, column: &Column) -> Option<f64> {
+        self.results.median(peer.name(), column.what)
     }
 
     fn limit(&self, column: &Column) -> Option<f64> {
@@ -182,24 +191,24 @@ impl Report<'_> {
     }
 
     /// Its figure, if it is one of what was asked.
-    fn honest(&self, peer: &Peer, column: &Column) -> Option<f64> {
-        let less = column.ask.is_some_and(|ask| peer.less(ask).is_some());
-        if less { None } else { self.figure(peer, column) }
+    fn honest(&self, peer: Entrant, column: &Column) -> Option<f64> {
+        if peer.less(column.ask).is_some() { None } else { self.figure(peer, column) }
     }
 
-    fn best(&self, column: &Column) -> Option<f64> {
+    fn best(&self, family: Family, column: &Column) -> Option<f64> {
         let better = |this, that| if column.unit.is_better(that, this) { that } else { this };
-        self.plan().peers().filter_map(|peer| self.honest(peer, column)).reduce(better)
+        let entrants = self.plan().entrants(family);
+        entrants.filter_map(|peer| self.honest(peer, column)).reduce(better)
     }
 
     fn kills(&self) -> String {
         let mut rows = vec![vec!["store".to_owned(), "answered".to_owned(), "lost".to_owned()]];
-        for peer in self.plan().peers() {
-            let sum = |what| self.results.all(peer.name, what).iter().sum::<f64>();
-            let mut row = vec![shown(peer.name)];
-            if peer.cannot(Ask::Append).is_some() {
+        for peer in self.plan().entrants(Family::Stores) {
+            let sum = |what| self.results.all(peer.name(), what).iter().sum::<f64>();
+            let mut row = vec![shown(peer.name())];
+            if peer.cannot(Case::Kill, Some(Ask::Append)).is_some() {
                 row.extend(["every append is durable".to_owned(), String::new()]);
-            } else if self.results.failed(peer.name, Case::Kill).is_some() {
+            } else if self.results.failed(peer.name(), Case::Kill).is_some() {
                 row.extend(["failed".to_owned(), String::new()]);
             } else {
                 let (answered, lost) = (sum("kill acknowledged"), sum("kill lost"));
@@ -218,17 +227,17 @@ impl Report<'_> {
     }
 
     /// In which columns somebody is ahead of us, and by how much.
-    fn losses(&self) -> String {
-        let columns: Vec<_> = SECTIONS.iter().flat_map(|section| section.columns).collect();
+    fn losses(&self, family: Family) -> String {
+        let columns: Vec<_> = columns(family).collect();
         let mut lines = Vec::new();
         let mut compared = 0;
         for column in columns {
-            let Some(ours) = self.figure(&PEERS[0], column) else { continue };
+            let Some(ours) = self.results.median(OURS, column.what) else { continue };
             compared += 1;
             let mut ahead: Vec<_> = self
                 .plan()
-                .peers()
-                .filter_map(|peer| Some((peer.name, self.honest(peer, column)?)))
+                .entrants(family)
+                .filter_map(|peer| Some((peer.name(), self.honest(peer, column)?)))
                 .filter(|(name, figure)| *name != OURS && column.unit.is_better(*figure, ours))
                 .map(|(name, figure)| (name, (figure / ours).max(ours / figure)))
                 .collect();
@@ -242,25 +251,27 @@ impl Report<'_> {
         if compared == 0 {
             return String::new();
         }
-        let doubt = self.doubt();
+        let doubt = self.doubt(family);
+        let (title, others) = match family {
+            Family::Stores => ("Where Annals is behind", "Stores"),
+            Family::Actors => ("Where Annals' actors are behind", "Others"),
+        };
         let list = if lines.is_empty() { "- nowhere.".to_owned() } else { lines.join("\n") };
         format!(
-            "### Where Annals is behind\n\n\
-             Stores that are better than Annals, and by which factor, in {} of {compared} columns. \
-             {doubt}\n\n{list}\n\n",
+            "### {title}\n\n\
+             {others} that are better than Annals, and by which factor, in {} of {compared} \
+             columns. {doubt}\n\n{list}\n\n",
             lines.len()
         )
     }
 
     /// How much the rounds differ: a factor below that says little.
-    fn doubt(&self) -> String {
-        let mut spreads: Vec<_> = SECTIONS
-            .iter()
-            .flat_map(|section| section.columns)
+    fn doubt(&self, family: Family) -> String {
+        let mut spreads: Vec<_> = columns(family)
             .filter(|column| column.in_chart)
             .flat_map(|column| {
-                let all = |peer: &Peer| spread(self.results.all(peer.name, column.what));
-                self.plan().peers().filter_map(all).collect::<Vec<_>>()
+                let all = |peer: Entrant| spread(self.results.all(peer.name(), column.what));
+                self.plan().entrants(family).filter_map(all).collect::<Vec<_>>()
             })
             .collect();
         spreads.sort_by(f64::total_cmp);
@@ -273,30 +284,33 @@ impl Report<'_> {
         )
     }
 
-    pub(crate) fn chart(&self) -> String {
-        let columns = SECTIONS.iter().flat_map(|section| section.columns);
-        let panels: Vec<_> = columns
+    pub(crate) fn chart(&self, family: Family) -> String {
+        let panels: Vec<_> = columns(family)
             .filter(|column| column.in_chart)
             .map(|column| self.panel(column))
             .filter(|panel| !panel.bars.is_empty())
             .collect();
         let at = &self.circumstances;
         let note = format!("{}. {}. Logarithmic scales.", at.date, at.machine);
-        svg::draw("Annals and others at the same work, 128-byte events", &note, &panels)
+        let title = match family {
+            Family::Stores => "Annals and others at the same work, 128-byte events",
+            Family::Actors => "Actors: Annals and others at the same work",
+        };
+        svg::draw(title, &note, &panels)
     }
 
     fn panel(&self, column: &Column) -> Panel {
         let mut bars: Vec<_> = self
             .plan()
-            .peers()
+            .entrants(column.case.family())
             .filter_map(|peer| {
                 let kind = match self.honest(peer, column) {
                     None => Kind::Less,
-                    Some(_) if peer.name == OURS => Kind::Ours,
+                    Some(_) if peer.name() == OURS => Kind::Ours,
                     Some(_) => Kind::Peer,
                 };
                 let figure = self.figure(peer, column)?;
-                Some(Bar { name: peer.name.to_owned(), figure, kind })
+                Some(Bar { name: peer.name().to_owned(), figure, kind })
             })
             .collect();
         bars.extend(self.limit(column).map(|figure| Bar {
@@ -312,24 +326,45 @@ impl Report<'_> {
     }
 }
 
+fn columns(family: Family) -> impl Iterator<Item = &'static Column> {
+    family.sections().iter().flat_map(|section| section.columns)
+}
+
+/// What a row is.
+fn noun(family: Family) -> &'static str {
+    match family {
+        Family::Stores => "store",
+        Family::Actors => "actors",
+    }
+}
+
 /// What there is to know besides the figures.
-fn stores() -> String {
-    let title = ["store", "version", "kind", "durable", "unsynced", "1,024 in flight", "checks"];
-    let mut rows = vec![title.map(str::to_owned).to_vec()];
-    for peer in PEERS {
-        let name = shown(peer.name);
-        let version = machine::version(peer.package).unwrap_or("?");
-        let package = if peer.package == peer.name {
+fn facts(family: Family) -> String {
+    let (title, head): (_, &[&str]) = match family {
+        Family::Stores => (
+            "What each call does",
+            &["version", "kind", "durable", "unsynced", "1,024 in flight", "checks"],
+        ),
+        Family::Actors => (
+            "What each of them is",
+            &["version", "runs on", "told by", "full mailbox", "after a crash", "upkeep"],
+        ),
+    };
+    let mut rows = vec![vec![noun(family).to_owned()]];
+    rows[0].extend(head.iter().map(|it| (*it).to_owned()));
+    for entrant in family.entrants() {
+        let version = machine::version(entrant.package()).unwrap_or("?");
+        let package = if entrant.package() == entrant.name() {
             version.to_owned()
         } else {
-            format!("{} {version}", peer.package)
+            format!("{} {version}", entrant.package())
         };
-        let mut row = vec![name, package];
-        row.extend([peer.kind, peer.durable, peer.unsynced, peer.in_flight, peer.checks].map(cell));
+        let mut row = vec![shown(entrant.name()), package];
+        row.extend(entrant.facts().map(cell));
         rows.push(row);
     }
-    let mut text = format!("### What each call does\n\n{}\n", markdown(&rows));
-    for (name, why) in LEFT_OUT {
+    let mut text = format!("### {title}\n\n{}\n", markdown(&rows));
+    for (name, why) in family.left_out() {
         text.push_str(&format!("- Left out: {name}. {why}.\n"));
     }
     text
@@ -339,26 +374,89 @@ fn shown(name: &str) -> String {
     if name == OURS { format!("**{name}**") } else { name.to_owned() }
 }
 
-const BEGIN: &str = "<!-- generated by benches/peers: begin -->\n";
-const END: &str = "<!-- generated by benches/peers: end -->\n";
+/// What stands around the generated part of a family.
+fn marks(family: Family) -> (String, String) {
+    let of = match family {
+        Family::Stores => "",
+        Family::Actors => ", actors",
+    };
+    let mark = |end| format!("<!-- generated by benches/peers{of}: {end} -->\n");
+    (mark("begin"), mark("end"))
+}
 
 /// The document with what stands between the marks replaced; `None` if it has no marks.
-pub(crate) fn replace(document: &str, generated: &str) -> Option<String> {
-    let (before, rest) = document.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{generated}\n{END}{after}"))
+pub(crate) fn replace(document: &str, family: Family, generated: &str) -> Option<String> {
+    let (begin, end) = marks(family);
+    let (before, rest) = document.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some(format!("{before}{begin}\n{generated}\n{end}{after}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
 
     #[test]
-    fn only_what_is_between_the_marks_is_replaced() {
-        let document = format!("before\n{BEGIN}old\n{END}after\n");
-        let replaced = replace(&document, "new\n").unwrap();
-        assert_eq!(replaced, format!("before\n{BEGIN}\nnew\n\n{END}after\n"));
-        assert_eq!(replace(&replaced, "new\n").unwrap(), replaced);
-        assert_eq!(replace("no marks", "new"), None);
+    fn only_what_is_between_the_marks_of_the_family_is_replaced() {
+        for family in Family::ALL {
+            let (begin, end) = marks(family);
+            let document = format!("before\n{begin}old\n{end}after\n");
+            let replaced = replace(&document, family, "new\n").unwrap();
+            assert_eq!(replaced, format!("before\n{begin}\nnew\n\n{end}after\n"));
+            assert_eq!(replace(&replaced, family, "new\n").unwrap(), replaced);
+            assert_eq!(replace("no marks", family, "new"), None);
+            for other in Family::ALL.into_iter().filter(|other| *other != family) {
+                assert_eq!(replace(&document, other, "new"), None);
+            }
+        }
+    }
+
+    #[test]
+    fn the_document_has_marks_and_a_chart_for_each_family() {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+        let document = std::fs::read_to_string(docs.join("compare.md")).unwrap();
+        for family in Family::ALL {
+            assert!(replace(&document, family, "").is_some(), "{}", family.name());
+            assert!(docs.join(family.chart()).is_file(), "{}", family.chart());
+        }
+    }
+
+    fn report_of(results: &Results, family: Family) -> String {
+        let words = format!("--family {}", family.name());
+        let words: Vec<_> = words.split(' ').map(OsString::from).collect();
+        let options = Options::parse(&words).unwrap().unwrap();
+        let circumstances = Circumstances::now(Path::new("/"));
+        Report { options: &options, circumstances, results, large: &[] }.text(family, None)
+    }
+
+    #[test]
+    fn a_row_is_shown_where_somebody_takes_part_and_losses_are_named() {
+        let mut results = Results::default();
+        for (name, figure) in [(LIMIT, 8e6), ("annals", 2e6), ("actix", 4e6), ("kameo", 1e6)] {
+            results.add(name, "tell-1-1 rate", figure);
+        }
+        let text = report_of(&results, Family::Actors);
+        let (messages, rest) = text.split_once("### Commands").unwrap();
+        assert!(messages.contains("| **4.00 M/s** (0.50x)"), "{messages}");
+        assert!(messages.contains("- *none*, ractor: a mailbox has no bound."), "{messages}");
+        assert!(!messages.contains("| actix-sqlite"), "{messages}");
+        let (commands, _) = rest.split_once("\n### ").unwrap();
+        assert!(commands.contains("| actix-sqlite"), "{commands}");
+        assert!(!commands.contains("| xtra"), "{commands}");
+        assert!(rest.contains("in 1 of 1 columns"), "{rest}");
+        assert!(rest.contains(": actix 2.00x.\n"), "{rest}");
+    }
+
+    #[test]
+    fn a_store_that_does_less_is_marked_and_is_not_ahead() {
+        let mut results = Results::default();
+        for (name, figure) in [("annals", 1e3), ("sled", 5e3), ("lmdb", 2e3)] {
+            results.add(name, "durable-1 rate", figure);
+        }
+        let text = report_of(&results, Family::Stores);
+        assert!(text.contains("| 5.00 K/s \u{2020}"), "{text}");
+        assert!(text.contains("- durable appends, 1 thread: lmdb 2.00x.\n"), "{text}");
     }
 }

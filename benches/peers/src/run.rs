@@ -10,10 +10,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::actors::work::Work;
 use crate::child::{LIMIT, Order, Task, acknowledged};
+use crate::family::{Entrant, Family};
 use crate::stats::median;
-use crate::store::{Answer, Ask, Peer};
-use crate::stores::PEERS;
+use crate::store::{Answer, Ask};
 use crate::support::home::{Home, remove};
 use crate::work::Scale;
 
@@ -28,10 +29,11 @@ pub(crate) enum Case {
     Append(u64),
     Kill,
     Data,
+    Actors(Work),
 }
 
 impl Case {
-    pub(crate) const ALL: [Self; 8] = [
+    const STORES: [Self; 8] = [
         Self::Durable(1),
         Self::Durable(8),
         Self::Durable(64),
@@ -42,6 +44,14 @@ impl Case {
         Self::Data,
     ];
 
+    pub(crate) fn all() -> Vec<Self> {
+        Self::STORES.into_iter().chain(Work::ALL.map(Self::Actors)).collect()
+    }
+
+    pub(crate) fn family(self) -> Family {
+        if matches!(self, Self::Actors(_)) { Family::Actors } else { Family::Stores }
+    }
+
     /// As `--case` says it.
     pub(crate) fn name(self) -> String {
         match self {
@@ -50,15 +60,17 @@ impl Case {
             Self::Append(threads) => format!("append-{threads}"),
             Self::Kill => "kill".to_owned(),
             Self::Data => "data".to_owned(),
+            Self::Actors(work) => work.name().to_owned(),
         }
     }
 
-    fn ask(self) -> Option<Ask> {
+    /// Of a store; reading is asked for in two ways.
+    pub(crate) fn ask(self) -> Option<Ask> {
         match self {
             Self::Durable(_) => Some(Ask::Durable),
             Self::InFlight => Some(Ask::InFlight),
             Self::Append(_) | Self::Kill => Some(Ask::Append),
-            Self::Data => None,
+            Self::Data | Self::Actors(_) => None,
         }
     }
 }
@@ -73,8 +85,18 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn peers(&self) -> impl Iterator<Item = &'static Peer> {
-        PEERS.iter().filter(|peer| self.wants(peer.name))
+    pub(crate) fn entrants(&self, family: Family) -> impl Iterator<Item = Entrant> {
+        family.entrants().into_iter().filter(|entrant| self.wants(entrant.name()))
+    }
+
+    /// Those of which anything is measured.
+    pub(crate) fn families(&self) -> impl Iterator<Item = Family> {
+        Family::ALL.into_iter().filter(|family| self.has(*family))
+    }
+
+    /// Is anything of this family measured?
+    pub(crate) fn has(&self, family: Family) -> bool {
+        self.cases.iter().any(|case| case.family() == family)
     }
 
     fn wants(&self, name: &str) -> bool {
@@ -120,7 +142,12 @@ pub(crate) fn run(plan: &Plan, home: &Home) -> Results {
     for case in &plan.cases {
         let began = Instant::now();
         match case {
+            // A limit alone is of no use.
+            case if !plan.entrants(case.family()).any(|it| it.is_in(*case)) => continue,
             Case::Data => data(plan, home, &mut results),
+            Case::Actors(work) if work.is_prepared() => {
+                prepared(plan, home, *work, &mut results);
+            }
             Case::Kill => rounds(plan, home, *case, &mut results, &kill_once),
             _ => rounds(plan, home, *case, &mut results, &measure_once),
         }
@@ -133,8 +160,7 @@ type Figures = Vec<(String, f64)>;
 type Once<'a> = &'a dyn Fn(Case, &Order) -> Answer<Figures>;
 
 fn rounds(plan: &Plan, home: &Home, case: Case, results: &mut Results, once: Once<'_>) {
-    let peers = plan.peers().filter(|peer| case.ask().is_none_or(|it| peer.cannot(it).is_none()));
-    let mut stores: Vec<_> = peers.map(|peer| peer.name).collect();
+    let mut stores = able(plan, case);
     if case != Case::Kill {
         stores.insert(0, LIMIT);
     }
@@ -159,6 +185,12 @@ fn rounds(plan: &Plan, home: &Home, case: Case, results: &mut Results, once: Onc
     }
 }
 
+/// Names of those who are measured.
+fn able(plan: &Plan, case: Case) -> Vec<&'static str> {
+    let able = |it: &Entrant| it.is_in(case) && it.cannot(case, case.ask()).is_none();
+    plan.entrants(case.family()).filter(able).map(Entrant::name).collect()
+}
+
 /// The list, begun further on each round.
 fn turned<'a>(stores: &[&'a str], round: u64) -> Vec<&'a str> {
     let mut turned = stores.to_vec();
@@ -177,6 +209,7 @@ fn measure_once(case: Case, order: &Order) -> Answer<Figures> {
         Case::Durable(threads) => Task::Durable(threads),
         Case::InFlight => Task::InFlight,
         Case::Append(threads) => Task::Append(threads),
+        Case::Actors(work) => Task::Actors(work),
         Case::Kill | Case::Data => return Err("no case of one step".into()),
     };
     spawn(&Order { task, ..order.clone() })?.figures()
@@ -200,23 +233,23 @@ fn data(plan: &Plan, home: &Home, results: &mut Results) {
     let events = plan.scale.events() as f64;
     let image = |store: &str| home.dir.join(format!("{store}-image"));
     let mut stores = vec![LIMIT];
-    for peer in plan.peers() {
-        let dir = home.fresh(&format!("{}-image", peer.name));
+    for store in able(plan, case) {
+        let dir = home.fresh(&format!("{store}-image"));
         let order = Order {
             task: Task::Load,
-            store: peer.name.to_owned(),
+            store: store.to_owned(),
             dir: dir.clone(),
             scale: plan.scale,
         };
         let began = Instant::now();
         match spawn(&order).and_then(Running::kill_when_ready) {
             Ok(()) => {
-                stores.push(peer.name);
-                results.add(peer.name, "data load", events / began.elapsed().as_secs_f64());
+                stores.push(store);
+                results.add(store, "data load", events / began.elapsed().as_secs_f64());
                 let bytes = blocks(&dir) as f64;
-                results.add(peer.name, "data killed", bytes / events);
+                results.add(store, "data killed", bytes / events);
             }
-            Err(error) => results.fail(peer.name, case, error.to_string()),
+            Err(error) => results.fail(store, case, error.to_string()),
         }
     }
     for round in 0..plan.rounds {
@@ -243,6 +276,45 @@ fn data(plan: &Plan, home: &Home, results: &mut Results) {
     }
     for store in stores {
         remove(&image(store));
+    }
+}
+
+/// Work on what was made before: made once by each, closed, then found in each round.
+fn prepared(plan: &Plan, home: &Home, work: Work, results: &mut Results) {
+    let case = Case::Actors(work);
+    let mut all = able(plan, case);
+    all.insert(0, LIMIT);
+    let order = |name: &str, task| Order {
+        task,
+        store: name.to_owned(),
+        dir: home.dir.join(format!("{name}-prepared")),
+        scale: plan.scale,
+    };
+    for name in &all {
+        let order = order(name, Task::Prepare(work));
+        remove(&order.dir);
+        let made = spawn(&order).and_then(Running::figures).and_then(|_| sync_all(&order.dir));
+        if let Err(error) = made {
+            results.fail(name, case, error.to_string());
+        }
+    }
+    for round in 0..plan.rounds {
+        for name in turned(&all, round) {
+            if results.failed(name, case).is_some() {
+                continue;
+            }
+            match spawn(&order(name, Task::Actors(work))).and_then(Running::figures) {
+                Ok(figures) => {
+                    for (what, figure) in figures {
+                        results.add(name, &format!("{} {what}", case.name()), figure);
+                    }
+                }
+                Err(error) => results.fail(name, case, error.to_string()),
+            }
+        }
+    }
+    for name in all {
+        remove(&order(name, Task::Prepare(work)).dir);
     }
 }
 

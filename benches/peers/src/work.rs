@@ -34,6 +34,16 @@ impl Scale {
     pub(crate) fn events(self) -> u64 {
         self.streams * self.per_stream
     }
+
+    /// Messages, or actors, between two looks at the clock.
+    pub(crate) fn batch(self) -> u64 {
+        self.streams * 10
+    }
+
+    /// Actors of whom nothing is asked.
+    pub(crate) fn sleepers(self) -> u64 {
+        self.streams * 100
+    }
 }
 
 /// Figures by name, in the order of their measurement.
@@ -76,9 +86,27 @@ pub(crate) fn lap(
     }
 }
 
-/// The same on so many threads at once, until the time is over for all; from when all stand ready
-/// to when the last has ended. `each` makes what a thread does; that notes its times, if it is
-/// told to.
+/// [`lap`], and how long each took. The clock is read once for each: where one ends the next
+/// begins.
+pub(crate) fn timed(
+    limit: Duration,
+    work: &mut dyn FnMut() -> Answer<()>,
+) -> Answer<(Lap, Histogram)> {
+    let mut times = Histogram::new();
+    let mut last = Instant::now();
+    let lap = lap(limit, (16, u64::MAX), &mut || {
+        work()?;
+        let now = Instant::now();
+        times.record(now - last);
+        last = now;
+        Ok(())
+    })?;
+    Ok((lap, times))
+}
+
+/// The same as [`lap`] on so many threads at once, until the time is over for all; from when all
+/// stand ready to when the last has ended. `each` makes what a thread does; that notes its times,
+/// if it is told to.
 pub(crate) fn together<W>(
     threads: u64,
     limit: Duration,
