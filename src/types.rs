@@ -154,7 +154,7 @@ impl Hasher for StreamHasher {
 }
 
 /// The low and the high 64 bits.
-const fn halves(hash: u128) -> [u64; 2] {
+pub(crate) const fn halves(hash: u128) -> [u64; 2] {
     const MASK: u128 = u64::MAX as u128;
     [(hash & MASK) as u64, (hash >> 64) as u64]
 }

@@ -95,7 +95,7 @@ impl<'a, A: Actor> Loading<'a, A> {
     /// Applies what is new in a frame.
     fn frame(&mut self, frame: &Frame<'_>) -> Result<(), ActorError> {
         let lsn = frame.lsn();
-        let mut seq = frame.header().seq;
+        let mut seq = frame.seq();
         for record in frame.records() {
             let record = record.map_err(|_reject| self.stopped(StopReason::Frame, Some(lsn)))?;
             match record.kind {
@@ -143,10 +143,14 @@ impl<'a, A: Actor> Loading<'a, A> {
     fn apply(&mut self, seq: Seq, record: &Record<'_>) -> Result<(), StopReason> {
         let Record { version, payload, .. } = *record;
         if version == A::VERSION {
-            let event = A::Event::decode(payload)
-                .map_err(|error| StopReason::NotArchive(error.to_string().into()))?;
-            self.live.state.apply(&event);
-            return Ok(());
+            // Looked at where it was put: an event can be large.
+            return match &A::Event::decode(payload) {
+                Ok(event) => {
+                    self.live.state.apply(event);
+                    Ok(())
+                }
+                Err(error) => Err(StopReason::NotArchive(error.to_string().into())),
+            };
         }
         self.upcast.clear();
         A::upcast(Old { version, seq, bytes: payload }, &mut self.upcast)

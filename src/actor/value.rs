@@ -77,21 +77,36 @@ where
         Ok(())
     }
 
+    #[inline]
     fn decode(bytes: &[u8]) -> Result<Self, NotArchive> {
-        let address = bytes.as_ptr().addr();
-        if address.is_multiple_of(Self::ALIGN) {
-            // At a multiple of 16 an error is an error. At another of its own alignment, it may
-            // be that something inside asks for more, as a `Vec<u128>` does.
-            match rkyv::from_bytes::<T, Error>(bytes) {
-                Err(error) if address.is_multiple_of(16) => return Err(error.into()),
-                Err(_) => {}
-                Ok(value) => return Ok(value),
-            }
+        // As the event of a lone frame is. Here an error is an error.
+        if bytes.as_ptr().addr().is_multiple_of(16) {
+            return match rkyv::from_bytes::<T, Error>(bytes) {
+                Ok(value) => Ok(value),
+                Err(error) => Err(error.into()),
+            };
         }
-        let mut aligned = AlignedVec::<16>::with_capacity(bytes.len());
-        aligned.extend_from_slice(bytes);
-        Ok(rkyv::from_bytes::<T, Error>(&aligned)?)
+        decode_unaligned(bytes)
     }
+}
+
+/// At another multiple of its own alignment than 16, it may be that something inside asks for
+/// more, as a `Vec<u128>` does.
+#[inline(never)]
+fn decode_unaligned<T>(bytes: &[u8]) -> Result<T, NotArchive>
+where
+    T: Archive + Value,
+    T::Archived:
+        for<'a> CheckBytes<HighValidator<'a, Error>> + Deserialize<T, HighDeserializer<Error>>,
+{
+    if bytes.as_ptr().addr().is_multiple_of(T::ALIGN)
+        && let Ok(value) = rkyv::from_bytes::<T, Error>(bytes)
+    {
+        return Ok(value);
+    }
+    let mut aligned = AlignedVec::<16>::with_capacity(bytes.len());
+    aligned.extend_from_slice(bytes);
+    Ok(rkyv::from_bytes::<T, Error>(&aligned)?)
 }
 
 /// Where an archive is written: the end of a buffer, with positions counted from where the

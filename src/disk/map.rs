@@ -418,7 +418,7 @@ impl SegmentMap {
     pub(crate) fn prefetch(&self, start: usize, bytes: usize) {
         const LINE: usize = 64;
         let end = start.saturating_add(bytes).min(self.bytes);
-        for at in (start..end).step_by(LINE) {
+        for at in (start / LINE * LINE..end).step_by(LINE) {
             #[cfg(target_arch = "x86_64")]
             {
                 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

@@ -384,8 +384,9 @@ impl Sealed<'_> {
             self.set_durable(place.durable);
         }
         let head = u128::from(low_sixteenths(lsn)) << 32 | u128::from(place.time.bits()) << 64;
-        let crc = crc_of(self.sum.clone(), head, place.salt);
-        let head = (head | u128::from(crc)).to_le_bytes();
+        let mut sum = self.sum.clone();
+        sum.update(&(head | u128::from(place.salt.word())).to_le_bytes());
+        let head = (head | u128::from(sum.finalize())).to_le_bytes();
         (head, self.frame.get(HEAD..).unwrap_or_default())
     }
 
@@ -434,14 +435,6 @@ fn sum_of(bytes: &[u8]) -> Hasher {
     let mut sum = FRESH.clone();
     sum.update(bytes);
     sum
-}
-
-/// The checksum, from the sum of all behind `head`. What `head` has in its place is ignored.
-#[inline]
-fn crc_of(mut sum: Hasher, head: u128, salt: Salt) -> u32 {
-    let head = head & !u128::from(u32::MAX) | u128::from(salt.word());
-    sum.update(&head.to_le_bytes());
-    sum.finalize()
 }
 
 /// A header whose fields are possible; its checksum has not been looked at.
@@ -546,7 +539,8 @@ impl<'a> Frame<'a> {
     ///
     /// # Errors
     /// Why it is not a frame of this log, life and place.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "its answer would go through memory, word by word")]
     pub fn read(bytes: &'a [u8], offset: u64, salt: Salt) -> Result<Self, Reject> {
         let position = salt.base + offset;
         let header = Header::read(bytes)?;
@@ -558,7 +552,12 @@ impl<'a> Frame<'a> {
         }
         let bytes = bytes.get(..header.length).ok_or(Reject::Short)?;
         let (head, rest) = bytes.split_first_chunk::<HEAD>().ok_or(Reject::Short)?;
-        if crc_of(sum_of(rest), u128::from_le_bytes(*head), salt) != header.crc {
+        // A sum goes on by adding what it is so far to the next four bytes. So the head need not be
+        // copied for having another word where the checksum is.
+        let so_far = sum_of(rest).finalize() ^ header.crc ^ salt.word();
+        let mut sum = Hasher::new_with_initial(so_far);
+        sum.update(head);
+        if sum.finalize() != header.crc {
             return Err(Reject::Checksum);
         }
         Ok(Self { position, bytes })
@@ -599,6 +598,25 @@ impl<'a> Frame<'a> {
         Header::read(self.bytes).unwrap_or_else(|_| unreachable!("a frame that was checked"))
     }
 
+    /// A field of the header, for who asks one of each frame of many.
+    #[inline]
+    fn field<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or([0; N], |field| *field)
+    }
+
+    /// Number of its first event.
+    #[inline]
+    pub fn seq(&self) -> Seq {
+        let [s0, s1, s2, s3, s4, s5, ..] = self.field::<8>(24);
+        Seq::new(u64::from_le_bytes([s0, s1, s2, s3, s4, s5, 0, 0])).unwrap_or(Seq::MAX)
+    }
+
+    /// Whose it is.
+    #[inline]
+    pub fn stream(&self) -> StreamId {
+        StreamId::from_u128(u128::from_le_bytes(self.field(32)))
+    }
+
     /// Where it stands in the log.
     #[inline]
     pub fn lsn(&self) -> Lsn {
@@ -630,30 +648,27 @@ impl<'a> Frame<'a> {
     /// What is behind the header, without padding.
     #[inline]
     pub fn body(&self) -> &'a [u8] {
-        let end = self.bytes.len() - usize::from(self.header().padding);
+        let [kind] = self.field(19);
+        let end = self.bytes.len().saturating_sub(usize::from(kind >> 4));
         self.bytes.get(HEADER..end).unwrap_or_default()
     }
 
     /// The records, in order. A record that does not add up ends the iteration with an error
     /// (a writer's mistake: the checksum was right).
+    #[inline]
     pub fn records(&self) -> Records<'a> {
-        let header = self.header();
-        match header.kind {
-            FrameKind::Single => Records {
-                left: 1,
-                state: RecordsState::Single(Record {
-                    kind: RecordKind::Event,
-                    version: header.n,
-                    payload: self.body(),
-                }),
-            },
-            FrameKind::Records => {
-                Records { left: header.n, state: RecordsState::Many(self.body()) }
+        let ([kind], n) = (self.field(19), u16::from_le_bytes(self.field(30)));
+        let (left, state) = match FrameKind::from_code(kind & 0x0f) {
+            Some(FrameKind::Single) => {
+                let (kind, payload) = (RecordKind::Event, self.body());
+                (1, RecordsState::Single(Record { kind, version: n, payload }))
             }
-            FrameKind::Seal | FrameKind::Close | FrameKind::Life => {
-                Records { left: 0, state: RecordsState::Many(&[]) }
+            Some(FrameKind::Records) => (n, RecordsState::Many(self.body())),
+            Some(FrameKind::Seal | FrameKind::Close | FrameKind::Life) | None => {
+                (0, RecordsState::Many(&[]))
             }
-        }
+        };
+        Records { left, state }
     }
 }
 
@@ -684,6 +699,7 @@ enum RecordsState<'a> {
 impl<'a> Iterator for Records<'a> {
     type Item = Result<Record<'a>, Reject>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
         match &mut self.state {

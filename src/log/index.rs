@@ -23,6 +23,7 @@
 //!     entries  u32: offset / 16, grouped by row, in order
 //! ```
 
+use std::cmp::Ordering;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ use super::read::read_frame;
 use super::segment::{FIRST_FRAME, Segment, SegmentHeader, file_path};
 use crate::disk::{Access, Disk, PAGE_U64, SegmentMap, read_full, write_full};
 use crate::error::{Damage, DamageReason, DiskError, ReadError, Reject};
-use crate::types::{FRAME_ALIGN, Life, Seq, StreamId, StreamMap, to_usize};
+use crate::types::{FRAME_ALIGN, Life, Seq, StreamId, StreamMap, halves, to_usize};
 
 const MAGIC: [u8; 8] = *b"ANNALIDX";
 const VERSION: u32 = 1;
@@ -49,8 +50,17 @@ pub(crate) enum Index {
     Unbuilt,
     /// Built in memory up to some offset.
     Growing(Growing),
-    /// On disk, checked.
-    Mapped(Mapped),
+    /// On disk, checked. The segment has it too, for who need not wait for the lock.
+    Mapped(Arc<Mapped>),
+}
+
+/// An offset in a segment / 16, as an index file has it.
+pub(super) type Place = [u8; 4];
+
+/// The offset that a place speaks of.
+#[inline]
+pub(super) fn offset_of(place: Place) -> u64 {
+    u64::from(u32::from_le_bytes(place)) * FRAME_ALIGN as u64
 }
 
 /// Where frames of one stream are in one segment.
@@ -318,9 +328,10 @@ pub(super) fn after(header: &FrameHeader, offset: u64) -> u64 {
 
 /// The two bits of `stream` in a filter of `words` words.
 fn filter_bits(stream: StreamId, words: usize) -> [usize; 2] {
-    let bits = (words * 64) as u128;
-    let of = |hash: u128| usize::try_from(hash % bits).unwrap_or(0);
-    [of(stream.get() & u128::from(u64::MAX)), of(stream.get() >> 64)]
+    // The number of words is a power of two.
+    let last = (words as u64).saturating_mul(64).saturating_sub(1);
+    let [low, high] = halves(stream.get());
+    [to_usize(low & last), to_usize(high & last)]
 }
 
 /// An index file, mapped and checked.
@@ -381,11 +392,11 @@ impl Mapped {
 
     /// Every stream here, with where its frames are.
     pub(super) fn all(&self) -> impl Iterator<Item = (StreamId, Places)> {
-        let rows = HEADER + self.lives.len() * LIFE + self.words * 8;
+        let rows = self.rows_at();
         (0..self.rows).filter_map(move |row| {
             let stream = number::<16>(self.bytes(), rows + row * ROW)?;
             let stream = StreamId::from_u128(u128::from_le_bytes(stream));
-            Some((stream, self.row(row)?))
+            Some((stream, places_of(self.row(row)?)))
         })
     }
 
@@ -444,67 +455,110 @@ impl Mapped {
         if row >= self.rows {
             return None;
         }
-        let rows = HEADER + self.lives.len() * LIFE + self.words * 8;
+        let rows = self.rows_at();
         number::<16>(self.bytes(), rows + row * ROW).map(u128::from_le_bytes)
     }
 
-    pub(super) fn places(&self, stream: StreamId) -> Option<Places> {
+    /// The life of all frames, where the segment knows only one.
+    pub(super) fn only_life(&self) -> Option<Life> {
+        match self.lives.as_slice() {
+            [(_, life)] => Some(*life),
+            _ => None,
+        }
+    }
+
+    fn filter_at(&self) -> usize {
+        HEADER + self.lives.len() * LIFE
+    }
+
+    fn rows_at(&self) -> usize {
+        self.filter_at() + self.words * 8
+    }
+
+    /// Has fetched from memory what [`find`](Self::find) looks at first.
+    pub(super) fn prefetch(&self, stream: StreamId) {
+        let Content::Map(map) = &self.content else { return };
+        for bit in filter_bits(stream, self.words) {
+            map.prefetch(self.filter_at() + bit / 64 * 8, 8);
+        }
+        map.prefetch(self.rows_at() + self.share(stream.get()) * ROW, ROW);
+    }
+
+    /// Where `stream` is: the number of its first event, and its frames in order.
+    pub(super) fn find(&self, stream: StreamId) -> Option<(Seq, &[Place])> {
         let bytes = self.bytes();
-        let filter = HEADER + self.lives.len() * LIFE;
+        let filter = self.filter_at();
         let here = filter_bits(stream, self.words).into_iter().all(|bit| {
             let word = number::<8>(bytes, filter + bit / 64 * 8).map_or(0, u64::from_le_bytes);
             word >> (bit % 64) & 1 == 1
         });
-        if !here {
-            return None;
-        }
-        let (mut low, mut high) = self.likely(stream);
-        while low < high {
-            let middle = low.midpoint(high);
-            if self.stream_of(middle)? < stream.get() { low = middle + 1 } else { high = middle }
-        }
-        if low == self.rows || self.stream_of(low)? != stream.get() {
-            return None;
-        }
-        self.row(low)
+        if here { self.row(self.row_of(stream)?) } else { None }
+    }
+
+    pub(super) fn places(&self, stream: StreamId) -> Option<Places> {
+        self.find(stream).map(places_of)
     }
 
     /// The `number`-th row.
-    fn row(&self, row: usize) -> Option<Places> {
+    fn row(&self, row: usize) -> Option<(Seq, &[Place])> {
         let bytes = self.bytes();
-        let rows = HEADER + self.lives.len() * LIFE + self.words * 8;
+        let rows = self.rows_at();
         let row = rows + row * ROW;
         let first = Seq::new(u64::from_le_bytes(number::<8>(bytes, row + 16)?))?;
         let [start, count] =
             [row + 24, row + 28].map(|at| number::<4>(bytes, at).map_or(0, u32::from_le_bytes));
         let entries = rows + self.rows * ROW + start as usize * 4;
         let entries = bytes.get(entries..entries + count as usize * 4)?;
-        let offsets = entries.as_chunks::<4>().0.iter().map(|entry| u32::from_le_bytes(*entry));
-        Some(Places { first, offsets: offsets.collect(), life: None })
+        Some((first, entries.as_chunks::<4>().0))
     }
 }
 
-/// Rows to either side of the likely one.
-const NEAR: usize = 16;
+fn places_of((first, places): (Seq, &[Place])) -> Places {
+    let offsets = places.iter().map(|place| u32::from_le_bytes(*place)).collect();
+    Places { first, offsets, life: None }
+}
+
+/// How often a guess is mended before the rest is halved.
+const GUESSES: usize = 8;
 
 impl Mapped {
-    /// Between which rows `stream` is to be looked for. Streams are hashes: where one stands
-    /// follows from its number, about, and more exactly from who is found there. Where that turns
-    /// out wrong, it may be anywhere.
-    fn likely(&self, stream: StreamId) -> (usize, usize) {
-        let of = |row| self.stream_of(row);
-        let (rows, target) = (self.rows as u128, stream.get());
-        let share = |hash: u128| usize::try_from(((hash >> 64) * rows) >> 64).unwrap_or(0);
-        let first = share(target).min(self.rows.saturating_sub(1));
-        let likely = match of(first) {
-            Some(there) if there < target => first.saturating_add(share(target - there)),
-            Some(there) => first.saturating_sub(share(there - target)),
-            None => first,
-        };
-        let (low, high) = (likely.saturating_sub(NEAR), (likely + NEAR).min(self.rows));
-        let below = low == 0 || of(low - 1).is_some_and(|before| before < target);
-        let above = high == self.rows || of(high).is_some_and(|behind| behind >= target);
-        if low < high && below && above { (low, high) } else { (0, self.rows) }
+    /// How many of the rows stand below `hash`, if they are spread evenly.
+    fn share(&self, hash: u128) -> usize {
+        let [_, high] = halves(hash);
+        let [_, below] = halves(u128::from(high) * self.rows as u128);
+        to_usize(below)
+    }
+
+    /// The row of `stream`.
+    ///
+    /// Streams are hashes: where one stands follows from its number, about, and more exactly from
+    /// who is found there. So the search ends after touching very few lines of memory. Where
+    /// numbers are no hashes it goes on by halves.
+    fn row_of(&self, stream: StreamId) -> Option<usize> {
+        let target = stream.get();
+        let share = |hash| self.share(hash);
+        // It is in `low..high`, if it is anywhere.
+        let (mut low, mut high) = (0, self.rows);
+        let mut guess = share(target);
+        let mut guesses = 0;
+        while low < high {
+            let at =
+                if guesses < GUESSES { guess.clamp(low, high - 1) } else { low.midpoint(high) };
+            guesses += 1;
+            let there = self.stream_of(at)?;
+            match there.cmp(&target) {
+                Ordering::Equal => return Some(at),
+                Ordering::Less => {
+                    low = at + 1;
+                    guess = low.saturating_add(share(target - there));
+                }
+                Ordering::Greater => {
+                    high = at;
+                    guess = at.saturating_sub(share(there - target)).saturating_sub(1);
+                }
+            }
+        }
+        None
     }
 }
 
@@ -529,7 +583,7 @@ impl Segment {
                 Mapped::open(disk, &file_path(dir, self.header.base, "idx"), self, end)
             });
             *index = match mapped {
-                Some(mapped) => Index::Mapped(mapped),
+                Some(mapped) => self.has_mapped(mapped),
                 None => Index::Growing(Growing::new(self.header.life)),
             };
         }
@@ -552,6 +606,11 @@ impl Segment {
         }
         self.found_seal(index);
         Ok(())
+    }
+
+    /// Its index is in a file, and stays there.
+    fn has_mapped(&self, mapped: Mapped) -> Index {
+        Index::Mapped(Arc::clone(self.mapped.get_or_init(|| Arc::new(mapped))))
     }
 
     /// A sealed segment of an earlier life is known by its size until its index is.
@@ -592,8 +651,11 @@ impl Segment {
         };
         write()?;
         if let Some(mapped) = Mapped::open(&**disk, &path, self, end) {
-            *index = Index::Mapped(mapped);
+            *index = self.has_mapped(mapped);
         }
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -140,7 +140,8 @@ impl Source {
             Of::Segment { segment, .. } => {
                 let places = segment.index.lock().places(stream).unwrap_or_default();
                 for place in &places.offsets {
-                    hand_over(&Shared::frame_at(segment, (*place, places.life), stream)?)?;
+                    let offset = u64::from(*place) * FRAME_ALIGN as u64;
+                    hand_over(&Shared::frame_at(segment, (offset, places.life), stream)?)?;
                 }
             }
             Of::Run(run) => {

@@ -4,6 +4,7 @@
 //! What is written and not yet stored is stored first. Of a poisoned log nothing above the
 //! durable mark is served.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,11 +12,11 @@ use std::sync::atomic::Ordering;
 use super::chain::Piece;
 use super::checkpoint::Totals;
 use super::frame::{Frame, FrameKind, HEADER, Header, Salt};
-use super::index::{Index, Places, after};
+use super::index::{Index, Place, Places, after, offset_of};
 use super::rule::{Rule, holds};
 use super::run_file::{InRun, Run};
 use super::segment::{FIRST_FRAME, Segment};
-use super::spot::Spot;
+use super::spot::{Ahead, InSegment, Spot};
 use super::write::FIRST_SEQ;
 use super::{Closing, Log, Shared};
 use crate::disk::PAGE_U64;
@@ -256,12 +257,6 @@ pub(super) fn frame_damage(segment: &Segment, offset: u64, reject: Reject) -> Da
     }
 }
 
-/// How many frames of a stream are on their way from memory while one is checked: they lie far
-/// apart, and one after the other each would be waited for.
-const AHEAD: usize = 16;
-/// How much of each. What is longer is read in order, which the processor notices.
-const AHEAD_BYTES: usize = 192;
-
 pub(super) fn events_in(frame: &Frame<'_>) -> u64 {
     match frame.header().kind {
         FrameKind::Single => 1,
@@ -380,11 +375,25 @@ impl Shared {
         Ok(totals)
     }
 
-    /// Where `stream` is, newest first, back to the event after `after`.
-    fn places(&self, stream: StreamId, after: Seq) -> Result<Vec<Spot>, ReadError> {
-        let mut found = Vec::new();
-        let pieces = self.chain.read().pieces();
-        for piece in pieces.into_iter().rev() {
+    /// Where `stream` is in `pieces`, newest first, back to the event after `after`.
+    fn places<'a>(
+        &self,
+        pieces: &'a [Piece],
+        stream: StreamId,
+        after: Seq,
+    ) -> Result<Vec<Spot<'a>>, ReadError> {
+        let mut found = Vec::with_capacity(pieces.len());
+        if after == Seq::ZERO {
+            // All of them will be asked: so that not one after the other is waited for.
+            for piece in pieces {
+                if let Piece::Segment(segment) = piece
+                    && let Some(mapped) = segment.mapped.get()
+                {
+                    mapped.prefetch(stream);
+                }
+            }
+        }
+        for piece in pieces.iter().rev() {
             let Some(spot) = self.spot_in(piece, stream)? else { continue };
             let first = spot.first();
             found.push(spot);
@@ -395,59 +404,82 @@ impl Shared {
         Ok(found)
     }
 
-    fn spot_in(&self, piece: Piece, stream: StreamId) -> Result<Option<Spot>, ReadError> {
+    fn spot_in<'a>(
+        &self,
+        piece: &'a Piece,
+        stream: StreamId,
+    ) -> Result<Option<Spot<'a>>, ReadError> {
         Ok(match piece {
-            Piece::Segment(segment) => {
-                self.places_in(&segment, stream)?.map(|places| Spot::Segment(segment, places))
-            }
+            Piece::Segment(segment) => self.spot_in_segment(segment, stream)?.map(Spot::Segment),
             Piece::Run(run) => run.row(stream)?.map(|row| Spot::Run(run, row)),
         })
     }
 
-    fn places_in(&self, segment: &Segment, stream: StreamId) -> Result<Option<Places>, ReadError> {
-        let mut index = segment.index.lock();
-        // Also where it was begun: one that met damage is not whole, and says so each time.
-        if segment.end().is_some() && !matches!(*index, Index::Mapped(_)) {
-            segment.catch_up(&*self.disk, &mut index)?;
+    fn spot_in_segment<'a>(
+        &self,
+        segment: &'a Segment,
+        stream: StreamId,
+    ) -> Result<Option<InSegment<'a>>, ReadError> {
+        if segment.mapped.get().is_none() {
+            let mut index = segment.index.lock();
+            // Also where it was begun: one that met damage is not whole, and says so each time.
+            if segment.end().is_some() {
+                segment.catch_up(&*self.disk, &mut index)?;
+            }
+            if !matches!(*index, Index::Mapped(_)) {
+                let places = index.places(stream).filter(|places| !places.offsets.is_empty());
+                return Ok(places.map(|Places { first, offsets, life }| {
+                    let places = offsets.into_iter().map(u32::to_le_bytes).collect();
+                    InSegment { segment, first, places: Cow::Owned(places), life }
+                }));
+            }
         }
-        Ok(index.places(stream).filter(|places| !places.offsets.is_empty()))
+        let Some(mapped) = segment.mapped.get() else { return Ok(None) };
+        let found = mapped.find(stream).filter(|(_, places)| !places.is_empty());
+        Ok(found.map(|(first, places)| {
+            let life = mapped.only_life();
+            InSegment { segment, first, places: Cow::Borrowed(places), life }
+        }))
     }
 
     /// The frame of `stream` at one of its places.
     pub(super) fn frame_at(
         segment: &Segment,
-        (place, life): (u32, Option<Life>),
+        (offset, life): (u64, Option<Life>),
         stream: StreamId,
     ) -> Result<Frame<'_>, ReadError> {
-        let offset = u64::from(place) * FRAME_ALIGN as u64;
-        let life =
-            life.or_else(|| segment.index.lock().life_at(offset)).unwrap_or(segment.header.life);
+        let salt = life.map_or_else(|| Self::salt_at(segment, offset), |life| segment.salt(life));
         let bytes = segment.opened()?.map.bytes();
         let rest = bytes.get(to_usize(offset)..).unwrap_or_default();
-        match Frame::read(rest, offset, segment.salt(life)) {
-            Ok(frame) if frame.header().stream == stream => Ok(frame),
+        match Frame::read(rest, offset, salt) {
+            Ok(frame) if frame.stream() == stream => Ok(frame),
             Ok(_other) => Err(frame_damage(segment, offset, Reject::Records).into()),
             Err(reject) => Err(frame_damage(segment, offset, reject).into()),
         }
     }
 
-    /// The first of `offsets` whose frame holds events after `after`.
+    /// What makes the checksum of the frame at `offset`, where the segment knows several lives.
+    pub(super) fn salt_at(segment: &Segment, offset: u64) -> Salt {
+        segment.salt(segment.index.lock().life_at(offset).unwrap_or(segment.header.life))
+    }
+
+    /// The first of `places` whose frame holds events after `after`.
     pub(super) fn first_after(
         segment: &Segment,
-        offsets: &[u32],
+        places: &[Place],
         after: Seq,
     ) -> Result<usize, ReadError> {
         if after == Seq::ZERO {
             return Ok(0);
         }
         let bytes = segment.opened()?.map.bytes();
-        let begins_after = |place: &u32| {
-            let start = to_usize(u64::from(*place) * FRAME_ALIGN as u64);
+        let begins_after = |place: &Place| {
+            let start = to_usize(offset_of(*place));
             // What does not parse is looked at again, and checked, when it is read.
             Header::read(bytes.get(start..).unwrap_or_default())
                 .is_ok_and(|header| header.seq > after)
         };
-        Ok(offsets.partition_point(|place| !begins_after(place)).saturating_sub(1))
+        Ok(places.partition_point(|place| !begins_after(place)).saturating_sub(1))
     }
 }
 
@@ -563,7 +595,8 @@ impl Log {
     ) -> Result<StreamEnd, ReadError> {
         let shared = &*self.shared;
         shared.ensure_indexed(stream)?;
-        let mut found = shared.places(stream, after)?;
+        let pieces = shared.chain.read().pieces();
+        let mut found = shared.places(&pieces, stream, after)?;
         if self.poisoned().is_some() {
             let durable = self.durable();
             for spot in &mut found {
@@ -583,16 +616,9 @@ impl Log {
         for spot in found.iter().rev() {
             scattered.extend(spot.scattered(after)?);
         }
-        let mut coming =
-            scattered.iter().flat_map(|(map, places)| places.iter().map(move |at| (*map, *at)));
-        let mut fetch_next = || {
-            if let Some((map, place)) = coming.next() {
-                map.prefetch(place as usize * FRAME_ALIGN, AHEAD_BYTES);
-            }
-        };
-        (0..AHEAD).for_each(|_| fetch_next());
+        let mut ahead = Ahead::begin(scattered);
         for spot in found.iter().rev() {
-            if spot.visit(stream, after, &mut fetch_next, visit)?.is_break() {
+            if spot.visit(stream, after, &mut ahead, visit)?.is_break() {
                 break;
             }
         }
@@ -613,7 +639,7 @@ impl Log {
         let shared = &*self.shared;
         shared.ensure_indexed(stream)?;
         let pieces = shared.chain.read().pieces();
-        for piece in pieces.into_iter().rev() {
+        for piece in pieces.iter().rev() {
             let Some(spot) = shared.spot_in(piece, stream)? else { continue };
             for number in (0..spot.count()).rev() {
                 if visit(spot.frame(number, stream)).is_break() {

@@ -123,7 +123,7 @@ impl Run {
             let rest = bytes.get(to_usize(offset)..).unwrap_or_default();
             let read = salts.of(lsn).and_then(|salt| Frame::read(rest, lsn - salt.base, salt));
             let frame = read.map_err(|reject| self.reject((lsn, offset), reject))?;
-            if frame.header().stream != stream {
+            if frame.stream() != stream {
                 return Err(self.reject((lsn, offset), Reject::Records).into());
             }
             if visit(frame).is_break() {

@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::frame::Salt;
-use super::index::Index;
+use super::index::{Index, Mapped};
 use super::rule::{Rule, holds};
 use crate::disk::{Access, Disk, File, Fill, PAGE, PAGE_U64, SegmentMap, read_full, write_full};
 use crate::error::{DiskError, OpenError};
@@ -201,6 +201,8 @@ pub(crate) struct Segment {
     open: OnceLock<Opened>,
     disk: Arc<dyn Disk>,
     pub index: Mutex<Index>,
+    /// The same, once it is in a file.
+    pub mapped: OnceLock<Arc<Mapped>>,
     /// Made in this life, so that all frames in it are of this process.
     pub own: bool,
     /// Its index file has been written, or was tried to be.
@@ -240,6 +242,7 @@ impl Segment {
             open: OnceLock::new(),
             disk: Arc::clone(disk),
             index: Mutex::new(Index::default()),
+            mapped: OnceLock::new(),
             own: false,
             indexed: AtomicBool::new(false),
         }
