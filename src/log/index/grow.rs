@@ -22,7 +22,7 @@ const STRETCH: u64 = 1 << 19;
 /// How many stretches wait for a thread, at most.
 const WAITING_MAX: usize = 16;
 /// How many threads help, at most.
-const HELPERS_MAX: usize = 3;
+const HELPERS_MAX: usize = 2;
 
 /// Frames that were passed and are to be checked: from where to where, and of which life.
 #[derive(Copy, Clone, Debug)]
