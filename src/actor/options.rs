@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rkyv::util::AlignedVec;
 
+use super::service::Services;
 use super::value::NotArchive;
 use super::{Actor, ActorError, Value};
 use crate::types::Durability;
@@ -165,6 +166,8 @@ pub struct RuntimeOptions {
     /// Told about each accepted command that got nobody an error and had no effect, on the
     /// thread that found out. It must not block; panics are ignored.
     pub on_dead_letter: Option<OnDeadLetter>,
+    /// What handlers find by [`Turn::service`](super::Turn::service).
+    pub services: Services,
 }
 
 impl Default for RuntimeOptions {
@@ -178,6 +181,7 @@ impl Default for RuntimeOptions {
             visit_commands: NonZeroU32::new(256).unwrap_or(NonZeroU32::MIN),
             close_deadline: Duration::from_secs(10),
             on_dead_letter: None,
+            services: Services::default(),
         }
     }
 }
@@ -191,6 +195,7 @@ impl fmt::Debug for RuntimeOptions {
             .field("idle", &self.idle)
             .field("visit_commands", &self.visit_commands)
             .field("close_deadline", &self.close_deadline)
+            .field("services", &self.services)
             .finish_non_exhaustive()
     }
 }

@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::cell::drop_quietly;
 use super::close::{CloseReport, Threads};
 use super::error::Why;
+use super::full::FullDisk;
 use super::kind::{AnyKind, Kind};
 use super::options::{DeadLetter, RuntimeOptions};
 use super::provider::{EventStore, SnapshotRef, SnapshotStore};
@@ -75,6 +76,7 @@ impl Runtime {
             dead_letters: AtomicU64::new(0),
             activity: AtomicU64::new(0),
             poisoned: AtomicBool::new(false),
+            full: FullDisk::default(),
             ended: Mutex::new(0),
             changed: Condvar::new(),
             meter: Meter::default(),
@@ -265,6 +267,7 @@ pub(crate) struct Shared {
     /// Visits ended since the gate began to close.
     activity: AtomicU64,
     poisoned: AtomicBool,
+    pub(crate) full: FullDisk,
     /// Threads that have ended.
     pub(crate) ended: Mutex<usize>,
     /// Of `ended` or `activity`.

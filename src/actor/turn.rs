@@ -123,22 +123,27 @@ impl Drop for Depth {
     }
 }
 
-impl<A: Actor> Turn<'_, A> {
+impl<'a, A: Actor> Turn<'a, A> {
     /// Says that something has happened: applied to the state now, stored when the turn ends.
     ///
     /// It answers nothing. If the event cannot be stored (it refuses to be archived, the turn
     /// grows past what a frame holds, the disk is full) the whole turn fails: its caller gets
-    /// the error, and the state is read again from the log.
+    /// the error, and the state is as before the turn, read again from the log if need be. From
+    /// the event on that cannot be stored none is applied.
     ///
     /// A panic of `apply` fails the turn, even if the handler catches it.
     #[expect(clippy::needless_pass_by_value, reason = "what has happened is not used again")]
     pub fn emit(&mut self, event: A::Event) {
-        self.wishes.state = StateIs::Torn;
-        if self.wishes.failure.is_none()
-            && let Err(failure) = self.record(&event)
-        {
-            self.wishes.failure = Some(failure);
+        // A turn that fails changes nothing more: if it had not before, the state stays as it is.
+        if self.wishes.failure.is_some() {
+            return;
         }
+        let admitted = self.cell.shared().admit_event();
+        if let Err(failure) = admitted.and_then(|()| self.record(&event)) {
+            self.wishes.failure = Some(failure);
+            return;
+        }
+        self.wishes.state = StateIs::Torn;
         self.live.state.apply(&event);
         self.wishes.state = StateIs::Ahead;
     }
@@ -151,7 +156,7 @@ impl<A: Actor> Turn<'_, A> {
             let name = name::encode(A::KIND, &self.cell.name).ok_or(ActorError::BadName)?;
             batch.push(RecordKind::Name, 1, &name).map_err(|_reject| too_large(name.len()))?;
         }
-        self.live.seq = self.live.seq.checked_add(1).ok_or_else(|| too_large(usize::MAX))?;
+        let seq = self.live.seq.checked_add(1).ok_or_else(|| too_large(usize::MAX))?;
         let mut reason = None;
         let encode = |bytes: &mut _| {
             event.encode(bytes).map_err(|error| {
@@ -160,12 +165,19 @@ impl<A: Actor> Turn<'_, A> {
             })
         };
         match batch.push_with(RecordKind::Event, A::VERSION, A::Event::ALIGN, encode) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.live.seq = seq;
+                Ok(())
+            }
             Err(_) => Err(match reason {
                 Some(reason) => ActorError::NotArchived { reason: reason.into() },
                 None => too_large(batch.frame_bytes()),
             }),
         }
+    }
+
+    pub(crate) const fn cell_ref(&self) -> &'a Arc<Cell<A>> {
+        self.cell
     }
 
     /// The state, with the events of this turn.
@@ -349,6 +361,7 @@ fn commit<A: Actor>(
     }
     let first = first.checked_add(1).unwrap_or(Seq::MAX);
     let appended = cell.shared().events.append(&mut desk.batch, cell.stream, first);
+    cell.shared().note_append(appended.as_ref().err());
     if let Err(AppendError::Poisoned(_)) = appended {
         cell.shared().note_poisoned();
     }
