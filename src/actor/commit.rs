@@ -194,6 +194,7 @@ fn append<A: Actor>(
     } else {
         shared.events.append(&mut desk.batch, cell.stream, first)
     };
+    shared.note_append(appended.as_ref().err());
     match appended {
         Ok(appended) => {
             live.lsn = Some(appended.lsn);

@@ -10,6 +10,7 @@ use rkyv::util::AlignedVec;
 use super::durable::{Durable, Durables, Step, Stepped};
 use super::policy::{Decision, Persistence};
 use super::resume::{OnRecovery, Registrar};
+use super::service::Services;
 use super::side::AnswersKept;
 use super::value::NotArchive;
 use super::{Actor, ActorError, Handle, Value};
@@ -244,6 +245,8 @@ pub struct RuntimeOptions {
     pub on_recovery: Option<OnRecovery>,
     /// Kinds that are known from the start: see [`Self::actor`].
     pub kinds: Vec<Registrar>,
+    /// What handlers find by [`Turn::service`](super::Turn::service).
+    pub services: Services,
 }
 
 impl RuntimeOptions {
@@ -274,6 +277,7 @@ impl Default for RuntimeOptions {
             attempts_max: 5,
             on_recovery: None,
             kinds: Vec::new(),
+            services: Services::default(),
         }
     }
 }
@@ -287,6 +291,7 @@ impl fmt::Debug for RuntimeOptions {
             .field("idle", &self.idle)
             .field("visit_commands", &self.visit_commands)
             .field("close_deadline", &self.close_deadline)
+            .field("services", &self.services)
             .finish_non_exhaustive()
     }
 }

@@ -15,6 +15,7 @@ use super::cell::drop_quietly;
 use super::close::{CloseReport, Threads};
 use super::departures::Departures;
 use super::error::Why;
+use super::full::FullDisk;
 use super::kind::{AnyKind, Kind};
 use super::ledger::Ledger;
 use super::note::{Note, Oid};
@@ -81,6 +82,7 @@ impl Runtime {
             dead_letters: AtomicU64::new(0),
             activity: AtomicU64::new(0),
             poisoned: AtomicBool::new(false),
+            full: FullDisk::default(),
             ended: Mutex::new(0),
             changed: Condvar::new(),
             meter: Meter::default(),
@@ -346,6 +348,7 @@ pub(crate) struct Shared {
     /// Visits ended since the gate began to close.
     activity: AtomicU64,
     poisoned: AtomicBool,
+    pub(crate) full: FullDisk,
     /// Threads that have ended.
     pub(crate) ended: Mutex<usize>,
     /// Of `ended` or `activity`.

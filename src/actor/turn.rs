@@ -129,18 +129,19 @@ impl Drop for Depth {
     }
 }
 
-impl<A: Actor> Turn<'_, A> {
+impl<'a, A: Actor> Turn<'a, A> {
     /// Says that something has happened: applied to the state now, stored when the turn ends.
     ///
     /// It answers nothing. If the event cannot be stored (it refuses to be archived, the turn
     /// grows past what a frame holds, the disk is full) the whole turn fails: its caller gets
-    /// the error, and the state is read again from the log.
+    /// the error, and the state is as before the turn, read again from the log if need be. From
+    /// the event on that cannot be stored none is applied.
     ///
     /// A panic of `apply` fails the turn, even if the handler catches it.
     #[expect(clippy::needless_pass_by_value, reason = "what has happened is not used again")]
     pub fn emit(&mut self, event: A::Event) {
+        // A turn that fails changes nothing more: if it had not before, the state stays as it is.
         if self.wishes.failure.is_some() {
-            // Nothing of this turn will be: what is in memory need not follow it further.
             return;
         }
         if let Some(commit_when) = self.cell.kind.options.commit_when {
@@ -148,10 +149,12 @@ impl<A: Actor> Turn<'_, A> {
             let decision = decided.unwrap_or(Decision::Commit);
             self.wishes.decision = self.wishes.decision.and(decision);
         }
-        self.wishes.state = StateIs::Torn;
-        if let Err(failure) = self.record(&event) {
+        let admitted = self.cell.shared().admit_event();
+        if let Err(failure) = admitted.and_then(|()| self.record(&event)) {
             self.wishes.failure = Some(failure);
+            return;
         }
+        self.wishes.state = StateIs::Torn;
         self.live.state.apply(&event);
         self.wishes.state = StateIs::Ahead;
     }
@@ -207,12 +210,17 @@ impl<A: Actor> Turn<'_, A> {
         Ok(())
     }
 
+    pub(crate) const fn cell_ref(&self) -> &'a Arc<Cell<A>> {
+        self.cell
+    }
+
     /// Writes a note; the turn fails if it cannot be.
     pub(super) fn write(&mut self, note: &Note<'_>) {
         if self.wishes.failure.is_some() {
             return;
         }
-        let written = self.name_it().and_then(|()| {
+        let admitted = self.cell.shared().admit_event();
+        let written = admitted.and_then(|()| self.name_it()).and_then(|()| {
             let desk = self.desk();
             desk.note(note).map_err(|_reject| too_large(desk.batch.frame_bytes()))
         });
