@@ -237,9 +237,8 @@ fn read_book(
     recovery: &mut Recovery,
     tell: &dyn Fn(&mut Recovery),
 ) -> Result<Book, ReadError> {
-    shared.ledger.begin_reading();
-    // What is appended from here on goes into the book by itself.
-    let end = shared.events.written();
+    // What this life appends goes into the book by itself.
+    let end = shared.ledger.before();
     let found = shared.events.testimony();
     let found = found.and_then(|found| Some((Book::decode(&found.bytes)?, found.position)));
     let (mut book, from) = found.unwrap_or_default();

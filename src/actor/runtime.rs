@@ -68,6 +68,7 @@ impl Runtime {
     ) -> Result<Self, ActorError> {
         let (jobs, to_do) = crossbeam_channel::unbounded();
         let (keeper, calls) = crossbeam_channel::bounded(1);
+        let ledger = Ledger::new(&events);
         let shared = Arc::new(Shared {
             events,
             snapshots,
@@ -87,7 +88,7 @@ impl Runtime {
             changed: Condvar::new(),
             meter: Meter::default(),
             kinds: RwLock::default(),
-            ledger: Ledger::new(),
+            ledger,
             steps: Steps::new(),
             departures: Departures::default(),
             remembered: Mutex::default(),
@@ -95,7 +96,6 @@ impl Runtime {
             recovered: Condvar::new(),
             quarantined: Mutex::default(),
         });
-        shared.ledger.begin(&shared.events);
         shared.events.heed(Arc::<Ledger>::clone(&shared.ledger));
         for registrar in &shared.options.kinds {
             registrar.register(&shared)?;
@@ -165,7 +165,7 @@ impl Runtime {
     }
 
     /// Messages that were not handled, timers that are armed and steps that have not ended, of all
-    /// actors.
+    /// actors; as far as the [recovery](Self::recovery) has read what earlier lives have left.
     pub fn owed(&self) -> usize {
         self.shared.ledger.open()
     }

@@ -5,6 +5,7 @@ mod closing;
 mod failing;
 mod full;
 mod mailboxes;
+mod owed;
 mod passivation;
 mod replies;
 mod services;
