@@ -4,6 +4,7 @@ use std::any::type_name;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::aside::Aside;
 use super::cell::{Body, Cell};
 use super::ticket::Replier;
 use super::turn::take_turn;
@@ -24,11 +25,20 @@ pub(crate) struct Lane<A: Actor> {
     pub(crate) running: bool,
     /// The ready queue holds an entry for this actor: there is never a second one.
     pub(crate) listed: bool,
+    /// What few actors have.
+    pub(crate) aside: Option<Box<Aside<A>>>,
 }
 
 impl<A: Actor> Lane<A> {
     pub(crate) const fn new() -> Self {
-        Self { queue: VecDeque::new(), reserved: 0, waiting: 0, running: false, listed: false }
+        Self {
+            queue: VecDeque::new(),
+            reserved: 0,
+            waiting: 0,
+            running: false,
+            listed: false,
+            aside: None,
+        }
     }
 
     pub(crate) fn has_room(&self, commands_max: u32) -> bool {
@@ -53,6 +63,9 @@ pub(crate) trait Envelope<A: Actor>: Send {
     /// Takes the turn and sees to the reply.
     fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark);
 
+    /// Is this the time for it? See [`Handle::admits`].
+    fn admits(&self, actor: &A) -> bool;
+
     /// It will not be handled: tells whom it concerns.
     fn refuse(self: Box<Self>, cell: &Cell<A>, why: ActorError);
 }
@@ -65,6 +78,10 @@ pub(crate) struct Tell<C> {
 impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Tell<C> {
     fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark) {
         run_told(self.command, cell, body, mark);
+    }
+
+    fn admits(&self, actor: &A) -> bool {
+        A::admits(&self.command, actor)
     }
 
     fn refuse(self: Box<Self>, cell: &Cell<A>, why: ActorError) {
@@ -95,6 +112,10 @@ impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Ask<C, A::Reply> {
         replier.put(take_turn(cell, body, mark, command));
     }
 
+    fn admits(&self, actor: &A) -> bool {
+        A::admits(&self.command, actor)
+    }
+
     fn refuse(self: Box<Self>, _: &Cell<A>, why: ActorError) {
         self.replier.refuse(why);
     }
@@ -114,14 +135,16 @@ impl<A: Handle<C>, C: Send + 'static> Sent<A, C> {
     }
 }
 
-/// A message of a turn, to an actor of any type. Dropping it gives the room back.
+/// What leaves with a turn: a message to an actor of any type, a reply, a wish. Dropped instead, it
+/// undoes what it has done so far; those of a failed turn are dropped last first.
 pub(crate) trait Outgoing: Send {
-    /// The turn's frame is appended: into the mailbox with it.
-    fn deliver(self: Box<Self>, mark: Mark);
+    /// The turn's frame is appended. What it depends on is `mark`, and `reply` is what of that
+    /// must be durable before somebody outside learns of it.
+    fn deliver(self: Box<Self>, mark: Mark, reply: Mark);
 }
 
 impl<A: Handle<C>, C: Send + 'static> Outgoing for Sent<A, C> {
-    fn deliver(mut self: Box<Self>, mark: Mark) {
+    fn deliver(mut self: Box<Self>, mark: Mark, _: Mark) {
         if let Some(cell) = self.to.take() {
             cell.deliver(Letter { mark, envelope: self });
         }
@@ -133,6 +156,10 @@ impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Sent<A, C> {
         if let Some(command) = self.command.take() {
             run_told(command, cell, body, mark);
         }
+    }
+
+    fn admits(&self, actor: &A) -> bool {
+        self.command.as_ref().is_none_or(|command| A::admits(command, actor))
     }
 
     fn refuse(self: Box<Self>, cell: &Cell<A>, why: ActorError) {

@@ -16,9 +16,11 @@ use super::close::{CloseReport, Threads};
 use super::error::Why;
 use super::full::FullDisk;
 use super::kind::{AnyKind, Kind};
+use super::loads::Loads;
 use super::options::{DeadLetter, RuntimeOptions};
 use super::provider::{EventStore, SnapshotRef, SnapshotStore};
 use super::turn::in_turn;
+use super::weight::Weights;
 use super::worker::Job;
 use super::{Actor, ActorError, Addr, sweep};
 use crate::metrics::{Measure, Meter};
@@ -67,7 +69,6 @@ impl Runtime {
             snapshots,
             started: clock.monotonic_coarse(),
             clock,
-            options,
             jobs,
             keeper,
             gate: AtomicU8::new(Gate::Open.code()),
@@ -77,6 +78,9 @@ impl Runtime {
             activity: AtomicU64::new(0),
             poisoned: AtomicBool::new(false),
             full: FullDisk::default(),
+            loads: Loads::new(options.loads_max),
+            weights: Weights::new(options.resident_bytes_max),
+            options,
             ended: Mutex::new(0),
             changed: Condvar::new(),
             meter: Meter::default(),
@@ -101,6 +105,12 @@ impl Runtime {
     /// States in memory.
     pub fn residents(&self) -> usize {
         self.shared.residents()
+    }
+
+    /// Bytes that the states in memory take, about: 0 where
+    /// [`RuntimeOptions::resident_bytes_max`] sets no limit, since nobody counts then.
+    pub fn resident_bytes(&self) -> u64 {
+        self.shared.weights.bytes()
     }
 
     /// Names that are known to somebody, or whose state is in memory.
@@ -268,6 +278,8 @@ pub(crate) struct Shared {
     activity: AtomicU64,
     poisoned: AtomicBool,
     pub(crate) full: FullDisk,
+    pub(crate) loads: Loads,
+    pub(crate) weights: Weights,
     /// Threads that have ended.
     pub(crate) ended: Mutex<usize>,
     /// Of `ended` or `activity`.

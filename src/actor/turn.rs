@@ -242,9 +242,13 @@ impl<'a, A: Actor> Turn<'a, A> {
         if let Err(why) = to.cell().reserve() {
             return Err(Refused { command, why });
         }
-        let sent = Sent::new(Arc::clone(to.cell()), command);
-        self.desk.get_or_insert_with(take_desk).outgoing.push(Box::new(sent));
+        self.send(Box::new(Sent::new(Arc::clone(to.cell()), command)));
         Ok(())
+    }
+
+    /// To be delivered with the turn's frame.
+    pub(crate) fn send(&mut self, outgoing: Box<dyn Outgoing>) {
+        self.desk.get_or_insert_with(take_desk).outgoing.push(outgoing);
     }
 
     /// How hard this turn must be stored before its reply leaves, whatever the kind's default.
@@ -327,8 +331,9 @@ where
     let mark = if waits { depends } else { None };
     match (failure, reply) {
         (None, Some(reply)) => {
-            desk.deliver(depends);
+            desk.deliver(depends, mark);
             aftermath(cell, live, first, &wishes);
+            cell.note_success();
             Parked { result: Ok(reply), mark }
         }
         (failure, reply) => {
@@ -340,6 +345,7 @@ where
             if let ActorError::Panicked { message } = &failure {
                 let (kind, name, seq) = (A::KIND, &*cell.name, first.get());
                 trace::TurnPanicked { kind, name, seq, error: message }.tell();
+                cell.note_failure();
             }
             // What a panic says may come from the state; that an append failed does not.
             let told = matches!(failure, ActorError::Panicked { .. });
@@ -381,6 +387,9 @@ fn aftermath<A: Actor>(cell: &Arc<Cell<A>>, live: &mut Live<A>, first: Seq, wish
             cell.shared().send(Job::Save(cell.resident()));
         }
     }
+    if live.seq != first {
+        cell.weigh(&live.state);
+    }
     if wishes.passivate && !live.leave_asked {
         live.leave_asked = true;
         cell.shared().send(Job::Passivate(cell.resident()));
@@ -391,10 +400,10 @@ fn aftermath<A: Actor>(cell: &Arc<Cell<A>>, live: &mut Live<A>, first: Seq, wish
 struct KeptDesk(Option<Box<Desk>>);
 
 impl KeptDesk {
-    fn deliver(&mut self, mark: Mark) {
+    fn deliver(&mut self, mark: Mark, reply: Mark) {
         let Some(desk) = &mut self.0 else { return };
         for message in desk.outgoing.drain(..) {
-            message.deliver(mark);
+            message.deliver(mark, reply);
         }
     }
 }
@@ -402,7 +411,7 @@ impl KeptDesk {
 impl Drop for KeptDesk {
     fn drop(&mut self) {
         let Some(mut desk) = self.0.take() else { return };
-        for message in desk.outgoing.drain(..) {
+        for message in desk.outgoing.drain(..).rev() {
             drop_quietly(message);
         }
         if desk.batch.frame_bytes() <= KEPT_BATCH_BYTES_MAX {
