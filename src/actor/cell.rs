@@ -14,13 +14,15 @@ use parking_lot::{Mutex, MutexGuard};
 use rkyv::util::AlignedVec;
 
 use super::aside::Flags;
+use super::commit;
 use super::error::Why;
 use super::kind::Kind;
 use super::loads::Permit;
-use super::mailbox::{Lane, Letter, Mark};
+use super::mailbox::{Arrival, Cause, Envelope, Lane, Letter, Mark, Once};
 use super::options::DeadLetter;
 use super::provider::NewSnapshot;
 use super::runtime::{Gate, Shared};
+use super::side::Side;
 use super::ticket::{Deadline, Parked};
 use super::turn::{Depth, take_turn};
 use super::weight::Weight;
@@ -31,6 +33,9 @@ use crate::types::{Lsn, Seq, StreamId};
 
 /// Commands queued before it that a caller runs on its own thread to get at its own.
 const QUEUED_BEFORE_CALLER_MAX: usize = 32;
+
+/// When turns are tried to be appended again that could not be.
+const FLUSH_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 pub(crate) struct Cell<A: Actor> {
     pub(crate) kind: Arc<Kind<A>>,
@@ -67,6 +72,22 @@ pub(crate) struct Live<A: Actor> {
     pub(crate) save_asked: bool,
     /// A worker has been asked to take the state out of memory.
     pub(crate) leave_asked: bool,
+    /// What it carries besides; most carry nothing.
+    pub(crate) side: Option<Box<Side>>,
+}
+
+impl<A: Actor> Live<A> {
+    /// Was the command of that identity handled before?
+    pub(crate) fn has_answered<R>(&self, once: Option<&Once<R>>) -> bool {
+        once.is_some_and(|once| {
+            self.side.as_ref().is_some_and(|side| side.answer(once.id.0).is_some())
+        })
+    }
+
+    /// Are there turns that were not appended yet?
+    pub(crate) fn has_gathered(&self) -> bool {
+        self.side.as_ref().is_some_and(|side| side.pending.is_some())
+    }
 }
 
 /// What came of a caller's attempt to take the turn itself.
@@ -114,7 +135,11 @@ impl<A: Actor> Cell<A> {
     }
 
     /// Takes the turn on this thread if the actor is idle and little is queued.
-    pub(crate) fn serve<C: Send + 'static>(self: &Arc<Self>, command: C) -> Served<A::Reply, C>
+    pub(crate) fn serve<C: Send + 'static>(
+        self: &Arc<Self>,
+        command: C,
+        once: Option<Once<A::Reply>>,
+    ) -> Served<A::Reply, C>
     where
         A: Handle<C>,
     {
@@ -136,8 +161,8 @@ impl<A: Actor> Cell<A> {
             body = match self.loaded(body) {
                 Ok(body) => body,
                 Err(error) => {
-                    self.refuse(letter, error);
                     body = self.body();
+                    self.turn_away(&mut body, letter, error);
                     continue;
                 }
             };
@@ -156,7 +181,7 @@ impl<A: Actor> Cell<A> {
                 return Served::Done(Parked::error(error));
             }
         };
-        match self.admits(&mut body, &command) {
+        match self.admits(&mut body, &command, once.as_ref()) {
             Ok(true) => {}
             // Through the mailbox into the stash.
             Ok(false) => return Served::Later(command),
@@ -165,7 +190,8 @@ impl<A: Actor> Cell<A> {
                 return Served::Done(Parked::error(error));
             }
         }
-        let parked = self.guarded(&mut body, |body| take_turn(self, body, None, command));
+        let arrival = Arrival { mark: None, cause: Cause::Command, answered: true, once };
+        let parked = self.guarded(&mut body, |body| take_turn(self, body, arrival, command));
         self.unstash(&mut letters);
         self.put_back(letters);
         MutexGuard::unlock_fair(body);
@@ -205,7 +231,7 @@ impl<A: Actor> Cell<A> {
                     self.shared().stand_in_line(self.resident());
                     return;
                 }
-                Err(error) => self.refuse(letter, error),
+                Err(error) => self.turn_away(&mut body, letter, error),
             }
             self.unstash(&mut letters);
             MutexGuard::bump(&mut body);
@@ -247,7 +273,15 @@ impl<A: Actor> Cell<A> {
         self.live(body).map(|_live| true)
     }
 
-    /// A command that nobody can handle now.
+    /// A command that the actor is not in a state to handle.
+    fn turn_away(self: &Arc<Self>, body: &mut Body<A>, letter: Letter<A>, error: ActorError) {
+        let away = AssertUnwindSafe(|| letter.envelope.turn_away(self, body, error));
+        if let Err(payload) = catch_unwind(away) {
+            drop_quietly(payload);
+        }
+    }
+
+    /// A command that nobody will handle.
     fn refuse(&self, letter: Letter<A>, error: ActorError) {
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| letter.envelope.refuse(self, error)))
         {
@@ -322,7 +356,9 @@ impl<A: Actor> Cell<A> {
 
     /// Throws the state away: the next command reads it from storage.
     pub(crate) fn forget(&self, body: &mut Body<A>) {
-        if let Body::Live(_) = body {
+        if let Body::Live(live) = body {
+            // Turns that were gathered count; what is in memory of them may not.
+            commit::flush(self, live).unwrap_or_else(|why| commit::give_up(self, live, &why));
             let old = std::mem::replace(body, Body::Absent);
             self.left_memory();
             drop_quietly(old);
@@ -403,6 +439,27 @@ impl<A: Actor> Cell<A> {
         self.unlock_with_room(lane, true);
     }
 
+    /// Queues a letter because of what is owed: of that there is a bound elsewhere.
+    pub(crate) fn push_due(self: &Arc<Self>, envelope: Box<dyn Envelope<A>>) -> Result<(), Why> {
+        let mut lane = self.lane.lock();
+        self.shared().gate().inside()?;
+        lane.queue.push_back(Letter { mark: None, envelope });
+        self.unlock_listed(lane);
+        Ok(())
+    }
+
+    /// Appends the turns that were gathered, if nobody did since.
+    pub(crate) fn flush(self: &Arc<Self>) {
+        let mut body = self.body();
+        if let Body::Live(live) = &mut *body
+            && commit::flush(self, live).is_err()
+            && !self.shared().is_poisoned()
+        {
+            let shared = self.shared();
+            shared.ledger.flush_after(FLUSH_AGAIN, &self.resident(), &shared.clock);
+        }
+    }
+
     /// Queues a letter for which room was reserved.
     pub(crate) fn deliver(self: &Arc<Self>, letter: Letter<A>) {
         let mut lane = self.lane.lock();
@@ -445,6 +502,9 @@ impl<A: Actor> Cell<A> {
         if !std::mem::take(&mut live.save_asked) {
             return;
         }
+        if commit::flush(self, live).is_err() {
+            return;
+        }
         let Some(snapshot) = self.snapshot(live) else { return };
         // Not under the lock: the next turn need not wait for the snapshot store.
         MutexGuard::unlock_fair(body);
@@ -467,7 +527,10 @@ impl<A: Actor> Cell<A> {
         };
         let depth = Depth::enter();
         let snapshot = match self.live(&mut body) {
-            Ok(live) => self.snapshot(live),
+            Ok(live) => {
+                let flushed = commit::flush(self, live);
+                flushed.ok().and_then(|()| self.snapshot(live))
+            }
             Err(_cannot_be_rebuilt) => None,
         };
         if loaded {
@@ -503,13 +566,18 @@ impl<A: Actor> Cell<A> {
             covers,
             version: options.version,
             state,
-            side: Vec::new(),
+            side: live.side.as_ref().map(|side| side.encode()).unwrap_or_default(),
         })
     }
 
     /// Takes the state out of memory, after storing it if the options say so.
     pub(crate) fn retire(&self, mut body: MutexGuard<'_, Body<A>>) {
-        let Body::Live(live) = &*body else { return };
+        let Body::Live(live) = &mut *body else { return };
+        live.leave_asked = false;
+        if commit::flush(self, live).is_err() {
+            // It stays, since there is nowhere else that it is.
+            return;
+        }
         let on_passivate =
             self.kind.options.snapshots.as_ref().is_some_and(|it| it.policy.on_passivate);
         let snapshot = if on_passivate { self.snapshot(live) } else { None };

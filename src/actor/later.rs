@@ -96,7 +96,7 @@ impl<A: Actor> Turn<'_, A> {
         });
         drop_quietly(forgotten);
         let cell = Arc::clone(self.cell_ref());
-        self.send(Box::new(Promised { cell: Some(cell), place }));
+        self.take_along(Box::new(Promised { cell: Some(cell), place }));
         Ticket::waiting(self.cell_ref().resident(), slot)
     }
 
@@ -115,7 +115,7 @@ impl<A: Actor> Turn<'_, A> {
                 Ok(replier) if wanted => {
                     let cell = Arc::clone(self.cell_ref());
                     let reply = Some((*replier, value));
-                    self.send(Box::new(Given { cell, place, reply }));
+                    self.take_along(Box::new(Given { cell, place, reply }));
                     return true;
                 }
                 unwanted => drop(unwanted),

@@ -75,21 +75,33 @@
 
 mod addr;
 mod aside;
+mod book;
 mod cell;
 mod close;
+mod commit;
+mod departures;
+mod desk;
+mod durable;
 mod error;
 mod full;
 mod kind;
 mod later;
+mod ledger;
 mod load;
 mod loads;
 mod mailbox;
 pub mod memory;
+mod note;
 mod options;
+mod owe;
+mod policy;
 pub mod provider;
+mod resume;
 mod runtime;
 mod service;
+mod side;
 mod stash;
+mod steps;
 mod supervise;
 mod sweep;
 mod ticket;
@@ -103,11 +115,15 @@ mod tests;
 
 pub use addr::{Addr, Peek};
 pub use close::CloseReport;
+pub use durable::{CommandId, Durable, Outcome, Step, StepContext, Stepped};
 pub use error::{ActorError, Collision, Refused, StopReason, Stopped, Why};
 pub use later::ReplyKey;
+pub use note::{Missed, Oid, StepPolicy};
 pub use options::{
     ActorOptions, DeadLetter, MAILBOX_COMMANDS, OnDeadLetter, RuntimeOptions, SnapshotPolicy,
 };
+pub use policy::{Decision, Persistence};
+pub use resume::{OnRecovery, Recovery, RecoveryPhase, Registrar};
 pub(crate) use runtime::KnownKinds;
 pub use runtime::Runtime;
 pub use service::Services;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::aside::UNSTASH;
 use super::cell::{Body, Cell};
-use super::mailbox::{Letter, Mark, Outgoing};
+use super::mailbox::{Letter, Mark, Once, Outgoing};
 use super::turn::{Depth, message_of};
 use super::{Actor, ActorError, Handle, Turn};
 
@@ -19,7 +19,7 @@ impl<A: Actor> Turn<'_, A> {
     /// If the turn fails they stay.
     pub fn unstash(&mut self) {
         let cell = Arc::clone(self.cell_ref());
-        self.send(Box::new(Unstash { cell }));
+        self.take_along(Box::new(Unstash { cell }));
     }
 }
 
@@ -35,18 +35,23 @@ impl<A: Actor> Outgoing for Unstash<A> {
 
 impl<A: Actor> Cell<A> {
     /// A queued command at the door: `None` if its turn is not now, and it has been seen to.
-    pub(crate) fn admit(&self, body: &mut Body<A>, letter: Letter<A>) -> Option<Letter<A>> {
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        body: &mut Body<A>,
+        mut letter: Letter<A>,
+    ) -> Option<Letter<A>> {
         let _depth = Depth::enter();
         let live = match self.live(body) {
             Ok(live) => live,
             Err(error) => {
-                letter.envelope.refuse(self, error);
+                letter.envelope.turn_away(self, body, error);
                 return None;
             }
         };
-        match catch_unwind(AssertUnwindSafe(|| letter.envelope.admits(&live.state))) {
+        match catch_unwind(AssertUnwindSafe(|| letter.envelope.admits(live))) {
             Ok(true) => return Some(letter),
             Ok(false) => {
+                letter.envelope.put_aside();
                 let stash_max = usize::try_from(self.kind.options.stash).unwrap_or(usize::MAX);
                 let too_many = self.aside(|aside| {
                     if aside.stash.len() >= stash_max {
@@ -56,26 +61,34 @@ impl<A: Actor> Cell<A> {
                     None
                 });
                 if let Some(letter) = too_many {
-                    letter.envelope.refuse(self, ActorError::Full);
+                    letter.envelope.turn_away(self, body, ActorError::Full);
                 }
             }
             Err(payload) => {
                 self.note_failure();
                 let message = message_of(payload);
-                letter.envelope.refuse(self, ActorError::Panicked { message });
+                letter.envelope.turn_away(self, body, ActorError::Panicked { message });
             }
         }
         None
     }
 
     /// The same for a caller's own command: whether its turn is now.
-    pub(crate) fn admits<C>(&self, body: &mut Body<A>, command: &C) -> Result<bool, ActorError>
+    pub(crate) fn admits<C>(
+        &self,
+        body: &mut Body<A>,
+        command: &C,
+        once: Option<&Once<A::Reply>>,
+    ) -> Result<bool, ActorError>
     where
         A: Handle<C>,
         C: Send + 'static,
     {
         let _depth = Depth::enter();
         let live = self.live(body)?;
+        if live.has_answered(once) {
+            return Ok(true);
+        }
         catch_unwind(AssertUnwindSafe(|| A::admits(command, &live.state))).map_err(|payload| {
             self.note_failure();
             ActorError::Panicked { message: message_of(payload) }

@@ -21,6 +21,10 @@ pub(crate) enum Job {
     Save(Arc<dyn Resident>),
     /// The state wants to leave memory.
     Passivate(Arc<dyn Resident>),
+    /// Something may leave that waited for the disk.
+    Depart(Arc<Shared>),
+    /// What a turn has left to be run.
+    Run(Box<dyn FnOnce() + Send>),
     /// One worker ends.
     Stop,
 }
@@ -30,6 +34,7 @@ pub(crate) trait Resident: Send + Sync {
     fn shared(&self) -> &Arc<Shared>;
     fn visit(self: Arc<Self>, commands_max: NonZeroU32, permit: Option<Permit>);
     fn save(&self);
+    fn flush(self: Arc<Self>);
     fn passivate(&self);
 }
 
@@ -45,6 +50,10 @@ impl<A: Actor> Resident for Cell<A> {
 
     fn save(&self) {
         self.save_asked();
+    }
+
+    fn flush(self: Arc<Self>) {
+        Self::flush(&self);
     }
 
     fn passivate(&self) {
@@ -71,6 +80,8 @@ pub(crate) fn work(jobs: &Receiver<Job>, commands_max: NonZeroU32) {
             Job::Load(resident, permit) => resident.visit(commands_max, Some(permit)),
             Job::Save(resident) => resident.save(),
             Job::Passivate(resident) => resident.passivate(),
+            Job::Depart(shared) => shared.departures.depart(&shared),
+            Job::Run(run) => run(),
             Job::Stop => {}
         });
     }
