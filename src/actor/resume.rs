@@ -446,7 +446,17 @@ pub(crate) fn failed<A: Actor>(
             shared.ledger.again(oid, now.saturating_add(WAIT_MS));
             return;
         }
-        ActorError::Read(_) => {
+        // The actor rests: that is nobody's failure but its own.
+        ActorError::Resting { left } => {
+            let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            shared.ledger.again(oid, now.saturating_add(left).saturating_add(1));
+            return;
+        }
+        ActorError::GivenUp { .. } => {
+            shared.ledger.again(oid, now.saturating_add(BACKOFF_MS_MAX));
+            return;
+        }
+        ActorError::Read(_) | ActorError::Full => {
             shared.ledger.again(oid, now.saturating_add(WAIT_MS));
             return;
         }
