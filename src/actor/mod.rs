@@ -82,6 +82,8 @@ mod load;
 mod mailbox;
 pub mod memory;
 mod options;
+pub mod past;
+mod policy;
 pub mod provider;
 mod runtime;
 mod sweep;
@@ -97,8 +99,9 @@ pub use addr::{Addr, Peek};
 pub use close::CloseReport;
 pub use error::{ActorError, Collision, Refused, StopReason, Stopped, Why};
 pub use options::{
-    ActorOptions, DeadLetter, MAILBOX_COMMANDS, OnDeadLetter, RuntimeOptions, SnapshotPolicy,
+    ActorOptions, DeadLetter, MAILBOX_COMMANDS, OnDeadLetter, RuntimeOptions, SNAPSHOTS_KEPT,
 };
+pub use policy::SnapshotPolicy;
 pub(crate) use runtime::KnownKinds;
 pub use runtime::Runtime;
 pub use ticket::Ticket;

@@ -7,6 +7,7 @@ use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use self::label::{Label, label};
 use super::addr::Addr;
 use super::cell::{Body, Cell, Live, drop_quietly};
 use super::error::{Refused, Why};
@@ -19,6 +20,9 @@ use crate::log::frame::{Batch, FRAME_BYTES_LIMIT, RecordKind};
 use crate::log::name;
 use crate::trace;
 use crate::types::{Durability, HybridTime, Seq, StreamId};
+
+mod label;
+mod rewind;
 
 /// A batch that grew past this is not kept for the next turn.
 const KEPT_BATCH_BYTES_MAX: usize = 256 * 1024;
@@ -74,6 +78,10 @@ struct Wishes {
     durability: Option<Durability>,
     snapshot: bool,
     passivate: bool,
+    /// Which predicates of the snapshot policy an event has met.
+    seen: u64,
+    /// Who and why, of all events of the turn.
+    labels: Vec<Label>,
     state: StateIs,
     /// Why the turn cannot be appended.
     failure: Option<ActorError>,
@@ -141,6 +149,7 @@ impl<A: Actor> Turn<'_, A> {
         }
         self.live.state.apply(&event);
         self.wishes.state = StateIs::Ahead;
+        self.wishes.seen |= self.cell.kind.seen_in(&self.live.state, &event);
     }
 
     fn record(&mut self, event: &A::Event) -> Result<(), ActorError> {
@@ -303,6 +312,7 @@ where
         Ok(reply) => (Some(reply), wishes.failure.take()),
         Err(payload) => (None, Some(ActorError::Panicked { message: message_of(payload) })),
     };
+    let failure = failure.or_else(|| label(&wishes.labels, &mut desk).err());
     let failure = failure.or_else(|| commit(cell, live, &mut desk, first).err());
     let depends = live.end.max(carried);
     let level = wishes
@@ -316,7 +326,7 @@ where
     match (failure, reply) {
         (None, Some(reply)) => {
             desk.deliver(depends);
-            aftermath(cell, live, first, &wishes);
+            aftermath(cell, live, &wishes);
             Parked { result: Ok(reply), mark }
         }
         (failure, reply) => {
@@ -359,14 +369,10 @@ fn commit<A: Actor>(
 }
 
 /// What a turn leaves for the workers to do.
-fn aftermath<A: Actor>(cell: &Arc<Cell<A>>, live: &mut Live<A>, first: Seq, wishes: &Wishes) {
-    if let Some(snapshots) = &cell.kind.options.snapshots {
-        let passed = |every: std::num::NonZeroU64| live.seq.get() / every != first.get() / every;
-        let due = wishes.snapshot || snapshots.policy.every.is_some_and(passed);
-        if due && !live.save_asked {
-            live.save_asked = true;
-            cell.shared().send(Job::Save(cell.resident()));
-        }
+fn aftermath<A: Actor>(cell: &Arc<Cell<A>>, live: &mut Live<A>, wishes: &Wishes) {
+    if cell.is_save_due(live, wishes.seen, wishes.snapshot) && !live.save_asked {
+        live.save_asked = true;
+        cell.shared().send(Job::Save(cell.resident()));
     }
     if wishes.passivate && !live.leave_asked {
         live.leave_asked = true;

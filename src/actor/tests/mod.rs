@@ -6,6 +6,7 @@ mod failing;
 mod mailboxes;
 mod passivation;
 mod replies;
+mod rewinds;
 mod snapshots;
 mod stress;
 mod values;
