@@ -114,7 +114,9 @@ fn random_turn(tape: &Addr<Tape>, model: &mut Model, random: &mut Random) {
         if let Some(to) = back {
             turn.rewind(to).unwrap();
         }
-        emitted.into_iter().for_each(|event| turn.emit(event));
+        for event in emitted {
+            turn.emit(event);
+        }
         if save {
             turn.snapshot();
         }
@@ -129,7 +131,6 @@ fn random_turn(tape: &Addr<Tape>, model: &mut Model, random: &mut Random) {
 fn random_rewinds_lead_where_the_definition_says() {
     for start in 1..=60 {
         let seed = start * 0x9e37_79b9;
-        println!("seed {seed}");
         let mut random = Random(seed);
         let memory = Memory::new();
         let mut model = Model::default();
