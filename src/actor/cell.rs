@@ -12,14 +12,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use rkyv::util::AlignedVec;
 
+use super::commit;
 use super::error::Why;
 use super::kind::Kind;
 use super::load::{self, Source};
-use super::mailbox::{Lane, Letter, Mark};
+use super::mailbox::{Arrival, Cause, Envelope, Lane, Letter, Mark, Once};
 use super::options::DeadLetter;
-use super::policy::Since;
 use super::provider::NewSnapshot;
 use super::runtime::{Gate, Shared};
+use super::saving::{Moment, Since};
+use super::side::Side;
 use super::ticket::{Deadline, Parked};
 use super::turn::{Depth, take_turn};
 use super::worker::{Job, Resident};
@@ -29,6 +31,9 @@ use crate::types::{Lsn, Seq, StreamId};
 
 /// Commands queued before it that a caller runs on its own thread to get at its own.
 const QUEUED_BEFORE_CALLER_MAX: usize = 32;
+
+/// When turns are tried to be appended again that could not be.
+const FLUSH_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 pub(crate) struct Cell<A: Actor> {
     pub(crate) kind: Arc<Kind<A>>,
@@ -67,6 +72,24 @@ pub(crate) struct Live<A: Actor> {
     pub(crate) save_asked: bool,
     /// A worker has been asked to take the state out of memory.
     pub(crate) leave_asked: bool,
+    /// What it carries besides; most carry nothing.
+    pub(crate) side: Option<Box<Side>>,
+}
+
+impl<A: Actor> Live<A> {
+    /// Are there turns that were not appended yet?
+    pub(crate) fn has_gathered(&self) -> bool {
+        self.side.as_ref().is_some_and(|side| side.pending.is_some())
+    }
+}
+
+/// What a turn says of a snapshot.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Asked {
+    /// Which predicates of the policy its events have met.
+    pub(crate) seen: u64,
+    pub(crate) by_hand: bool,
+    pub(crate) suspended: bool,
 }
 
 /// What came of a caller's attempt to take the turn itself.
@@ -120,7 +143,11 @@ impl<A: Actor> Cell<A> {
     }
 
     /// Takes the turn on this thread if the actor is idle and little is queued.
-    pub(crate) fn serve<C: Send + 'static>(self: &Arc<Self>, command: C) -> Served<A::Reply, C>
+    pub(crate) fn serve<C: Send + 'static>(
+        self: &Arc<Self>,
+        command: C,
+        once: Option<Once<A::Reply>>,
+    ) -> Served<A::Reply, C>
     where
         A: Handle<C>,
     {
@@ -140,7 +167,8 @@ impl<A: Actor> Cell<A> {
         for letter in before {
             self.run(&mut body, letter);
         }
-        let parked = self.guarded(&mut body, |body| take_turn(self, body, None, command));
+        let arrival = Arrival { mark: None, cause: Cause::Command, answered: true, once };
+        let parked = self.guarded(&mut body, |body| take_turn(self, body, arrival, command));
         MutexGuard::unlock_fair(body);
         match parked {
             Ok(parked) => Served::Done(parked),
@@ -223,7 +251,9 @@ impl<A: Actor> Cell<A> {
 
     /// Throws the state away: the next command reads it from storage.
     pub(crate) fn forget(&self, body: &mut Body<A>) {
-        if let Body::Live(_) = body {
+        if let Body::Live(live) = body {
+            // Turns that were gathered count; what is in memory of them may not.
+            commit::flush(self, live).unwrap_or_else(|why| commit::give_up(self, live, &why));
             let old = std::mem::replace(body, Body::Absent);
             self.used.store(0, Ordering::Relaxed);
             self.shared().resident_removed();
@@ -299,6 +329,27 @@ impl<A: Actor> Cell<A> {
         self.unlock_with_room(lane, true);
     }
 
+    /// Queues a letter because of what is owed: of that there is a bound elsewhere.
+    pub(crate) fn push_due(self: &Arc<Self>, envelope: Box<dyn Envelope<A>>) -> Result<(), Why> {
+        let mut lane = self.lane.lock();
+        self.shared().gate().inside()?;
+        lane.queue.push_back(Letter { mark: None, envelope });
+        self.unlock_listed(lane);
+        Ok(())
+    }
+
+    /// Appends the turns that were gathered, if nobody did since.
+    pub(crate) fn flush(self: &Arc<Self>) {
+        let mut body = self.body();
+        if let Body::Live(live) = &mut *body
+            && commit::flush(self, live).is_err()
+            && !self.shared().is_poisoned()
+        {
+            let shared = self.shared();
+            shared.ledger.flush_after(FLUSH_AGAIN, &self.resident(), &shared.clock);
+        }
+    }
+
     /// Queues a letter for which room was reserved.
     pub(crate) fn deliver(self: &Arc<Self>, letter: Letter<A>) {
         let mut lane = self.lane.lock();
@@ -335,17 +386,17 @@ impl<A: Actor> Cell<A> {
     }
 
     /// Is a snapshot to be asked for after a turn? What is asked for is noted.
-    pub(crate) fn is_save_due(&self, live: &mut Live<A>, seen: u64, by_hand: bool) -> bool {
+    pub(crate) fn is_save_due(&self, live: &mut Live<A>, turn: Asked) -> bool {
         let Some(snapshots) = &self.kind.options.snapshots else { return false };
         let now_ms = if self.kind.sees_time { self.shared().clock.wall_ms() } else { 0 };
         let since = Since {
             seq: live.seq,
             tried: live.tried,
             elapsed_ms: now_ms.saturating_sub(live.tried_ms),
-            seen,
-            leaving: false,
+            seen: turn.seen,
+            moment: if turn.suspended { Moment::Suspension } else { Moment::Turn },
         };
-        let due = by_hand || snapshots.policy.is_due(&since);
+        let due = turn.by_hand || snapshots.policy.is_due(&since);
         if due {
             live.tried = live.seq;
             live.tried_ms = now_ms;
@@ -358,6 +409,9 @@ impl<A: Actor> Cell<A> {
         let mut body = self.body();
         let Body::Live(live) = &mut *body else { return };
         if !std::mem::take(&mut live.save_asked) {
+            return;
+        }
+        if commit::flush(self, live).is_err() {
             return;
         }
         let Some(snapshot) = self.snapshot(live) else { return };
@@ -378,7 +432,10 @@ impl<A: Actor> Cell<A> {
         let loaded = matches!(*body, Body::Absent);
         let depth = Depth::enter();
         let snapshot = match self.live(&mut body) {
-            Ok(live) => self.snapshot(live),
+            Ok(live) => {
+                let flushed = commit::flush(self, live);
+                flushed.ok().and_then(|()| self.snapshot(live))
+            }
             Err(_cannot_be_rebuilt) => None,
         };
         if loaded {
@@ -414,15 +471,20 @@ impl<A: Actor> Cell<A> {
             covers,
             version: options.version,
             state,
-            side: Vec::new(),
+            side: live.side.as_ref().map(|side| side.encode()).unwrap_or_default(),
         })
     }
 
     /// Takes the state out of memory, after storing it if the options say so.
     pub(crate) fn retire(&self, mut body: MutexGuard<'_, Body<A>>) {
-        let Body::Live(live) = &*body else { return };
-        let since =
-            Since { seq: live.seq, tried: live.saved, elapsed_ms: 0, seen: 0, leaving: true };
+        let Body::Live(live) = &mut *body else { return };
+        live.leave_asked = false;
+        if commit::flush(self, live).is_err() {
+            // It stays, since there is nowhere else that it is.
+            return;
+        }
+        let (seq, tried) = (live.seq, live.saved);
+        let since = Since { seq, tried, elapsed_ms: 0, seen: 0, moment: Moment::Leaving };
         let due = self.kind.options.snapshots.as_ref().is_some_and(|it| it.policy.is_due(&since));
         let snapshot = if due { self.snapshot(live) } else { None };
         let seq = live.seq.get();

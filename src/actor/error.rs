@@ -84,6 +84,11 @@ pub enum ActorError {
     /// changed by it; the turn may go on.
     #[error("a rewind comes before all else that a turn stores")]
     RewindNotFirst,
+    /// [`Turn::note`](super::Turn::note) or [`Turn::tag`](super::Turn::tag) after the turn had
+    /// written something beside turns that were deferred. The turn is dropped like one that was
+    /// not appended.
+    #[error("what is said of a turn comes before all else that it stores")]
+    LabelTooLate,
     /// Another Rust type has the same [`KIND`](super::Actor::KIND), or it is empty or too long.
     #[error("the kind `{kind}` is another type's, or not 1 to 65,535 bytes long")]
     KindTaken {
@@ -173,6 +178,9 @@ pub enum StopReason {
     /// another version, damaged, or gone.
     #[error("it was dropped, and no snapshot that covers it can be used")]
     Dropped,
+    /// What the actor owes is written in a way that this build does not know.
+    #[error("what it owes cannot be read")]
+    Note,
     /// The records of the frame do not add up, or the first frame carries no name.
     #[error("its frame is not one of an actor")]
     Frame,

@@ -22,7 +22,9 @@ use std::sync::Arc;
 use super::cell::{Cell, Live, drop_quietly};
 use super::error::{StopReason, Stopped};
 use super::mailbox::Mark;
+use super::note::Note;
 use super::provider::{EventStore, Replayed, SnapshotStore};
+use super::side::Side;
 use super::turn::message_of;
 use super::{Actor, ActorError, ActorOptions, Old, Value as _};
 use crate::log::frame::{Frame, Record, RecordKind};
@@ -52,16 +54,15 @@ pub(crate) struct Rebuilt<A: Actor> {
     pub(crate) saved: Seq,
     /// When the first turn behind that snapshot was.
     pub(crate) since: Option<HybridTime>,
-    /// What the snapshot holds besides the state.
-    #[expect(dead_code, reason = "nothing is kept beside a state yet")]
-    pub(crate) side: Vec<u8>,
+    /// What the actor carries besides. Not told of the past.
+    pub(crate) side: Option<Box<Side>>,
 }
 
 /// The state of an actor as its events left it. The caller is inside a turn as far as `ask` is
 /// concerned, since this runs `apply`.
 pub(crate) fn load<A: Actor>(cell: &Cell<A>) -> Result<Live<A>, ActorError> {
     let rebuilt = rebuild(&cell.source(), None)?;
-    let Rebuilt { state, seq, lsn, end, saved, since, .. } = rebuilt;
+    let Rebuilt { state, seq, lsn, end, saved, since, side } = rebuilt;
     let tried_ms = match since {
         Some(since) => since.millis(),
         None if cell.kind.sees_time => cell.shared().clock.wall_ms(),
@@ -77,6 +78,7 @@ pub(crate) fn load<A: Actor>(cell: &Cell<A>) -> Result<Live<A>, ActorError> {
         tried_ms,
         save_asked: false,
         leave_asked: false,
+        side,
     })
 }
 
@@ -180,7 +182,7 @@ struct Base<A> {
     state: A,
     seq: Seq,
     covers: Option<Lsn>,
-    side: Vec<u8>,
+    side: Option<Box<Side>>,
 }
 
 /// Of what the state after event `last` is made.
@@ -204,7 +206,7 @@ impl<A: Actor> Source<'_, A> {
             return Ok(base);
         }
         match catch_unwind(AssertUnwindSafe(A::default)) {
-            Ok(state) => Ok(Base { state, seq: Seq::ZERO, covers: None, side: Vec::new() }),
+            Ok(state) => Ok(Base { state, seq: Seq::ZERO, covers: None, side: None }),
             Err(payload) => {
                 let why = StopReason::Panicked(message_of(payload));
                 Err(self.stopped(Seq::ZERO, None, why))
@@ -313,14 +315,15 @@ impl<A: Actor> Source<'_, A> {
                 collision = Some(ActorError::collision(wanted, named));
                 return ControlFlow::Break(());
             }
+            let side = Side::decode(snapshot.side, self.options.answers);
             let read = || self.options.read_state(snapshot.version, snapshot.state);
-            match catch_unwind(AssertUnwindSafe(read)) {
-                Ok(Some(state)) => {
+            match (side, catch_unwind(AssertUnwindSafe(read))) {
+                (Some(side), Ok(Some(state))) => {
                     let (seq, covers) = (snapshot.seq, Some(snapshot.covers));
-                    found = Some(Base { state, seq, covers, side: snapshot.side.to_vec() });
+                    found = Some(Base { state, seq, covers, side });
                     ControlFlow::Break(())
                 }
-                undecoded => {
+                (_, undecoded) => {
                     drop_quietly(undecoded);
                     if trace::ON {
                         unread.push((snapshot.seq, snapshot.version));
@@ -365,7 +368,7 @@ struct Loading<'a, A: Actor> {
     lsn: Option<Lsn>,
     saved: Seq,
     since: Option<HybridTime>,
-    side: Vec<u8>,
+    side: Option<Box<Side>>,
     named: bool,
     stretches: Vec<Stretch>,
     /// The stretch that it is in, or before.
@@ -389,15 +392,13 @@ enum Halt {
 
 impl<'a, A: Actor> Loading<'a, A> {
     fn new(source: &'a Source<'a, A>, base: Base<A>, stretches: Vec<Stretch>) -> Self {
-        let Base { state, seq: saved, covers, side } = base;
-        // What lies before the first stretch need not be read.
-        let seq = stretches.first().map_or(saved, |first| first.after.max(saved));
+        let Base { state, seq, covers, side } = base;
         Self {
             source,
             state,
             seq,
             lsn: covers,
-            saved,
+            saved: seq,
             since: None,
             side,
             // In the first frame, which is not read where it begins later.
@@ -446,6 +447,9 @@ impl<'a, A: Actor> Loading<'a, A> {
     fn frame(&mut self, frame: &Frame<'_>) -> Result<(), Halt> {
         let lsn = frame.lsn();
         let mut seq = frame.seq();
+        // A snapshot is taken between two frames: what it covers, it covers whole. What was noted
+        // since counts, also where the events beside it do not.
+        let new = seq > self.saved;
         for record in frame.records() {
             let record = record
                 .map_err(|_reject| Halt::Failed(self.stopped(StopReason::Frame, Some(lsn))))?;
@@ -472,6 +476,7 @@ impl<'a, A: Actor> Loading<'a, A> {
                     }
                     seq = seq.checked_add(1).unwrap_or(Seq::MAX);
                 }
+                RecordKind::Note if new => self.note(&record, lsn)?,
                 RecordKind::Snapshot
                 | RecordKind::State
                 | RecordKind::Side
@@ -484,6 +489,15 @@ impl<'a, A: Actor> Loading<'a, A> {
             self.since = Some(frame.header().time);
         }
         self.lsn = Some(lsn);
+        Ok(())
+    }
+
+    /// What the actor owes, or has settled.
+    fn note(&mut self, record: &Record<'_>, lsn: Lsn) -> Result<(), Halt> {
+        let Some(note) = Note::decode(record.version, record.payload) else {
+            return Err(Halt::Failed(self.stopped(StopReason::Note, Some(lsn))));
+        };
+        self.side.get_or_insert_default().apply(&note, self.source.options.answers);
         Ok(())
     }
 

@@ -74,18 +74,30 @@
 #![forbid(unsafe_code)]
 
 mod addr;
+mod book;
 mod cell;
 mod close;
+mod commit;
+mod departures;
+mod desk;
+mod durable;
 mod error;
 mod kind;
+mod ledger;
 mod load;
 mod mailbox;
 pub mod memory;
+mod note;
 mod options;
+mod owe;
 pub mod past;
 mod policy;
 pub mod provider;
+mod resume;
 mod runtime;
+mod saving;
+mod side;
+mod steps;
 mod sweep;
 mod ticket;
 mod turn;
@@ -97,13 +109,17 @@ mod tests;
 
 pub use addr::{Addr, Peek};
 pub use close::CloseReport;
+pub use durable::{CommandId, Durable, Outcome, Step, StepContext, Stepped};
 pub use error::{ActorError, Collision, Refused, StopReason, Stopped, Why};
+pub use note::{Missed, Oid, StepPolicy};
 pub use options::{
     ActorOptions, DeadLetter, MAILBOX_COMMANDS, OnDeadLetter, RuntimeOptions, SNAPSHOTS_KEPT,
 };
-pub use policy::SnapshotPolicy;
+pub use policy::{Decision, Persistence};
+pub use resume::{OnRecovery, Recovery, RecoveryPhase, Registrar};
 pub(crate) use runtime::KnownKinds;
 pub use runtime::Runtime;
+pub use saving::SnapshotPolicy;
 pub use ticket::Ticket;
 pub use turn::Turn;
 pub use value::{NotArchive, Tail, Value};

@@ -5,8 +5,12 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::policy::{SnapshotPolicy, Snapshots};
-use super::{Actor, ActorError, Value};
+use super::durable::{Durable, Durables, Step, Stepped};
+use super::policy::{Decision, Persistence};
+use super::resume::{OnRecovery, Registrar};
+use super::saving::{SnapshotPolicy, Snapshots};
+use super::side::AnswersKept;
+use super::{Actor, ActorError, Handle, Value};
 pub use crate::snapshot::KEPT as SNAPSHOTS_KEPT;
 use crate::types::Durability;
 
@@ -37,6 +41,10 @@ pub struct ActorOptions<A: Actor> {
     pub(crate) mailbox: u32,
     pub(crate) idle: Option<Duration>,
     pub(crate) snapshots: Option<Snapshots<A>>,
+    pub(crate) persistence: Option<Persistence>,
+    pub(crate) commit_when: Option<fn(&A, &A::Event) -> Decision>,
+    pub(crate) answers: AnswersKept,
+    pub(crate) durables: Durables<A>,
     /// How states of other versions are read.
     older: Vec<(u16, ReadState<A>)>,
     /// Snapshots that are kept of each actor.
@@ -55,6 +63,10 @@ impl<A: Actor> ActorOptions<A> {
             mailbox: MAILBOX_COMMANDS,
             idle: None,
             snapshots: None,
+            persistence: None,
+            commit_when: None,
+            answers: AnswersKept { count: 1_000, age_ms: 24 * 60 * 60 * 1_000 },
+            durables: Durables::new(),
             older: Vec::new(),
             kept: SNAPSHOTS_KEPT,
         }
@@ -64,6 +76,53 @@ impl<A: Actor> ActorOptions<A> {
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = Some(durability);
+        self
+    }
+
+    /// When turns are appended, instead of the store's default.
+    #[must_use]
+    pub fn persistence(mut self, persistence: Persistence) -> Self {
+        self.persistence = Some(persistence);
+        self
+    }
+
+    /// Asks for each event, with the state before it, whether its turn must be appended at once,
+    /// may wait, or neither. A panic in it is [`Decision::Commit`].
+    #[must_use]
+    pub fn commit_when(mut self, decide: fn(&A, &A::Event) -> Decision) -> Self {
+        self.commit_when = Some(decide);
+        self
+    }
+
+    /// How many answers to commands with an id an actor keeps, and for how long: the last 1,000 of
+    /// the last 24 hours by default. Older ones go when a newer one comes.
+    #[must_use]
+    pub fn answers(mut self, count: usize, age: Duration) -> Self {
+        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        self.answers = AnswersKept { count, age_ms };
+        self
+    }
+
+    /// A command that can be stored: sent with [`Turn::send`](super::Turn::send), or for later with
+    /// [`Turn::wake_at`](super::Turn::wake_at).
+    #[must_use]
+    pub fn command<C>(mut self) -> Self
+    where
+        A: Handle<C>,
+        C: Durable,
+    {
+        self.durables.command::<C>();
+        self
+    }
+
+    /// A step that actors of this kind begin with [`Turn::step`](super::Turn::step).
+    #[must_use]
+    pub fn step<S>(mut self) -> Self
+    where
+        A: Handle<Stepped<S>>,
+        S: Step,
+    {
+        self.durables.step::<S>();
         self
     }
 
@@ -179,6 +238,31 @@ pub struct RuntimeOptions {
     /// Told about each accepted command that got nobody an error and had no effect, on the
     /// thread that found out. It must not block; panics are ignored.
     pub on_dead_letter: Option<OnDeadLetter>,
+    /// When turns are appended, unless an actor or its kind says otherwise.
+    pub persistence: Persistence,
+    /// Steps that run at the same time, each on a thread of its own.
+    pub steps_max: usize,
+    /// Actors that are taken up at the same time after a crash.
+    pub resume_max: usize,
+    /// So often something is taken up that was under way when the process ended, before it is set
+    /// aside for [`Runtime::release`](super::Runtime::release).
+    pub resume_tries: u32,
+    /// So often a message, timer or step that came back is offered to a handler that panics.
+    pub attempts_max: u32,
+    /// Told how far the recovery has come, from its thread, some times a second and at its end.
+    pub on_recovery: Option<OnRecovery>,
+    /// Kinds that are known from the start: see [`Self::actor`].
+    pub kinds: Vec<Registrar>,
+}
+
+impl RuntimeOptions {
+    /// Makes a kind of actor known before its first address is asked for: what a crash has
+    /// interrupted can be taken up only where its kind is known.
+    #[must_use]
+    pub fn actor<A: Actor>(mut self) -> Self {
+        self.kinds.push(Registrar::of::<A>());
+        self
+    }
 }
 
 impl Default for RuntimeOptions {
@@ -192,6 +276,13 @@ impl Default for RuntimeOptions {
             visit_commands: NonZeroU32::new(256).unwrap_or(NonZeroU32::MIN),
             close_deadline: Duration::from_secs(10),
             on_dead_letter: None,
+            persistence: Persistence::EachTurn,
+            steps_max: 64,
+            resume_max: 64,
+            resume_tries: 3,
+            attempts_max: 5,
+            on_recovery: None,
+            kinds: Vec::new(),
         }
     }
 }
