@@ -28,7 +28,7 @@ use crate::log::{Evidence, Log, LogOptions, LogStats, Opening, RecoveryReport, T
 use crate::metrics::Phases;
 use crate::snapshot::{SnapshotStats, Snapshots};
 use crate::trace::{self, Work};
-use crate::types::{Life, Seq};
+use crate::types::Life;
 
 mod backup;
 mod history;
@@ -47,7 +47,6 @@ mod verify;
 mod view;
 
 pub use backup::{Backup, BackupOptions};
-pub use history::Past;
 use identity::{Identity, IdentityFile};
 pub use options::StoreOptions;
 pub use repair::{Plan, Repair, RepairStep, Repaired};
@@ -56,7 +55,7 @@ pub use retain::{Retain, RetentionStats};
 use scrub::Scrub;
 pub use scrub::ScrubStats;
 pub use verify::{Progress, Verification};
-pub use view::{ActorName, LastLife, RawEvent, SnapshotInfo, View};
+pub use view::{ActorName, LastLife, SnapshotInfo, View};
 
 /// Told apart from the event log's id, so that no frame of one is ever taken for the other's.
 const SNAPSHOTS_ID: u64 = 0x536e_6170_7368_6f74;
@@ -327,16 +326,6 @@ impl Store {
             Some(catalogue) => catalogue.names(A::KIND)?,
             None => names_from(&self.events, 0, A::KIND)?,
         })
-    }
-
-    /// The events of an actor after `after`, oldest first, without loading it. An actor that has
-    /// none has an empty history.
-    ///
-    /// # Errors
-    /// See [`crate::error::ReadError`]; [`crate::actor::ActorError::Stopped`] where an event
-    /// cannot be read.
-    pub fn history<A: Actor>(&self, name: &str, after: Seq) -> Result<Vec<Past<A::Event>>, Error> {
-        history::read::<A>(&self.events, name, after)
     }
 
     /// Waits until the catalogue has all names.
