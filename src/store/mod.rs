@@ -31,6 +31,7 @@ use crate::trace::{self, Work};
 use crate::types::{Life, Seq};
 
 mod backup;
+mod cursor;
 mod history;
 mod identity;
 mod options;
@@ -40,6 +41,7 @@ mod publish;
 mod repair;
 mod retain;
 mod scrub;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -47,6 +49,8 @@ mod verify;
 mod view;
 
 pub use backup::{Backup, BackupOptions};
+pub use cursor::Cursor;
+use cursor::Cursors;
 pub use history::Past;
 use identity::{Identity, IdentityFile};
 pub use options::StoreOptions;
@@ -55,6 +59,9 @@ use retain::Retention;
 pub use retain::{Retain, RetentionStats};
 use scrub::Scrub;
 pub use scrub::ScrubStats;
+pub use stream::{
+    Begin, Change, Delivery, Fact, Feed, Filter, Happening, Position, Subscription, Told,
+};
 pub use verify::{Progress, Verification};
 pub use view::{ActorName, LastLife, RawEvent, SnapshotInfo, View};
 
@@ -110,6 +117,7 @@ pub struct Store {
     runtime: Runtime,
     catalogue: Option<Catalogue>,
     snapshots: Arc<Snapshots>,
+    cursors: Arc<Cursors>,
     events: Arc<Log>,
     report: OpenReport,
     close_deadline: Duration,
@@ -298,6 +306,7 @@ impl Store {
             runtime,
             catalogue,
             snapshots,
+            cursors: Cursors::new(&events),
             events,
             report,
             close_deadline,
