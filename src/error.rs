@@ -274,9 +274,10 @@ pub enum ReadError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// Retention has dropped events that the subscription should have come by: for one actor, of
-    /// its own; else of some actor, whether the filter asks for it or not. Said before the first
-    /// event behind them; the next call goes on with what is left.
+    /// Retention has dropped events that the subscription should have come by: of some actor,
+    /// whether the filter asks for it or not; where it asks for one actor, of that one (and where
+    /// it began among what is gone of others, perhaps only of those). Said before the first event
+    /// behind them; the next call goes on with what is left.
     #[error("some events below position {upto} are gone: retention has dropped them")]
     Dropped {
         /// All of them were below this position.

@@ -59,13 +59,16 @@ struct Copied {
 }
 
 impl Follow {
-    /// Steps to the stream's next frame, waiting for it for at most `limit`.
+    /// Steps to the stream's next frame. Where none of those that are there is the stream's, it
+    /// waits for at most `limit`.
     ///
     /// # Errors
     /// See [`ReadError`]; it stays where it is.
     pub(crate) fn advance(&mut self, limit: Duration) -> Result<Advanced, ReadError> {
         let clock = self.shared().options.clock.clone();
         let deadline = clock.monotonic().saturating_add(limit);
+        // What is there now is looked at, however long that takes; only then it is waited.
+        let there = self.shared().end(self.limit);
         let mut left = limit;
         let mut passed = 0_u32;
         loop {
@@ -97,7 +100,7 @@ impl Follow {
             passed += 1;
             if passed.is_multiple_of(PATIENCE) {
                 left = deadline.saturating_sub(clock.monotonic());
-                if left.is_zero() {
+                if left.is_zero() && self.tail.position() >= there {
                     return Ok(Advanced::Over);
                 }
             }

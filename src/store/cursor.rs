@@ -3,7 +3,9 @@
 //! A cursor is a stream of its own, of kind `annals.cursor` under the cursor's name; each save is
 //! a frame there, with a note that is the position, or is empty where the cursor was deleted. One
 //! stream more, `annals.cursors`/`names`, has the names, each before the cursor's first frame. So
-//! cursors are found at open by a look at a few streams, and need nothing derived.
+//! cursors are found at open by a look at a few streams, and need nothing derived. None of these
+//! notes is one that an actor could have left: those begin with a number from 1 to 15, a position
+//! with a multiple of 16, and a name here has a zero before it.
 //!
 //! **A cursor never points at what a crash took back.** Whoever saves a position has read the log
 //! up to there, so what is before the position was appended before the cursor's frame; and what
@@ -140,7 +142,7 @@ impl Cursors {
             }
             let cell = table.cells.entry(Arc::clone(name)).or_default();
             if !cell.listed {
-                note(log, NAMES, &mut table.names, name.as_bytes())?;
+                note(log, NAMES, &mut table.names, &[&[0], name.as_bytes()].concat())?;
                 cell.listed = true;
             }
             let bytes = position.map(Position::to_bytes);
@@ -200,8 +202,9 @@ fn notes(
 fn read(log: &Log) -> Result<Table, ReadError> {
     let mut table = Table::default();
     let mut names = Vec::new();
-    table.names = notes(log, StreamId::of(NAMES.0, NAMES.1), Seq::ZERO, &mut |name| {
-        names.extend(str::from_utf8(name).map(Arc::<str>::from));
+    table.names = notes(log, StreamId::of(NAMES.0, NAMES.1), Seq::ZERO, &mut |payload| {
+        let name = payload.get(1..).and_then(|name| str::from_utf8(name).ok());
+        names.extend(name.map(Arc::<str>::from));
     })?;
     for name in names {
         let stream = StreamId::of(KIND, &name);

@@ -221,6 +221,7 @@ struct Acks {
 pub struct Subscription {
     log: Arc<Log>,
     filter: Filter,
+    limit: Limit,
     source: Source,
     names: Names,
     /// What the frame that it is at holds.
@@ -254,6 +255,7 @@ impl Subscription {
         Ok(Self {
             log: Arc::clone(log),
             filter,
+            limit,
             source,
             names: Names::default(),
             leaf: Leaf::default(),
@@ -285,8 +287,8 @@ impl Subscription {
         self
     }
 
-    /// What comes next; waits for it for at most `limit`, and answers `None` when that is over.
-    /// What is there already comes whatever `limit` is.
+    /// What comes next. What is there when this is called is looked through, whatever `limit` is;
+    /// then it is waited for at most that long, and `None` says that it is over.
     ///
     /// # Errors
     /// See [`StreamError`]. `Dropped` is said once for what it is about. After `Poisoned` and
@@ -356,6 +358,11 @@ impl Subscription {
     /// Steps to the next item; answers its number in the leaf.
     fn step(&mut self, limit: Duration) -> Result<Option<usize>, StreamError> {
         let began = self.log.clock().monotonic();
+        // What is there now is looked at, however long that takes; only then it is waited.
+        let end = match self.limit {
+            Limit::Written => self.log.written(),
+            Limit::Durable => self.log.durable(),
+        };
         let mut left = limit;
         let mut passed = 0_u32;
         loop {
@@ -380,7 +387,7 @@ impl Subscription {
                     if passed.is_multiple_of(PATIENCE) && self.within == Within::Nothing {
                         let spent = self.log.clock().monotonic().saturating_sub(began);
                         left = limit.saturating_sub(spent);
-                        if left.is_zero() {
+                        if left.is_zero() && self.behind.lsn() >= end {
                             return Ok(None);
                         }
                     }

@@ -130,7 +130,9 @@ impl Writer {
     }
 }
 
-fn filters() -> Vec<(Filter, fn(&Seen) -> bool)> {
+type By = fn(&Seen) -> bool;
+
+fn filters() -> Vec<(Filter, By)> {
     vec![
         (Filter::all(), |_| true),
         (Filter::kind("mouse"), |it| it.kind == "mouse"),
@@ -361,7 +363,7 @@ fn whenever_a_subscription_begins_among_writers_it_misses_nothing_and_repeats_no
             subscribers.push(subscriber(number));
             // So that they begin at different moments: each once more is written.
             let mark = store.log().written() + 3_000;
-            while store.log().written() < mark && !writers.iter().all(|it| it.is_finished()) {
+            while store.log().written() < mark && !writers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
                 std::thread::yield_now();
             }
         }
@@ -511,7 +513,11 @@ fn what_retention_has_dropped_is_reported_and_only_to_who_would_have_come_by_it(
             }
             assert_eq!(found.len() + missing, behind.len(), "nothing else came");
             assert!(found.is_sorted_by_key(|it| it.position));
-            assert_eq!(gone.is_empty(), missing == 0, "{name:?} from {begun}: {gone:?}");
+            // Nobody knows where exactly the dropped events of one actor stood: who begins among
+            // those of others may be told too much.
+            if name.is_none() || began_before {
+                assert_eq!(gone.is_empty(), missing == 0, "{name:?} from {begun}: {gone:?}");
+            }
         }
     }
     assert!(told > 50, "{told}");
@@ -667,6 +673,9 @@ fn one_actor_among_many_is_followed_from_anywhere_in_a_long_log() {
         let name =
             if turn.is_multiple_of(40) { "rare".to_owned() } else { format!("{}", turn % 99) };
         writer.turn(&store, ("kind", &name), 1 + turn % 2, &[]);
+        if turn.is_multiple_of(1_500) {
+            writer.turn(&store, ("oddity", &turn.to_string()), 1, &["odd"]);
+        }
     }
     // A turn that is larger than what is copied at a time, and many of one actor in a row.
     writer.turn(&store, ("kind", "rare"), 100, &[]);
@@ -678,6 +687,10 @@ fn one_actor_among_many_is_followed_from_anywhere_in_a_long_log() {
     let filter = Filter::actor("kind", "rare");
     assert!(store.log().written() > 3 << 20, "a long log");
     assert_eq!(read(&store, &filter, Begin::First), all);
+    // What is there is looked through, also where nothing is waited for.
+    let odd = of(&writer.all, |it| it.kind == "oddity");
+    assert_eq!(read(&store, &Filter::kind("oddity"), Begin::First), odd);
+    assert_eq!(read(&store, &Filter::tag("odd"), Begin::First), odd);
     for number in (0..all.len()).step_by(97) {
         assert_eq!(read(&store, &filter, all[number].position), all[number..], "from {number}");
         let other = writer.all[writer.all.len() * number / all.len()].position;
