@@ -20,6 +20,7 @@ mod store;
 mod stream;
 mod support;
 mod swap;
+mod testimony;
 mod threads;
 mod verify;
 mod view;
