@@ -130,9 +130,10 @@ pub use error::{Error, OpenError};
 pub use log::finding::{Affected, Finding, Severity, What};
 pub use rkyv;
 pub use store::{
-    ActorName, Backup, BackupOptions, LastLife, OpenReport, Plan, Progress, Repair, RepairStep,
-    Repaired, Retain, RetentionStats, ScrubStats, SnapshotInfo, Store, StoreOptions, StoreStats,
-    Verification, View,
+    ActorName, Backup, BackupOptions, Begin, Change, Cursor, Delivery, Fact, Feed, Filter,
+    Happening, LastLife, OpenReport, Plan, Position, Progress, Repair, RepairStep, Repaired,
+    Retain, RetentionStats, ScrubStats, SnapshotInfo, Store, StoreOptions, StoreStats,
+    Subscription, Told, Verification, View,
 };
 pub use types::{Durability, HybridTime, Lsn, Seq, StreamId};
 
