@@ -16,7 +16,7 @@ const COLUMNS_MAX: usize = 100;
 
 /// The layers of `src/`, lowest first. Code may name its own layer and those below.
 /// Layers of one rank may know each other, but for `STRANGERS`.
-const LAYERS: [(&str, u8); 15] = [
+const LAYERS: [(&str, u8); 16] = [
     ("types", 0),
     ("error", 0),
     ("time", 0),
@@ -31,7 +31,8 @@ const LAYERS: [(&str, u8); 15] = [
     ("edge", 6),
     ("options", 7),
     ("store", 7),
-    ("lib", 8),
+    ("testkit", 8),
+    ("lib", 9),
 ];
 
 /// Two layers that stand side by side and do not know each other: `store` ties them.

@@ -11,6 +11,7 @@ mod damage;
 mod disk_full;
 mod exhaustive;
 mod faults;
+mod kit;
 mod noted;
 mod repair;
 mod retain;
