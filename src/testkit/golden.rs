@@ -44,15 +44,7 @@ const VARIABLE: &str = "ANNALS_GOLDEN";
 /// #     fn apply(&mut self, _: &Event) {}
 /// # }
 ///
-/// # let dir = tempfile::tempdir()?;
-/// # let file = dir.path().join("account.1.golden");
-/// # let text = "# annals golden 1\n\
-/// #     00000000000000000500000000000000\n\
-/// #     0100000000000000616c69ffffffffff\n";
-/// # std::fs::write(file, text.replace("    ", ""))?;
-/// # let dir = dir.path();
-/// golden::<Account>(dir, &[Event::Deposited(5), Event::Named("ali".into())]);
-/// # Ok::<(), std::io::Error>(())
+/// golden::<Account>("tests/golden", &[Event::Deposited(5), Event::Named("ali".into())]);
 /// ```
 ///
 /// # Panics
