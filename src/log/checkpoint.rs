@@ -72,8 +72,8 @@ pub struct Testimony {
 
 /// Who is asked, whenever a checkpoint is written, what it should hold.
 pub trait Witness: std::fmt::Debug + Send + Sync {
-    /// What there is now.
-    fn testify(&self) -> Testimony;
+    /// What there is now; `None` where that is not known.
+    fn testify(&self) -> Option<Testimony>;
 }
 
 /// A checkpoint's content.

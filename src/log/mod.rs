@@ -586,6 +586,11 @@ impl Log {
         &self.shared.options.dir
     }
 
+    /// Is there room on the disk for the next segment? Tries to make it if it is not there.
+    pub(crate) fn has_room(&self) -> bool {
+        self.shared.preparer.has_room(|| self.shared.keeper_bell.ring())
+    }
+
     /// What the keeper thread does besides, for tests that do without it: segments made ahead,
     /// and a checkpoint if one is due.
     #[cfg(any(test, feature = "internals"))]

@@ -99,7 +99,7 @@ impl Opening {
             remove(&*disk, &dir, &survey.spares)?;
         }
         let (ring_writer, ring) = open_ring(&*disk, &options)?;
-        let mark = open_mark(&*disk, &options, &survey, id)?;
+        let mark = open_mark(&*disk, &options, (id, &survey))?;
         let segments = segments(&disk, &dir, &survey);
         let runs: Vec<_> =
             survey.runs.iter().map(|header| Run::existing(&disk, &dir, *header)).collect();
@@ -112,6 +112,7 @@ impl Opening {
             segment.reopen()?;
             segment.unfinish();
         }
+        let ahead = IndexAhead::begin(&disk, last.as_ref().filter(|_| options.threads), end);
         let previous = last
             .as_ref()
             .map(|last| Previous { base: last.header.base, end: (!going_on).then_some(end) });
@@ -186,9 +187,59 @@ impl Opening {
                 remove(&*shared.disk, &dir, &survey.spares)?;
             }
         }
-        let threads = if shared.options.threads { spawn(&shared)? } else { Vec::new() };
+        let mut threads = if shared.options.threads { spawn(&shared)? } else { Vec::new() };
+        threads.extend(ahead.into_thread());
         report.took += shared.options.clock.monotonic().saturating_sub(began);
         Ok((Log { shared, threads: Mutex::new(threads) }, report))
+    }
+}
+
+fn open_mark(
+    disk: &dyn Disk,
+    options: &LogOptions,
+    (id, survey): (u64, &Survey),
+) -> Result<Option<Slots>, OpenError> {
+    let Some(path) = &options.mark else { return Ok(None) };
+    let slots = Slots::open(disk, path, mark::MAGIC, &survey.mark)?;
+    // A valid slot is of a life that got past this line.
+    if Mark::highest(&survey.mark, id).is_none() {
+        sync_parent(disk, path)?;
+    }
+    Ok(Some(slots))
+}
+
+/// Less than this of a segment is quickly indexed by who reads first.
+const WORTH_AHEAD: u64 = 1 << 20;
+
+/// Indexes the segment that the life before wrote last, while the open goes on: it is the one
+/// that has no index file, and whoever reads first needs it.
+struct IndexAhead(Option<JoinHandle<()>>);
+
+impl IndexAhead {
+    /// Where there can be no thread, whoever reads first does it.
+    fn begin(disk: &Arc<dyn Disk>, last: Option<&Arc<Segment>>, end: u64) -> Self {
+        let worth = |last: &&Arc<Segment>| end.saturating_sub(last.header.base) >= WORTH_AHEAD;
+        let Some(last) = last.filter(worth) else { return Self(None) };
+        let (disk, last) = (Arc::clone(disk), Arc::clone(last));
+        let index = move || {
+            // Who reads meets the same damage, and says so.
+            let _indexed_or_damaged = last.catch_up(&*disk, &mut last.index.lock());
+        };
+        Self(std::thread::Builder::new().name("annals-index".into()).spawn(index).ok())
+    }
+
+    fn into_thread(mut self) -> Option<JoinHandle<()>> {
+        self.0.take()
+    }
+}
+
+impl Drop for IndexAhead {
+    fn drop(&mut self) {
+        // The open has failed: nobody is to have files of the log open after that.
+        if let Some(thread) = self.0.take() {
+            // A panic has been told of, and is not to meet another.
+            thread.join().unwrap_or_default();
+        }
     }
 }
 
@@ -260,21 +311,6 @@ fn sync_parent(disk: &dyn Disk, path: &Path) -> Result<(), DiskError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     disk.sync_dir(parent).map_err(DiskError::at("syncing", parent))
-}
-
-fn open_mark(
-    disk: &dyn Disk,
-    options: &LogOptions,
-    survey: &Survey,
-    id: u64,
-) -> Result<Option<Slots>, DiskError> {
-    let Some(path) = &options.mark else { return Ok(None) };
-    let slots = Slots::open(disk, path, mark::MAGIC, &survey.mark)?;
-    // A valid slot is of a life that got past this line.
-    if Mark::highest(&survey.mark, id).is_none() {
-        sync_parent(disk, path)?;
-    }
-    Ok(Some(slots))
 }
 
 fn open_ring(disk: &dyn Disk, options: &LogOptions) -> Result<(RingWriter, RingSource), DiskError> {
