@@ -240,6 +240,17 @@ impl Machine {
         self.disk.flip_bit(path.as_ref(), byte, bit)
     }
 
+    /// Takes a file away, durably.
+    ///
+    /// # Errors
+    /// There is no such file.
+    ///
+    /// # Panics
+    /// This life has ended.
+    pub fn delete(&self, path: impl AsRef<Path>) -> std::io::Result<()> {
+        self.disk.delete(path.as_ref())
+    }
+
     /// This life ends so; the machine of the next one. A store that is still open reaches nothing
     /// any more. The clock goes on.
     ///

@@ -5,6 +5,10 @@
 //! on it).
 mod ablations;
 mod backup;
+mod cases;
+mod cases_recovery;
+mod cases_snapshots;
+mod cases_turns;
 mod compact;
 mod crash;
 mod damage;
