@@ -220,7 +220,8 @@ fn a_reply_that_was_heard_outlives_a_kill_at_once() {
     }
 }
 
-/// Case 166: what an open reads depends on the log's files, not on how many actors are in them; none
+/// Case 166: what an open reads depends on the log's files, not on how many actors are in them;
+/// none
 /// is loaded before it is asked. (Six times as many: a million would be the same, and long.)
 #[test]
 fn an_open_reads_no_more_where_there_are_more_actors() {

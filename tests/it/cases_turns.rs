@@ -337,7 +337,8 @@ fn two_kinds_with_one_name_do_not_mix() {
     }
 }
 
-/// Cases 83, 163: a commit of 64 actors fails. Nobody is told yes, nobody's new state is shown; after
+/// Cases 83, 163: a commit of 64 actors fails. Nobody is told yes, nobody's new state is shown;
+/// after
 /// a reopen each of them is wholly there or absent.
 #[test]
 fn of_a_commit_that_fails_nothing_is_acknowledged_or_shown() {
