@@ -11,9 +11,8 @@
 
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -288,7 +287,9 @@ struct Shared {
     /// The checkpoint that is to be written.
     due: Mutex<Option<(u64, Totals)>>,
     /// Who says what the checkpoints hold besides.
-    witness: Mutex<Option<Arc<dyn Witness>>>,
+    witness: Mutex<Option<Weak<dyn Witness>>>,
+    /// One writes a checkpoint at a time: keeper or close.
+    checkpointing: Mutex<()>,
     /// Files of earlier lives that hold nothing and are to go.
     leftovers: Mutex<Vec<PathBuf>>,
     /// One compaction at a time; and the failure after which there is none any more.
@@ -543,14 +544,19 @@ impl Log {
         }
     }
 
-    /// From now on checkpoints hold what `witness` says.
+    /// From now on checkpoints hold what `witness` says, for as long as somebody else holds it: the
+    /// log does not keep it alive, and forgets it when it is closed. The one at the end of
+    /// [`close`](Self::close) is asked for before that. Where nobody testifies, the newest
+    /// testimony is carried on.
+    #[expect(clippy::needless_pass_by_value, reason = "who gives it thinks of who keeps it")]
     pub fn heed(&self, witness: Arc<dyn Witness>) {
-        *self.shared.witness.lock() = Some(witness);
+        *self.shared.witness.lock() = Some(Arc::downgrade(&witness));
     }
 
-    /// What the newest checkpoint holds that is of this past.
+    /// What the newest checkpoint holds that is of this past: its position is no higher than the
+    /// log, and no crash has taken back what was there. It is read from the disk.
     pub fn testimony(&self) -> Option<Testimony> {
-        None
+        self.shared.testimony()
     }
 
     /// Were frames dropped by retention?

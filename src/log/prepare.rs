@@ -117,6 +117,15 @@ impl Preparer {
         self.state.lock().kept = true;
     }
 
+    /// The keeper calls what may wait for an appender: meanwhile no appender waits for the keeper.
+    pub(super) fn away<T>(&self, call: impl FnOnce() -> T) -> T {
+        let kept = std::mem::replace(&mut self.state.lock().kept, false);
+        self.ready.notify_all();
+        let answer = call();
+        self.state.lock().kept = kept;
+        answer
+    }
+
     /// The keeper's turn: makes one segment if one is missing. Answers whether there is more to
     /// do.
     pub(super) fn make_ahead(&self) -> bool {

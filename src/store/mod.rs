@@ -7,7 +7,7 @@
 //!        ring        what was appended last; never synced
 //!        log/        segments of events and their indexes
 //!        snapshots/  segments of archived states
-//!        ckpt-<pos>  what was counted, and the segments' headers; the last two
+//!        ckpt-<pos>  what was counted and owed, and the segments' headers; the last two
 //!        catalogue/  derived: names; delete it at will
 //! ```
 //!

@@ -24,6 +24,7 @@ mod scrub;
 mod store;
 mod support;
 mod swap;
+mod testimony;
 mod threads;
 mod verify;
 mod view;
