@@ -5,6 +5,11 @@
 //! on it).
 mod ablations;
 mod backup;
+mod cases;
+mod cases_durable;
+mod cases_recovery;
+mod cases_snapshots;
+mod cases_turns;
 mod compact;
 mod crash;
 mod cursor;
@@ -12,6 +17,7 @@ mod damage;
 mod disk_full;
 mod exhaustive;
 mod faults;
+mod kit;
 mod noted;
 mod repair;
 mod retain;
