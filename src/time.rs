@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::types::HybridTime;
@@ -19,21 +20,39 @@ pub enum Clock {
 }
 
 /// A clock that moves when told to.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ManualClock {
     nanos: AtomicU64,
+    /// Who wants to know that it has moved, as long as they answer so.
+    watchers: Mutex<Vec<Watcher>>,
+}
+
+/// Told that time has moved; `false` if it need not be told again.
+type Watcher = Box<dyn Fn() -> bool + Send + Sync>;
+
+impl std::fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ManualClock").field("nanos", &self.nanos).finish_non_exhaustive()
+    }
 }
 
 impl ManualClock {
     /// A clock that stands at `millis` since the Unix epoch.
     pub fn at_millis(millis: u64) -> Arc<Self> {
-        Arc::new(Self { nanos: AtomicU64::new(millis.saturating_mul(1_000_000)) })
+        let nanos = AtomicU64::new(millis.saturating_mul(1_000_000));
+        Arc::new(Self { nanos, watchers: Mutex::default() })
     }
 
     /// Moves it forward.
     pub fn advance(&self, by: Duration) {
         let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         self.nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.watchers.lock().retain(|watcher| watcher());
+    }
+
+    /// Calls `watcher` each time that it has moved, under a lock of the clock's.
+    pub(crate) fn watch(&self, watcher: Watcher) {
+        self.watchers.lock().push(watcher);
     }
 }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cell::{Cell, Served};
+use super::durable::CommandId;
 use super::error::{Refused, Why};
-use super::mailbox::{Ask, Letter, Tell};
+use super::mailbox::{Ask, Letter, Once, Tell};
 use super::ticket::{Deadline, Slot, Ticket};
 use super::turn::in_turn;
-use super::{Actor, ActorError, Handle};
+use super::{Actor, ActorError, Handle, Value};
 use crate::types::StreamId;
 
 /// The address of an actor: its name, whether it is in memory or not.
@@ -91,7 +92,7 @@ impl<A: Actor> Addr<A> {
         A: Handle<C>,
         C: Send + 'static,
     {
-        self.ask_until(command, None)
+        self.ask_until(command, None, None)
     }
 
     /// [`ask`](Self::ask), for at most that long. A turn that has begun on this thread is not
@@ -107,10 +108,53 @@ impl<A: Actor> Addr<A> {
         A: Handle<C>,
         C: Send + 'static,
     {
-        self.ask_until(command, Some(Deadline::after(limit)))
+        self.ask_until(command, None, Some(Deadline::after(limit)))
     }
 
-    fn ask_until<C>(&self, command: C, deadline: Option<Deadline>) -> Result<A::Reply, ActorError>
+    /// [`ask`](Self::ask), but a command with the same id is handled once: whoever sends it again
+    /// gets the first answer, whatever the second command says. So a command whose outcome is not
+    /// known can be sent again.
+    ///
+    /// The answer is stored with the turn, also if that has no event, and kept as
+    /// [`ActorOptions::answers`](super::ActorOptions::answers) says. A turn that fails is none:
+    /// the next one with that id is handled.
+    ///
+    /// # Errors
+    /// As `ask`; [`ActorError::NotArchived`] where the answer cannot be stored, or the first one
+    /// was of another type.
+    pub fn ask_once<C>(&self, id: CommandId, command: C) -> Result<A::Reply, ActorError>
+    where
+        A: Handle<C>,
+        A::Reply: Value,
+        C: Send + 'static,
+    {
+        self.ask_until(command, Some(Once::new(id)), None)
+    }
+
+    /// [`ask_once`](Self::ask_once), for at most that long.
+    ///
+    /// # Errors
+    /// As `ask_once` and [`ask_for`](Self::ask_for).
+    pub fn ask_once_for<C>(
+        &self,
+        id: CommandId,
+        command: C,
+        limit: Duration,
+    ) -> Result<A::Reply, ActorError>
+    where
+        A: Handle<C>,
+        A::Reply: Value,
+        C: Send + 'static,
+    {
+        self.ask_until(command, Some(Once::new(id)), Some(Deadline::after(limit)))
+    }
+
+    fn ask_until<C>(
+        &self,
+        command: C,
+        once: Option<Once<A::Reply>>,
+        deadline: Option<Deadline>,
+    ) -> Result<A::Reply, ActorError>
     where
         A: Handle<C>,
         C: Send + 'static,
@@ -119,12 +163,12 @@ impl<A: Actor> Addr<A> {
             return Err(ActorError::InTurn);
         }
         let deadline = deadline.as_ref();
-        match self.cell.serve(command) {
+        match self.cell.serve(command, once) {
             Served::Done(parked) => parked.settle(self.cell.shared(), deadline.map(Deadline::left)),
             Served::Refused(_, why) => Err(why.into()),
             Served::Later(command) => {
                 let (slot, replier) = Slot::new();
-                let envelope = Box::new(Ask { command, replier });
+                let envelope = Box::new(Ask { command, replier, once });
                 self.cell.push_waiting(Letter { mark: None, envelope }, deadline)?;
                 Ticket::waiting(self.cell.resident(), slot).wait_until(deadline)
             }
@@ -163,15 +207,40 @@ impl<A: Actor> Addr<A> {
         A: Handle<C>,
         C: Send + 'static,
     {
+        self.post_with(command, None)
+    }
+
+    /// [`post`](Self::post) of a command that is handled once: see [`ask_once`](Self::ask_once).
+    ///
+    /// # Errors
+    /// As `post`.
+    pub fn post_once<C>(&self, id: CommandId, command: C) -> Result<Ticket<A::Reply>, Refused<C>>
+    where
+        A: Handle<C>,
+        A::Reply: Value,
+        C: Send + 'static,
+    {
+        self.post_with(command, Some(Once::new(id)))
+    }
+
+    fn post_with<C>(
+        &self,
+        command: C,
+        once: Option<Once<A::Reply>>,
+    ) -> Result<Ticket<A::Reply>, Refused<C>>
+    where
+        A: Handle<C>,
+        C: Send + 'static,
+    {
         if in_turn() {
             return Err(Refused { command, why: Why::InTurn });
         }
-        match self.cell.serve(command) {
+        match self.cell.serve(command, once) {
             Served::Done(parked) => Ok(Ticket::parked(self.cell.resident(), parked)),
             Served::Refused(command, why) => Err(Refused { command, why }),
             Served::Later(command) => {
                 let (slot, replier) = Slot::new();
-                match self.cell.push(Box::new(Ask { command, replier }), |envelope| Letter {
+                match self.cell.push(Box::new(Ask { command, replier, once }), |envelope| Letter {
                     mark: None,
                     envelope,
                 }) {
@@ -193,8 +262,10 @@ impl<A: Actor> Addr<A> {
         if in_turn() {
             return Err(ActorError::InTurn);
         }
-        let (value, end) = self.cell.look(|live| (look(&live.state), live.end))?;
-        let durable = end.is_none_or(|end| end.get() <= self.cell.shared().events.durable());
+        let (value, end, gathered) =
+            self.cell.look(|live| (look(&live.state), live.end, live.has_gathered()))?;
+        let durable =
+            !gathered && end.is_none_or(|end| end.get() <= self.cell.shared().events.durable());
         Ok(Peek { value, durable })
     }
 

@@ -12,12 +12,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use rkyv::util::AlignedVec;
 
+use super::commit;
 use super::error::Why;
 use super::kind::Kind;
-use super::mailbox::{Lane, Letter, Mark};
+use super::mailbox::{Arrival, Cause, Envelope, Lane, Letter, Mark, Once};
 use super::options::DeadLetter;
 use super::provider::NewSnapshot;
 use super::runtime::{Gate, Shared};
+use super::side::Side;
 use super::ticket::{Deadline, Parked};
 use super::turn::{Depth, take_turn};
 use super::worker::{Job, Resident};
@@ -27,6 +29,9 @@ use crate::types::{Lsn, Seq, StreamId};
 
 /// Commands queued before it that a caller runs on its own thread to get at its own.
 const QUEUED_BEFORE_CALLER_MAX: usize = 32;
+
+/// When turns are tried to be appended again that could not be.
+const FLUSH_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 pub(crate) struct Cell<A: Actor> {
     pub(crate) kind: Arc<Kind<A>>,
@@ -61,6 +66,15 @@ pub(crate) struct Live<A: Actor> {
     pub(crate) save_asked: bool,
     /// A worker has been asked to take the state out of memory.
     pub(crate) leave_asked: bool,
+    /// What it carries besides; most carry nothing.
+    pub(crate) side: Option<Box<Side>>,
+}
+
+impl<A: Actor> Live<A> {
+    /// Are there turns that were not appended yet?
+    pub(crate) fn has_gathered(&self) -> bool {
+        self.side.as_ref().is_some_and(|side| side.pending.is_some())
+    }
 }
 
 /// What came of a caller's attempt to take the turn itself.
@@ -102,7 +116,11 @@ impl<A: Actor> Cell<A> {
     }
 
     /// Takes the turn on this thread if the actor is idle and little is queued.
-    pub(crate) fn serve<C: Send + 'static>(self: &Arc<Self>, command: C) -> Served<A::Reply, C>
+    pub(crate) fn serve<C: Send + 'static>(
+        self: &Arc<Self>,
+        command: C,
+        once: Option<Once<A::Reply>>,
+    ) -> Served<A::Reply, C>
     where
         A: Handle<C>,
     {
@@ -122,7 +140,8 @@ impl<A: Actor> Cell<A> {
         for letter in before {
             self.run(&mut body, letter);
         }
-        let parked = self.guarded(&mut body, |body| take_turn(self, body, None, command));
+        let arrival = Arrival { mark: None, cause: Cause::Command, answered: true, once };
+        let parked = self.guarded(&mut body, |body| take_turn(self, body, arrival, command));
         MutexGuard::unlock_fair(body);
         match parked {
             Ok(parked) => Served::Done(parked),
@@ -205,7 +224,9 @@ impl<A: Actor> Cell<A> {
 
     /// Throws the state away: the next command reads it from storage.
     pub(crate) fn forget(&self, body: &mut Body<A>) {
-        if let Body::Live(_) = body {
+        if let Body::Live(live) = body {
+            // Turns that were gathered count; what is in memory of them may not.
+            commit::flush(self, live).unwrap_or_else(|why| commit::give_up(self, live, &why));
             let old = std::mem::replace(body, Body::Absent);
             self.used.store(0, Ordering::Relaxed);
             self.shared().resident_removed();
@@ -281,6 +302,27 @@ impl<A: Actor> Cell<A> {
         self.unlock_with_room(lane, true);
     }
 
+    /// Queues a letter because of what is owed: of that there is a bound elsewhere.
+    pub(crate) fn push_due(self: &Arc<Self>, envelope: Box<dyn Envelope<A>>) -> Result<(), Why> {
+        let mut lane = self.lane.lock();
+        self.shared().gate().inside()?;
+        lane.queue.push_back(Letter { mark: None, envelope });
+        self.unlock_listed(lane);
+        Ok(())
+    }
+
+    /// Appends the turns that were gathered, if nobody did since.
+    pub(crate) fn flush(self: &Arc<Self>) {
+        let mut body = self.body();
+        if let Body::Live(live) = &mut *body
+            && commit::flush(self, live).is_err()
+            && !self.shared().is_poisoned()
+        {
+            let shared = self.shared();
+            shared.ledger.flush_after(FLUSH_AGAIN, &self.resident(), &shared.clock);
+        }
+    }
+
     /// Queues a letter for which room was reserved.
     pub(crate) fn deliver(self: &Arc<Self>, letter: Letter<A>) {
         let mut lane = self.lane.lock();
@@ -323,6 +365,9 @@ impl<A: Actor> Cell<A> {
         if !std::mem::take(&mut live.save_asked) {
             return;
         }
+        if commit::flush(self, live).is_err() {
+            return;
+        }
         let Some(snapshot) = self.snapshot(live) else { return };
         // Not under the lock: the next turn need not wait for the snapshot store.
         MutexGuard::unlock_fair(body);
@@ -341,7 +386,10 @@ impl<A: Actor> Cell<A> {
         let loaded = matches!(*body, Body::Absent);
         let depth = Depth::enter();
         let snapshot = match self.live(&mut body) {
-            Ok(live) => self.snapshot(live),
+            Ok(live) => {
+                let flushed = commit::flush(self, live);
+                flushed.ok().and_then(|()| self.snapshot(live))
+            }
             Err(_cannot_be_rebuilt) => None,
         };
         if loaded {
@@ -377,13 +425,18 @@ impl<A: Actor> Cell<A> {
             covers,
             version: options.version,
             state,
-            side: Vec::new(),
+            side: live.side.as_ref().map(|side| side.encode()).unwrap_or_default(),
         })
     }
 
     /// Takes the state out of memory, after storing it if the options say so.
     pub(crate) fn retire(&self, mut body: MutexGuard<'_, Body<A>>) {
-        let Body::Live(live) = &*body else { return };
+        let Body::Live(live) = &mut *body else { return };
+        live.leave_asked = false;
+        if commit::flush(self, live).is_err() {
+            // It stays, since there is nowhere else that it is.
+            return;
+        }
         let on_passivate =
             self.kind.options.snapshots.as_ref().is_some_and(|it| it.policy.on_passivate);
         let snapshot = if on_passivate { self.snapshot(live) } else { None };

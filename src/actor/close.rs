@@ -8,6 +8,7 @@ use crossbeam_channel::Receiver;
 
 use super::ActorError;
 use super::cell::drop_quietly;
+use super::resume;
 use super::runtime::{Gate, Shared};
 use super::sweep::{self, Call};
 use super::ticket::Deadline;
@@ -61,6 +62,10 @@ impl Threads {
                 sweep::keep(shared, &calls);
             })
         });
+        let result = result
+            .and_then(|()| threads.spawn(shared, "annals-timer".to_owned(), resume::keep_time));
+        let result =
+            result.and_then(|()| threads.spawn(shared, "annals-resume".to_owned(), resume::resume));
         match result {
             Ok(()) => Ok(threads),
             Err(error) => {
@@ -89,6 +94,7 @@ impl Threads {
     pub(crate) fn close(self, shared: &Arc<Shared>, limit: Duration) -> CloseReport {
         let deadline = Deadline::after(limit);
         shared.shut(Gate::Closing);
+        shared.ledger.stop();
         // From here on nobody outside is let in: who had a lane's lock before this is in its
         // queue, who has it after sees the gate.
         for kind in shared.each_kind() {
@@ -105,6 +111,7 @@ impl Threads {
         if !inside {
             self.await_end(shared, deadline);
         }
+        shared.departures.clear();
         for kind in shared.each_kind() {
             kind.close();
         }
@@ -141,6 +148,7 @@ fn drain(shared: &Shared, deadline: &Deadline) {
         // then that one's visit ends in between, and the count has changed.
         let before = shared.activity();
         let idle = shared.each_kind().iter().all(|kind| kind.is_idle());
+        let idle = idle && shared.steps.under_way() == 0 && shared.departures.is_empty();
         if idle && shared.activity() == before {
             return;
         }

@@ -161,6 +161,9 @@ pub enum StopReason {
     /// another version, damaged, or gone.
     #[error("it was dropped, and no snapshot that covers it can be used")]
     Dropped,
+    /// What the actor owes is written in a way that this build does not know.
+    #[error("what it owes cannot be read")]
+    Note,
     /// The records of the frame do not add up, or the first frame carries no name.
     #[error("its frame is not one of an actor")]
     Frame,

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::cell::{Cell, drop_quietly};
+use super::mailbox::{Envelope, Wake};
 use super::provider::SnapshotRef;
+use super::resume::{self, Owed};
 use super::runtime::Shared;
 use super::ticket::Deadline;
 use super::turn::Depth;
@@ -108,6 +110,8 @@ pub(crate) trait AnyKind: Send + Sync {
     fn names(&self) -> usize;
     /// Can a state of this kind be made of it?
     fn reads(&self, snapshot: &SnapshotRef<'_>) -> bool;
+    /// Brings an actor what is owed.
+    fn deliver(self: Arc<Self>, name: &str, owed: Owed<'_>);
     /// Stores the state of an actor, which is loaded for it if need be. `false` if it was not
     /// taken, or there is nothing to store that was not stored before.
     fn store_state(self: Arc<Self>, name: &str) -> bool;
@@ -229,6 +233,26 @@ impl<A: Actor> AnyKind for Kind<A> {
                 false
             }
         }
+    }
+
+    fn deliver(self: Arc<Self>, name: &str, owed: Owed<'_>) {
+        // Refused: the runtime is closed, and it is owed still.
+        let Ok(addr) = self.addr(name) else { return };
+        let cell = addr.cell();
+        let envelope: Box<dyn Envelope<A>> = match owed {
+            Owed::Timer { number, permit } | Owed::Step { number, permit } => {
+                Box::new(Wake { number, permit })
+            }
+            Owed::Message { command, archive, of } => {
+                let opened = self.options.durables.open_command(command, archive, of);
+                let Some(envelope) = opened else {
+                    resume::unreadable(cell, command.0);
+                    return;
+                };
+                envelope
+            }
+        };
+        cell.push_due(envelope).unwrap_or_default();
     }
 
     fn store_state(self: Arc<Self>, name: &str) -> bool {

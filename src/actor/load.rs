@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use super::cell::{Cell, Live, drop_quietly};
 use super::error::{StopReason, Stopped};
+use super::note::Note;
+use super::side::Side;
 use super::turn::message_of;
 use super::{Actor, ActorError, Old, Value as _};
 use crate::log::frame::{Frame, Record, RecordKind};
@@ -76,18 +78,26 @@ impl<'a, A: Actor> Loading<'a, A> {
     /// From the newest usable snapshot before `older_than`, or from nothing.
     fn start(cell: &'a Cell<A>, older_than: Option<Seq>) -> Result<Self, ActorError> {
         let snapshot = newest(cell, older_than)?;
-        let (state, seq, lsn) = match snapshot {
-            Some((state, seq, covers)) => (state, seq, Some(covers)),
+        let (state, side, seq, lsn) = match snapshot {
+            Some((state, side, seq, covers)) => (state, side, seq, Some(covers)),
             None => match catch_unwind(AssertUnwindSafe(A::default)) {
-                Ok(state) => (state, Seq::ZERO, None),
+                Ok(state) => (state, None, Seq::ZERO, None),
                 Err(payload) => {
                     let why = StopReason::Panicked(message_of(payload));
                     return Err(stopped(cell, Seq::ZERO, None, why));
                 }
             },
         };
-        let live =
-            Live { state, seq, lsn, end: None, saved: seq, save_asked: false, leave_asked: false };
+        let live = Live {
+            state,
+            seq,
+            lsn,
+            end: None,
+            saved: seq,
+            save_asked: false,
+            leave_asked: false,
+            side,
+        };
         let named = seq > Seq::ZERO;
         Ok(Self { cell, live, named, failure: None, upcast: Vec::new() })
     }
@@ -96,6 +106,8 @@ impl<'a, A: Actor> Loading<'a, A> {
     fn frame(&mut self, frame: &Frame<'_>) -> Result<(), ActorError> {
         let lsn = frame.lsn();
         let mut seq = frame.seq();
+        // A snapshot is taken between two frames: what it covers, it covers whole.
+        let new = seq > self.live.seq;
         for record in frame.records() {
             let record = record.map_err(|_reject| self.stopped(StopReason::Frame, Some(lsn)))?;
             match record.kind {
@@ -107,8 +119,12 @@ impl<'a, A: Actor> Loading<'a, A> {
                     seq = seq.checked_add(1).unwrap_or(Seq::MAX);
                 }
                 RecordKind::Turn | RecordKind::Rewind => {
+                    if seq > self.live.seq {
+                        self.step_to(seq, lsn)?;
+                    }
                     seq = seq.checked_add(1).unwrap_or(Seq::MAX);
                 }
+                RecordKind::Note if new => self.note(&record, lsn)?,
                 RecordKind::Snapshot
                 | RecordKind::State
                 | RecordKind::Side
@@ -118,6 +134,25 @@ impl<'a, A: Actor> Loading<'a, A> {
             }
         }
         self.live.lsn = Some(lsn);
+        Ok(())
+    }
+
+    /// What the actor owes, or has settled.
+    fn note(&mut self, record: &Record<'_>, lsn: Lsn) -> Result<(), ActorError> {
+        let Some(note) = Note::decode(record.version, record.payload) else {
+            return Err(self.stopped(StopReason::Note, Some(lsn)));
+        };
+        let kept = self.cell.kind.options.answers;
+        self.live.side.get_or_insert_default().apply(&note, kept);
+        Ok(())
+    }
+
+    /// The next number is that of a turn without an event.
+    fn step_to(&mut self, seq: Seq, lsn: Lsn) -> Result<(), ActorError> {
+        if self.live.seq.checked_add(1) != Some(seq) {
+            return Err(self.stopped(StopReason::Hole, Some(lsn)));
+        }
+        self.live.seq = seq;
         Ok(())
     }
 
@@ -187,11 +222,14 @@ fn stopped<A: Actor>(cell: &Cell<A>, seq: Seq, lsn: Option<Lsn>, why: StopReason
     ActorError::Stopped(Arc::new(Stopped { kind: A::KIND, name, seq, lsn, why }))
 }
 
+/// A snapshot that was read.
+type Found<A> = (A, Option<Box<Side>>, Seq, Lsn);
+
 /// The newest snapshot before `older_than` that this build can read.
 fn newest<A: Actor>(
     cell: &Cell<A>,
     older_than: Option<Seq>,
-) -> Result<Option<(A, Seq, Lsn)>, ActorError> {
+) -> Result<Option<Found<A>>, ActorError> {
     let Some(options) = &cell.kind.options.snapshots else { return Ok(None) };
     let mut found = None;
     let mut collision = None;
@@ -209,12 +247,13 @@ fn newest<A: Actor>(
             collision = Some(ActorError::collision(wanted, named));
             return ControlFlow::Break(());
         }
-        match catch_unwind(AssertUnwindSafe(|| (options.decode)(snapshot.state))) {
-            Ok(Ok(state)) => {
-                found = Some((state, snapshot.seq, snapshot.covers));
+        let side = Side::decode(snapshot.side, cell.kind.options.answers);
+        match (side, catch_unwind(AssertUnwindSafe(|| (options.decode)(snapshot.state)))) {
+            (Some(side), Ok(Ok(state))) => {
+                found = Some((state, side, snapshot.seq, snapshot.covers));
                 ControlFlow::Break(())
             }
-            undecoded => {
+            (_, undecoded) => {
                 drop_quietly(undecoded);
                 if trace::ON {
                     unread.push((snapshot.seq, snapshot.version));

@@ -4,14 +4,69 @@ use std::any::type_name;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use rkyv::util::AlignedVec;
+
 use super::cell::{Body, Cell};
+use super::durable::CommandId;
+use super::note::{Ended, Oid};
+use super::resume::{self, Permit};
 use super::ticket::Replier;
 use super::turn::take_turn;
-use super::{Actor, ActorError, Handle};
+use super::{Actor, ActorError, Handle, NotArchive, Value};
 use crate::types::Lsn;
 
 /// What a message or a reply depends on: everything below must be there. `None` is nothing.
 pub(crate) type Mark = Option<Lsn>;
+
+/// What a command has to do with something that is owed.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Nothing.
+    Command,
+    /// It is that message.
+    Sent(Oid),
+    /// This actor's timer of that number.
+    Timer(u64),
+    /// This actor's step of that number has come back.
+    Step(u64, Ended),
+}
+
+/// How a command has come.
+pub(crate) struct Arrival<R> {
+    pub mark: Mark,
+    pub cause: Cause,
+    /// Somebody gets the reply.
+    pub answered: bool,
+    pub once: Option<Once<R>>,
+}
+
+impl<R> Arrival<R> {
+    /// A plain command.
+    pub(crate) const fn of(mark: Mark, answered: bool) -> Self {
+        Self { mark, cause: Cause::Command, answered, once: None }
+    }
+}
+
+/// The command is to be handled once, however often it comes.
+pub(crate) struct Once<R> {
+    pub id: CommandId,
+    pub encode: fn(&R, &mut AlignedVec<16>) -> Result<(), NotArchive>,
+    pub decode: fn(&[u8]) -> Result<R, NotArchive>,
+}
+
+impl<R: Value> Once<R> {
+    pub(crate) fn new(id: CommandId) -> Self {
+        Self { id, encode: R::encode, decode: R::decode }
+    }
+}
+
+impl<R> Clone for Once<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for Once<R> {}
 
 /// What waits for an actor, and who is with it. Guarded by the cell's lane lock.
 pub(crate) struct Lane<A: Actor> {
@@ -78,7 +133,7 @@ fn run_told<A: Handle<C>, C: Send + 'static>(
     body: &mut Body<A>,
     mark: Mark,
 ) {
-    if let Err(why) = take_turn(cell, body, mark, command).result {
+    if let Err(why) = take_turn(cell, body, Arrival::of(mark, false), command).result {
         cell.dead_letter(type_name::<C>(), why);
     }
 }
@@ -87,12 +142,14 @@ fn run_told<A: Handle<C>, C: Send + 'static>(
 pub(crate) struct Ask<C, R> {
     pub(crate) command: C,
     pub(crate) replier: Replier<R>,
+    pub(crate) once: Option<Once<R>>,
 }
 
 impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Ask<C, A::Reply> {
     fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark) {
-        let Self { command, replier } = *self;
-        replier.put(take_turn(cell, body, mark, command));
+        let Self { command, replier, once } = *self;
+        let arrival = Arrival { mark, cause: Cause::Command, answered: true, once };
+        replier.put(take_turn(cell, body, arrival, command));
     }
 
     fn refuse(self: Box<Self>, _: &Cell<A>, why: ActorError) {
@@ -100,17 +157,54 @@ impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Ask<C, A::Reply> {
     }
 }
 
+/// A command because of something that is owed, which it closes.
+pub(crate) struct Due<C> {
+    pub command: C,
+    pub cause: Cause,
+    /// Held by whoever takes up what a crash has interrupted.
+    pub permit: Option<Arc<Permit>>,
+}
+
+impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Due<C> {
+    fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark) {
+        let Self { command, cause, permit } = *self;
+        let arrival = Arrival { mark, cause, answered: false, once: None };
+        if let Err(why) = take_turn(cell, body, arrival, command).result {
+            resume::failed(cell, body, cause, (type_name::<C>(), why));
+        }
+        drop(permit);
+    }
+
+    /// It is still owed.
+    fn refuse(self: Box<Self>, _: &Cell<A>, _: ActorError) {}
+}
+
+/// A timer is due. What it stands for is read from the actor when its turn comes.
+pub(crate) struct Wake {
+    pub number: u64,
+    pub permit: Option<Arc<Permit>>,
+}
+
+impl<A: Actor> Envelope<A> for Wake {
+    fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark) {
+        resume::wake(*self, cell, body, mark);
+    }
+
+    fn refuse(self: Box<Self>, _: &Cell<A>, _: ActorError) {}
+}
+
 /// A turn's message to another actor: has its room, and waits for the turn's frame.
 pub(crate) struct Sent<A: Actor, C> {
     /// `None` once it was delivered.
     to: Option<Arc<Cell<A>>>,
     command: Option<C>,
+    cause: Cause,
 }
 
 impl<A: Handle<C>, C: Send + 'static> Sent<A, C> {
     /// Room in the mailbox has been reserved.
-    pub(crate) fn new(to: Arc<Cell<A>>, command: C) -> Self {
-        Self { to: Some(to), command: Some(command) }
+    pub(crate) fn new(to: Arc<Cell<A>>, command: C, cause: Cause) -> Self {
+        Self { to: Some(to), command: Some(command), cause }
     }
 }
 
@@ -130,13 +224,19 @@ impl<A: Handle<C>, C: Send + 'static> Outgoing for Sent<A, C> {
 
 impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Sent<A, C> {
     fn run(mut self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark) {
-        if let Some(command) = self.command.take() {
+        let Some(command) = self.command.take() else { return };
+        if self.cause == Cause::Command {
             run_told(command, cell, body, mark);
+        } else {
+            Box::new(Due { command, cause: self.cause, permit: None }).run(cell, body, mark);
         }
     }
 
     fn refuse(self: Box<Self>, cell: &Cell<A>, why: ActorError) {
-        cell.dead_letter(type_name::<C>(), why);
+        // What is stored is still owed.
+        if self.cause == Cause::Command {
+            cell.dead_letter(type_name::<C>(), why);
+        }
     }
 }
 

@@ -420,6 +420,10 @@ impl EventStore for Memory {
     fn has_dropped(&self) -> bool {
         false
     }
+
+    fn has_room(&self) -> bool {
+        !matches!(self.inner.lock().append_failure, Some(AppendError::DiskFull(_)))
+    }
 }
 
 impl SnapshotStore for Memory {

@@ -74,16 +74,30 @@
 #![forbid(unsafe_code)]
 
 mod addr;
+mod book;
 mod cell;
 mod close;
+mod commit;
+mod departures;
+mod desk;
+mod durable;
 mod error;
+mod full;
 mod kind;
+mod ledger;
 mod load;
 mod mailbox;
 pub mod memory;
+mod note;
 mod options;
+mod owe;
+mod policy;
 pub mod provider;
+mod resume;
 mod runtime;
+mod service;
+mod side;
+mod steps;
 mod sweep;
 mod ticket;
 mod turn;
@@ -95,12 +109,17 @@ mod tests;
 
 pub use addr::{Addr, Peek};
 pub use close::CloseReport;
+pub use durable::{CommandId, Durable, Outcome, Step, StepContext, Stepped};
 pub use error::{ActorError, Collision, Refused, StopReason, Stopped, Why};
+pub use note::{Missed, Oid, StepPolicy};
 pub use options::{
     ActorOptions, DeadLetter, MAILBOX_COMMANDS, OnDeadLetter, RuntimeOptions, SnapshotPolicy,
 };
+pub use policy::{Decision, Persistence};
+pub use resume::{OnRecovery, Recovery, RecoveryPhase, Registrar};
 pub(crate) use runtime::KnownKinds;
 pub use runtime::Runtime;
+pub use service::Services;
 pub use ticket::Ticket;
 pub use turn::Turn;
 pub use value::{NotArchive, Tail, Value};

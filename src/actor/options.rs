@@ -7,8 +7,13 @@ use std::time::Duration;
 
 use rkyv::util::AlignedVec;
 
+use super::durable::{Durable, Durables, Step, Stepped};
+use super::policy::{Decision, Persistence};
+use super::resume::{OnRecovery, Registrar};
+use super::service::Services;
+use super::side::AnswersKept;
 use super::value::NotArchive;
-use super::{Actor, ActorError, Value};
+use super::{Actor, ActorError, Handle, Value};
 use crate::types::Durability;
 
 /// Commands that a mailbox holds by default.
@@ -33,24 +38,84 @@ pub const MAILBOX_COMMANDS: u32 = 1024;
 ///     .durability(Durability::Process)
 ///     .snapshots(1, SnapshotPolicy::every(1_000).on_passivate());
 /// ```
-pub struct ActorOptions<A> {
+pub struct ActorOptions<A: Actor> {
     pub(crate) durability: Option<Durability>,
     pub(crate) mailbox: u32,
     pub(crate) idle: Option<Duration>,
     pub(crate) snapshots: Option<Snapshots<A>>,
+    pub(crate) persistence: Option<Persistence>,
+    pub(crate) commit_when: Option<fn(&A, &A::Event) -> Decision>,
+    pub(crate) answers: AnswersKept,
+    pub(crate) durables: Durables<A>,
 }
 
 impl<A: Actor> ActorOptions<A> {
     /// The runtime's durability and idle time, a mailbox of [`MAILBOX_COMMANDS`], no snapshots.
     #[must_use]
     pub fn new() -> Self {
-        Self { durability: None, mailbox: MAILBOX_COMMANDS, idle: None, snapshots: None }
+        Self {
+            durability: None,
+            mailbox: MAILBOX_COMMANDS,
+            idle: None,
+            snapshots: None,
+            persistence: None,
+            commit_when: None,
+            answers: AnswersKept { count: 1_000, age_ms: 24 * 60 * 60 * 1_000 },
+            durables: Durables::new(),
+        }
     }
 
     /// How hard a turn must be stored before its reply leaves, instead of the runtime's default.
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = Some(durability);
+        self
+    }
+
+    /// When turns are appended, instead of the store's default.
+    #[must_use]
+    pub fn persistence(mut self, persistence: Persistence) -> Self {
+        self.persistence = Some(persistence);
+        self
+    }
+
+    /// Asks for each event, with the state before it, whether its turn must be appended at once,
+    /// may wait, or neither. A panic in it is [`Decision::Commit`].
+    #[must_use]
+    pub fn commit_when(mut self, decide: fn(&A, &A::Event) -> Decision) -> Self {
+        self.commit_when = Some(decide);
+        self
+    }
+
+    /// How many answers to commands with an id an actor keeps, and for how long: the last 1,000 of
+    /// the last 24 hours by default. Older ones go when a newer one comes.
+    #[must_use]
+    pub fn answers(mut self, count: usize, age: Duration) -> Self {
+        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        self.answers = AnswersKept { count, age_ms };
+        self
+    }
+
+    /// A command that can be stored: sent with [`Turn::send`](super::Turn::send), or for later with
+    /// [`Turn::wake_at`](super::Turn::wake_at).
+    #[must_use]
+    pub fn command<C>(mut self) -> Self
+    where
+        A: Handle<C>,
+        C: Durable,
+    {
+        self.durables.command::<C>();
+        self
+    }
+
+    /// A step that actors of this kind begin with [`Turn::step`](super::Turn::step).
+    #[must_use]
+    pub fn step<S>(mut self) -> Self
+    where
+        A: Handle<Stepped<S>>,
+        S: Step,
+    {
+        self.durables.step::<S>();
         self
     }
 
@@ -89,7 +154,7 @@ impl<A: Actor> Default for ActorOptions<A> {
     }
 }
 
-impl<A> fmt::Debug for ActorOptions<A> {
+impl<A: Actor> fmt::Debug for ActorOptions<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ActorOptions")
             .field("durability", &self.durability)
@@ -165,6 +230,33 @@ pub struct RuntimeOptions {
     /// Told about each accepted command that got nobody an error and had no effect, on the
     /// thread that found out. It must not block; panics are ignored.
     pub on_dead_letter: Option<OnDeadLetter>,
+    /// When turns are appended, unless an actor or its kind says otherwise.
+    pub persistence: Persistence,
+    /// Steps that run at the same time, each on a thread of its own.
+    pub steps_max: usize,
+    /// Actors that are taken up at the same time after a crash.
+    pub resume_max: usize,
+    /// So often something is taken up that was under way when the process ended, before it is set
+    /// aside for [`Runtime::release`](super::Runtime::release).
+    pub resume_tries: u32,
+    /// So often a message, timer or step that came back is offered to a handler that panics.
+    pub attempts_max: u32,
+    /// Told how far the recovery has come, from its thread, some times a second and at its end.
+    pub on_recovery: Option<OnRecovery>,
+    /// Kinds that are known from the start: see [`Self::actor`].
+    pub kinds: Vec<Registrar>,
+    /// What handlers find by [`Turn::service`](super::Turn::service).
+    pub services: Services,
+}
+
+impl RuntimeOptions {
+    /// Makes a kind of actor known before its first address is asked for: what a crash has
+    /// interrupted can be taken up only where its kind is known.
+    #[must_use]
+    pub fn actor<A: Actor>(mut self) -> Self {
+        self.kinds.push(Registrar::of::<A>());
+        self
+    }
 }
 
 impl Default for RuntimeOptions {
@@ -178,6 +270,14 @@ impl Default for RuntimeOptions {
             visit_commands: NonZeroU32::new(256).unwrap_or(NonZeroU32::MIN),
             close_deadline: Duration::from_secs(10),
             on_dead_letter: None,
+            persistence: Persistence::EachTurn,
+            steps_max: 64,
+            resume_max: 64,
+            resume_tries: 3,
+            attempts_max: 5,
+            on_recovery: None,
+            kinds: Vec::new(),
+            services: Services::default(),
         }
     }
 }
@@ -191,6 +291,7 @@ impl fmt::Debug for RuntimeOptions {
             .field("idle", &self.idle)
             .field("visit_commands", &self.visit_commands)
             .field("close_deadline", &self.close_deadline)
+            .field("services", &self.services)
             .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,7 @@
 //! The runtime: what all actors of a store share.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,17 +13,24 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::cell::drop_quietly;
 use super::close::{CloseReport, Threads};
+use super::departures::Departures;
 use super::error::Why;
+use super::full::FullDisk;
 use super::kind::{AnyKind, Kind};
+use super::ledger::Ledger;
+use super::note::{Note, Oid};
 use super::options::{DeadLetter, RuntimeOptions};
-use super::provider::{EventStore, SnapshotRef, SnapshotStore};
+use super::provider::{EventStore, Pins, SnapshotRef, SnapshotStore};
+use super::resume::{self, Recovery, RecoveryPhase};
+use super::steps::Steps;
+use super::ticket::Deadline;
 use super::turn::in_turn;
 use super::worker::Job;
 use super::{Actor, ActorError, Addr, sweep};
 use crate::metrics::{Measure, Meter};
 use crate::time::Clock;
 use crate::trace;
-use crate::types::Seq;
+use crate::types::{Seq, StreamId};
 
 /// Runs actors over a store of events and a store of snapshots.
 ///
@@ -75,11 +82,34 @@ impl Runtime {
             dead_letters: AtomicU64::new(0),
             activity: AtomicU64::new(0),
             poisoned: AtomicBool::new(false),
+            full: FullDisk::default(),
             ended: Mutex::new(0),
             changed: Condvar::new(),
             meter: Meter::default(),
             kinds: RwLock::default(),
+            ledger: Ledger::new(),
+            steps: Steps::new(),
+            departures: Departures::default(),
+            remembered: Mutex::default(),
+            recovery: Mutex::default(),
+            recovered: Condvar::new(),
+            quarantined: Mutex::default(),
         });
+        shared.ledger.begin(&shared.events);
+        shared.events.heed(Arc::<Ledger>::clone(&shared.ledger));
+        for registrar in &shared.options.kinds {
+            registrar.register(&shared)?;
+        }
+        if let Clock::Manual(clock) = &shared.clock {
+            let ledger = Arc::downgrade(&shared.ledger);
+            clock.watch(Box::new(move || match ledger.upgrade() {
+                Some(ledger) => {
+                    ledger.look();
+                    true
+                }
+                None => false,
+            }));
+        }
         let threads = Threads::start(&shared, &to_do, calls)?;
         Ok(Self { shared, threads: Mutex::new(Some(threads)) })
     }
@@ -114,6 +144,53 @@ impl Runtime {
     /// The kinds that have been asked for so far, by their names.
     pub(crate) fn kinds(&self) -> KnownKinds {
         KnownKinds(Arc::clone(&self.shared))
+    }
+
+    /// What must stay of the events.
+    pub(crate) fn pins(&self) -> Arc<dyn Pins> {
+        Arc::<Ledger>::clone(&self.shared.ledger)
+    }
+
+    /// How far the taking up of what was interrupted has come.
+    pub fn recovery(&self) -> Recovery {
+        self.shared.recovery.lock().clone()
+    }
+
+    /// Waits until everything was taken up that can be, at most that long. Answers how far it has
+    /// come.
+    pub fn wait_recovered(&self, limit: Duration) -> Recovery {
+        let deadline = Deadline::after(limit);
+        let mut recovery = self.shared.recovery.lock();
+        while matches!(recovery.phase, RecoveryPhase::Reading | RecoveryPhase::Resuming)
+            && !deadline.is_over()
+        {
+            self.shared.recovered.wait_for(&mut recovery, deadline.left());
+        }
+        recovery.clone()
+    }
+
+    /// Messages that were not handled, timers that are armed and steps that have not ended, of all
+    /// actors.
+    pub fn owed(&self) -> usize {
+        self.shared.ledger.open()
+    }
+
+    /// Takes up what was set aside ([`Recovery::quarantined`], [`Recovery::in_doubt`]) after all.
+    /// `false` if it is not open, or was not set aside.
+    ///
+    /// # Errors
+    /// That it is released could not be stored; it stays as it is.
+    pub fn release(&self, oid: Oid) -> Result<bool, ActorError> {
+        if !self.shared.quarantined.lock().remove(&oid) {
+            return Ok(false);
+        }
+        let Some(open) = self.shared.ledger.get(oid) else { return Ok(false) };
+        if let Err(error) = self.shared.remember(&Note::Freed { oid }) {
+            self.shared.quarantine(oid);
+            return Err(error.into());
+        }
+        resume::deliver(&self.shared, oid, open, None);
+        Ok(true)
     }
 
     /// Looks for idle actors now, instead of when it is time. For tests with a clock of their
@@ -158,6 +235,17 @@ impl fmt::Debug for Runtime {
 pub(crate) struct KnownKinds(Arc<Shared>);
 
 impl KnownKinds {
+    pub(super) fn of(shared: &Shared, kind: &str) -> Option<Arc<dyn AnyKind>> {
+        let kinds = shared.kinds.read();
+        let id = kinds.by_name.get(kind)?;
+        Some(Arc::clone(&kinds.by_type.get(id)?.any))
+    }
+
+    /// The first number of `stream` that must stay in the log.
+    pub(crate) fn owed_from(&self, stream: StreamId) -> Option<Seq> {
+        self.0.ledger.owed_from(stream)
+    }
+
     fn get(&self, kind: &str) -> Option<Arc<dyn AnyKind>> {
         let kinds = self.0.kinds.read();
         let id = kinds.by_name.get(kind)?;
@@ -265,12 +353,23 @@ pub(crate) struct Shared {
     /// Visits ended since the gate began to close.
     activity: AtomicU64,
     poisoned: AtomicBool,
+    pub(crate) full: FullDisk,
     /// Threads that have ended.
     pub(crate) ended: Mutex<usize>,
     /// Of `ended` or `activity`.
     pub(crate) changed: Condvar,
     pub(crate) meter: Meter,
     kinds: RwLock<Kinds>,
+    /// What is owed, and when it is due.
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) steps: Steps,
+    pub(crate) departures: Departures,
+    /// The last number of the stream that remembers what was taken up, once it is known.
+    pub(crate) remembered: Mutex<Option<Seq>>,
+    recovery: Mutex<Recovery>,
+    recovered: Condvar,
+    /// What is not taken up by itself.
+    quarantined: Mutex<HashSet<Oid>>,
 }
 
 #[derive(Default)]
@@ -294,7 +393,7 @@ impl Shared {
         kind.addr(name)
     }
 
-    fn register<A: Actor>(self: &Arc<Self>) -> Result<Arc<Kind<A>>, ActorError> {
+    pub(crate) fn register<A: Actor>(self: &Arc<Self>) -> Result<Arc<Kind<A>>, ActorError> {
         // Before the lock, since `options` is a user's code.
         let kind = Arc::new(Kind::<A>::new(Arc::clone(self)));
         let mut kinds = self.kinds.write();
@@ -310,7 +409,23 @@ impl Shared {
         let entry = KindEntry { typed: Box::new(Arc::clone(&kind)), any };
         kinds.by_name.insert(A::KIND, TypeId::of::<A>());
         kinds.by_type.insert(TypeId::of::<A>(), entry);
+        drop(kinds);
+        self.ledger.unpark(A::KIND, self.clock.wall_ms());
         Ok(kind)
+    }
+
+    pub(crate) fn tell_recovery(&self, recovery: &Recovery) {
+        recovery.clone_into(&mut self.recovery.lock());
+        self.recovered.notify_all();
+        if let Some(observer) = &self.options.on_recovery
+            && let Err(payload) = catch_unwind(AssertUnwindSafe(|| observer(recovery)))
+        {
+            drop_quietly(payload);
+        }
+    }
+
+    pub(crate) fn quarantine(&self, oid: Oid) {
+        self.quarantined.lock().insert(oid);
     }
 
     pub(crate) fn each_kind(&self) -> Vec<Arc<dyn AnyKind>> {

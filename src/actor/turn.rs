@@ -9,19 +9,19 @@ use std::sync::Arc;
 
 use super::addr::Addr;
 use super::cell::{Body, Cell, Live, drop_quietly};
+use super::commit::{self, Ending};
+use super::desk::{Before, Desk};
 use super::error::{Refused, Why};
-use super::mailbox::{Mark, Outgoing, Sent};
+use super::mailbox::{Arrival, Cause, Sent};
+use super::note::{Note, Packed, StepPolicy};
+use super::policy::{Decision, Persistence};
 use super::ticket::Parked;
-use super::worker::Job;
 use super::{Actor, ActorError, Handle, Value as _};
 use crate::error::{AppendError, Reject};
-use crate::log::frame::{Batch, FRAME_BYTES_LIMIT, RecordKind};
+use crate::log::frame::{FRAME_BYTES_LIMIT, RecordKind};
 use crate::log::name;
 use crate::trace;
 use crate::types::{Durability, HybridTime, Seq, StreamId};
-
-/// A batch that grew past this is not kept for the next turn.
-const KEPT_BATCH_BYTES_MAX: usize = 256 * 1024;
 
 /// What a handler sees of its actor, and all that it may do.
 ///
@@ -61,27 +61,41 @@ const KEPT_BATCH_BYTES_MAX: usize = 256 * 1024;
 /// # Ok::<(), annals::actor::ActorError>(())
 /// ```
 pub struct Turn<'a, A: Actor> {
-    cell: &'a Arc<Cell<A>>,
-    live: &'a mut Live<A>,
-    desk: Option<Box<Desk>>,
-    wishes: Wishes,
+    pub(super) cell: &'a Arc<Cell<A>>,
+    pub(super) live: &'a mut Live<A>,
+    pub(super) desk: Option<Box<Desk>>,
+    /// What was on the desk before, where turns are gathered.
+    pub(super) before: Option<Before>,
+    pub(super) wishes: Wishes,
     now: Option<HybridTime>,
 }
 
 /// What a handler wanted besides events and messages, and what went wrong.
 #[derive(Default)]
-struct Wishes {
-    durability: Option<Durability>,
-    snapshot: bool,
-    passivate: bool,
-    state: StateIs,
+pub(super) struct Wishes {
+    pub durability: Option<Durability>,
+    pub snapshot: bool,
+    pub passivate: bool,
+    /// What its events ask for.
+    pub decision: Decision,
+    /// It ends with a barrier.
+    pub barrier: bool,
+    pub suspended: bool,
+    pub finished: bool,
+    /// Begun steps, to be run once the turn is stored as hard as they ask for.
+    pub steps: Vec<super::steps::Task>,
+    /// What is to run once the turn is as durable as its reply.
+    pub after: Vec<Box<dyn FnOnce() + Send>>,
+    /// Things opened in this turn.
+    pub opened: u64,
+    pub state: StateIs,
     /// Why the turn cannot be appended.
-    failure: Option<ActorError>,
+    pub failure: Option<ActorError>,
 }
 
 /// What a turn has made of the state.
 #[derive(Copy, Clone, Default, PartialEq, Eq)]
-enum StateIs {
+pub(super) enum StateIs {
     #[default]
     Stored,
     /// Whole, but ahead of the log.
@@ -90,16 +104,8 @@ enum StateIs {
     Torn,
 }
 
-/// What turns write on; kept from one to the next.
-#[derive(Default)]
-struct Desk {
-    batch: Batch,
-    outgoing: Vec<Box<dyn Outgoing>>,
-}
-
 thread_local! {
     static DEPTH: ThreadCell<u32> = const { ThreadCell::new(0) };
-    static DESK: ThreadCell<Option<Box<Desk>>> = const { ThreadCell::new(None) };
 }
 
 /// Is this thread inside a turn?
@@ -123,35 +129,39 @@ impl Drop for Depth {
     }
 }
 
-impl<A: Actor> Turn<'_, A> {
+impl<'a, A: Actor> Turn<'a, A> {
     /// Says that something has happened: applied to the state now, stored when the turn ends.
     ///
     /// It answers nothing. If the event cannot be stored (it refuses to be archived, the turn
     /// grows past what a frame holds, the disk is full) the whole turn fails: its caller gets
-    /// the error, and the state is read again from the log.
+    /// the error, and the state is as before the turn, read again from the log if need be. From
+    /// the event on that cannot be stored none is applied.
     ///
     /// A panic of `apply` fails the turn, even if the handler catches it.
     #[expect(clippy::needless_pass_by_value, reason = "what has happened is not used again")]
     pub fn emit(&mut self, event: A::Event) {
-        self.wishes.state = StateIs::Torn;
-        if self.wishes.failure.is_none()
-            && let Err(failure) = self.record(&event)
-        {
-            self.wishes.failure = Some(failure);
+        // A turn that fails changes nothing more: if it had not before, the state stays as it is.
+        if self.wishes.failure.is_some() {
+            return;
         }
+        if let Some(commit_when) = self.cell.kind.options.commit_when {
+            let decided = catch_unwind(AssertUnwindSafe(|| commit_when(&self.live.state, &event)));
+            let decision = decided.unwrap_or(Decision::Commit);
+            self.wishes.decision = self.wishes.decision.and(decision);
+        }
+        let admitted = self.cell.shared().admit_event();
+        if let Err(failure) = admitted.and_then(|()| self.record(&event)) {
+            self.wishes.failure = Some(failure);
+            return;
+        }
+        self.wishes.state = StateIs::Torn;
         self.live.state.apply(&event);
         self.wishes.state = StateIs::Ahead;
     }
 
     fn record(&mut self, event: &A::Event) -> Result<(), ActorError> {
-        let batch = &mut self.desk.get_or_insert_with(take_desk).batch;
-        let too_large =
-            |bytes| ActorError::from(AppendError::GroupTooLarge { bytes, max: FRAME_BYTES_LIMIT });
-        if self.live.seq == Seq::ZERO {
-            let name = name::encode(A::KIND, &self.cell.name).ok_or(ActorError::BadName)?;
-            batch.push(RecordKind::Name, 1, &name).map_err(|_reject| too_large(name.len()))?;
-        }
-        self.live.seq = self.live.seq.checked_add(1).ok_or_else(|| too_large(usize::MAX))?;
+        self.number()?;
+        let batch = &mut self.desk().batch;
         let mut reason = None;
         let encode = |bytes: &mut _| {
             event.encode(bytes).map_err(|error| {
@@ -166,6 +176,89 @@ impl<A: Actor> Turn<'_, A> {
                 None => too_large(batch.frame_bytes()),
             }),
         }
+    }
+
+    /// The desk of this turn: the actor's where turns are gathered, else the thread's.
+    pub(super) fn desk(&mut self) -> &mut Desk {
+        self.desk.get_or_insert_with(|| match &mut self.live.side {
+            Some(side) if side.pending.is_some() => {
+                let desk = side.pending.as_mut().and_then(|it| it.desk.take());
+                let desk = desk.unwrap_or_else(Desk::take);
+                self.before = Some(desk.before());
+                desk
+            }
+            Some(_) | None => Desk::take(),
+        })
+    }
+
+    /// Sees to it that the stream's first frame carries its name.
+    pub(super) fn name_it(&mut self) -> Result<(), ActorError> {
+        if self.live.seq > Seq::ZERO || self.desk().named {
+            return Ok(());
+        }
+        let name = name::encode(A::KIND, &self.cell.name).ok_or(ActorError::BadName)?;
+        let desk = self.desk();
+        desk.batch.push(RecordKind::Name, 1, &name).map_err(|_reject| too_large(name.len()))?;
+        desk.named = true;
+        Ok(())
+    }
+
+    /// Takes the next number, for a record that is about to be pushed.
+    pub(super) fn number(&mut self) -> Result<(), ActorError> {
+        self.name_it()?;
+        self.live.seq = self.live.seq.checked_add(1).ok_or_else(|| too_large(usize::MAX))?;
+        Ok(())
+    }
+
+    pub(crate) const fn cell_ref(&self) -> &'a Arc<Cell<A>> {
+        self.cell
+    }
+
+    /// Writes a note; the turn fails if it cannot be.
+    pub(super) fn write(&mut self, note: &Note<'_>) {
+        if self.wishes.failure.is_some() {
+            return;
+        }
+        let admitted = self.cell.shared().admit_event();
+        let written = admitted.and_then(|()| self.name_it()).and_then(|()| {
+            let desk = self.desk();
+            desk.note(note).map_err(|_reject| too_large(desk.batch.frame_bytes()))
+        });
+        if let Err(failure) = written {
+            self.wishes.failure = Some(failure);
+        }
+    }
+
+    /// Changes when the turns of this actor are appended, from the next one on, whatever its kind's
+    /// options say. Stored like an event.
+    pub fn persistence(&mut self, persistence: Persistence) {
+        let (code, n) = persistence.code();
+        self.write(&Note::Policy { code, n });
+    }
+
+    /// Ends a burst: what was deferred is appended when the turn ends, and a snapshot is taken if
+    /// the kind's options say so.
+    pub fn suspend(&mut self) {
+        self.wishes.barrier = true;
+        self.wishes.suspended = true;
+    }
+
+    /// Comes to an end: all timers are disarmed, what was deferred is appended, and the state
+    /// leaves memory. Commands find the actor again all the same.
+    pub fn finish(&mut self) {
+        let armed: Vec<_> = self.live.side.iter().flat_map(|side| side.timers()).collect();
+        let numbers: Vec<_> = armed.iter().map(|(_, timer)| timer.number).collect();
+        for number in numbers {
+            self.write(&Note::Disarmed { number });
+        }
+        self.suspend();
+        self.wishes.finished = true;
+        self.wishes.passivate = true;
+    }
+
+    /// Appends this turn when it ends, and all that were deferred before it.
+    pub fn commit(&mut self) {
+        self.wishes.barrier = true;
     }
 
     /// The state, with the events of this turn.
@@ -230,8 +323,8 @@ impl<A: Actor> Turn<'_, A> {
         if let Err(why) = to.cell().reserve() {
             return Err(Refused { command, why });
         }
-        let sent = Sent::new(Arc::clone(to.cell()), command);
-        self.desk.get_or_insert_with(take_desk).outgoing.push(Box::new(sent));
+        let sent = Sent::new(Arc::clone(to.cell()), command, Cause::Command);
+        self.desk().outgoing.push(Box::new(sent));
         Ok(())
     }
 
@@ -270,11 +363,16 @@ impl<A: Actor> fmt::Debug for Turn<'_, A> {
     }
 }
 
+/// A turn that does not fit into a frame.
+pub(super) fn too_large(bytes: usize) -> ActorError {
+    AppendError::GroupTooLarge { bytes, max: FRAME_BYTES_LIMIT }.into()
+}
+
 /// Takes one turn: load, handle, append, send, and the reply with what it waits for.
 pub(crate) fn take_turn<A, C>(
     cell: &Arc<Cell<A>>,
     body: &mut Body<A>,
-    carried: Mark,
+    arrival: Arrival<A::Reply>,
     command: C,
 ) -> Parked<A::Reply>
 where
@@ -289,45 +387,57 @@ where
             return Parked::error(error);
         }
     };
+    if let Some(once) = &arrival.once
+        && let Some(first) = live.side.as_ref().and_then(|side| side.answer(once.id.0))
+    {
+        drop_quietly(command);
+        return match (once.decode)(&first.archive) {
+            Ok(reply) => Parked { result: Ok(reply), mark: commit::mark_of(cell, live, None) },
+            Err(error) => Parked::error(ActorError::NotArchived {
+                reason: format!("the first answer: {error}").into(),
+            }),
+        };
+    }
     let first = live.seq;
-    let mut turn = Turn { cell, live, desk: None, wishes: Wishes::default(), now: None };
+    let mut turn =
+        Turn { cell, live, desk: None, before: None, wishes: Wishes::default(), now: None };
+    turn.close(arrival.cause);
     let handled = catch_unwind(AssertUnwindSafe(|| A::handle(command, &mut turn)));
-    let Turn { live, desk, mut wishes, .. } = turn;
-    let mut desk = KeptDesk(desk);
     let (reply, failure) = match handled {
-        Ok(reply) if wishes.state == StateIs::Torn => {
+        Ok(reply) if turn.wishes.state == StateIs::Torn => {
             drop_quietly(reply);
             let message = "an event could not be applied, and the handler went on".into();
             (None, Some(ActorError::Panicked { message }))
         }
-        Ok(reply) => (Some(reply), wishes.failure.take()),
+        Ok(reply) => {
+            turn.answer(&arrival, &reply);
+            (Some(reply), turn.wishes.failure.take())
+        }
         Err(payload) => (None, Some(ActorError::Panicked { message: message_of(payload) })),
     };
-    let failure = failure.or_else(|| commit(cell, live, &mut desk, first).err());
-    let depends = live.end.max(carried);
-    let level = wishes
-        .durability
-        .or(cell.kind.options.durability)
-        .unwrap_or(cell.shared().options.durability);
-    // At `Process` an appended frame is durable enough, and all that `depends` names are. After
-    // a failed sync nobody knows what a reopen will find: then only the disk counts.
-    let waits = level == Durability::Power || cell.shared().is_poisoned();
-    let mark = if waits { depends } else { None };
+    let Turn { live, desk, before, wishes, .. } = turn;
+    if let Some(ActorError::Panicked { message }) = &failure {
+        let (kind, name, seq) = (A::KIND, &*cell.name, first.get());
+        trace::TurnPanicked { kind, name, seq, error: message }.tell();
+    }
+    let ending = Ending { cell, first, before, wishes, arrival: (arrival.mark, arrival.answered) };
     match (failure, reply) {
-        (None, Some(reply)) => {
-            desk.deliver(depends);
-            aftermath(cell, live, first, &wishes);
-            Parked { result: Ok(reply), mark }
-        }
-        (failure, reply) => {
-            if wishes.state != StateIs::Stored {
-                cell.forget(body);
+        (None, Some(reply)) => match ending.succeed(live, desk) {
+            Ok(mark) => Parked { result: Ok(reply), mark },
+            Err((failure, wishes)) => {
+                drop_quietly(reply);
+                if wishes.state != StateIs::Stored {
+                    cell.forget(body);
+                }
+                Parked::error(failure)
             }
+        },
+        (failure, reply) => {
             drop_quietly(reply);
             let failure = failure.unwrap_or(ActorError::Lost);
-            if let ActorError::Panicked { message } = &failure {
-                let (kind, name, seq) = (A::KIND, &*cell.name, first.get());
-                trace::TurnPanicked { kind, name, seq, error: message }.tell();
+            let (mark, stored) = ending.fail(live, desk);
+            if !stored {
+                cell.forget(body);
             }
             // What a panic says may come from the state; that an append failed does not.
             let told = matches!(failure, ActorError::Panicked { .. });
@@ -336,73 +446,40 @@ where
     }
 }
 
-/// Appends what the turn emitted, if it did.
-fn commit<A: Actor>(
-    cell: &Cell<A>,
-    live: &mut Live<A>,
-    desk: &mut KeptDesk,
-    first: Seq,
-) -> Result<(), ActorError> {
-    let Some(desk) = &mut desk.0 else { return Ok(()) };
-    if desk.batch.is_empty() {
-        return Ok(());
-    }
-    let first = first.checked_add(1).unwrap_or(Seq::MAX);
-    let appended = cell.shared().events.append(&mut desk.batch, cell.stream, first);
-    if let Err(AppendError::Poisoned(_)) = appended {
-        cell.shared().note_poisoned();
-    }
-    let appended = appended?;
-    live.lsn = Some(appended.lsn);
-    live.end = Some(appended.end);
-    Ok(())
-}
-
-/// What a turn leaves for the workers to do.
-fn aftermath<A: Actor>(cell: &Arc<Cell<A>>, live: &mut Live<A>, first: Seq, wishes: &Wishes) {
-    if let Some(snapshots) = &cell.kind.options.snapshots {
-        let passed = |every: std::num::NonZeroU64| live.seq.get() / every != first.get() / every;
-        let due = wishes.snapshot || snapshots.policy.every.is_some_and(passed);
-        if due && !live.save_asked {
-            live.save_asked = true;
-            cell.shared().send(Job::Save(cell.resident()));
+impl<A: Actor> Turn<'_, A> {
+    /// Closes what has brought the command here: first of all, so that what the handler opens
+    /// anew comes after.
+    fn close(&mut self, cause: Cause) {
+        match cause {
+            Cause::Command => {}
+            Cause::Sent(oid) => self.write(&Note::Handled { oid, given_up: false }),
+            Cause::Timer(number) => {
+                let now = self.now().millis();
+                let due = self.live.side.as_ref().and_then(|side| side.timer_numbered(number));
+                let due = due.map_or(0, |timer| timer.rhythm.after(now));
+                self.write(&Note::Fired { number, due });
+            }
+            Cause::Step(number, how) => {
+                let step = self.live.side.as_ref().and_then(|side| side.step(number));
+                self.wishes.barrier |= step.is_none_or(|it| it.policy != StepPolicy::Before);
+                self.write(&Note::Ended { number, how });
+            }
         }
     }
-    if wishes.passivate && !live.leave_asked {
-        live.leave_asked = true;
-        cell.shared().send(Job::Passivate(cell.resident()));
-    }
-}
 
-/// A desk that goes back to its thread, empty.
-struct KeptDesk(Option<Box<Desk>>);
-
-impl KeptDesk {
-    fn deliver(&mut self, mark: Mark) {
-        let Some(desk) = &mut self.0 else { return };
-        for message in desk.outgoing.drain(..) {
-            message.deliver(mark);
+    /// Keeps the reply for whoever sends the same command again.
+    fn answer<R>(&mut self, arrival: &Arrival<R>, reply: &R) {
+        let Some(once) = &arrival.once else { return };
+        let mut archive = rkyv::util::AlignedVec::new();
+        if let Err(error) = (once.encode)(reply, &mut archive) {
+            let reason = format!("the reply: {error}").into();
+            self.wishes.failure.get_or_insert(ActorError::NotArchived { reason });
+            return;
         }
+        let at = self.now().millis();
+        let reply = Packed { name: "", version: 1, archive: &archive };
+        self.write(&Note::Answered { id: once.id.0, at, reply });
     }
-}
-
-impl Drop for KeptDesk {
-    fn drop(&mut self) {
-        let Some(mut desk) = self.0.take() else { return };
-        for message in desk.outgoing.drain(..) {
-            drop_quietly(message);
-        }
-        if desk.batch.frame_bytes() <= KEPT_BATCH_BYTES_MAX {
-            desk.batch.clear();
-            // A thread that is ending has no place for it any more.
-            let _kept: Result<(), _> = DESK.try_with(|place| place.set(Some(desk)));
-        }
-    }
-}
-
-#[expect(clippy::unnecessary_box_returns, reason = "it stays where it is from turn to turn")]
-fn take_desk() -> Box<Desk> {
-    DESK.try_with(ThreadCell::take).ok().flatten().unwrap_or_default()
 }
 
 /// What a panic says.

@@ -18,6 +18,10 @@ pub(crate) enum Job {
     Save(Arc<dyn Resident>),
     /// The state wants to leave memory.
     Passivate(Arc<dyn Resident>),
+    /// Something may leave that waited for the disk.
+    Depart(Arc<Shared>),
+    /// What a turn has left to be run.
+    Run(Box<dyn FnOnce() + Send>),
     /// One worker ends.
     Stop,
 }
@@ -27,6 +31,7 @@ pub(crate) trait Resident: Send + Sync {
     fn shared(&self) -> &Arc<Shared>;
     fn visit(self: Arc<Self>, commands_max: NonZeroU32);
     fn save(&self);
+    fn flush(self: Arc<Self>);
     fn passivate(&self);
 }
 
@@ -42,6 +47,10 @@ impl<A: Actor> Resident for Cell<A> {
 
     fn save(&self) {
         self.save_asked();
+    }
+
+    fn flush(self: Arc<Self>) {
+        Self::flush(&self);
     }
 
     fn passivate(&self) {
@@ -67,6 +76,8 @@ pub(crate) fn work(jobs: &Receiver<Job>, commands_max: NonZeroU32) {
             Job::Visit(resident) => resident.visit(commands_max),
             Job::Save(resident) => resident.save(),
             Job::Passivate(resident) => resident.passivate(),
+            Job::Depart(shared) => shared.departures.depart(&shared),
+            Job::Run(run) => run(),
             Job::Stop => {}
         });
     }

@@ -84,9 +84,9 @@ pub struct Testimony {
 
 /// Who is asked, whenever a checkpoint is written, what it should hold.
 pub trait Witness: std::fmt::Debug + Send + Sync {
-    /// What there is now. Called without any lock of the log's: it may wait for one under which
-    /// others append.
-    fn testify(&self) -> Testimony;
+    /// What there is now; `None` where that is not known. Called without any lock of the log's: it
+    /// may wait for one under which others append.
+    fn testify(&self) -> Option<Testimony>;
 }
 
 /// What a checkpoint's head says of the testimony behind it.

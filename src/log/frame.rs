@@ -224,6 +224,29 @@ pub struct Batch {
     first: Option<RecordKind>,
 }
 
+/// See [`Batch::savepoint`].
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Savepoint {
+    bytes: usize,
+    records: u16,
+    events: u16,
+}
+
+impl Savepoint {
+    /// Of an empty batch.
+    pub(crate) const EMPTY: Self = Self { bytes: HEADER, records: 0, events: 0 };
+
+    /// Records that were in it.
+    pub(crate) const fn records(&self) -> u16 {
+        self.records
+    }
+
+    /// Nothing was in it.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+}
+
 impl Default for Batch {
     fn default() -> Self {
         Self::new()
@@ -246,9 +269,31 @@ impl Batch {
         self.first = None;
     }
 
+    /// What is in it now, to [`restore`](Self::restore) if what comes next is to be dropped.
+    pub(crate) fn savepoint(&self) -> Savepoint {
+        let (records, events) = (self.records, self.events);
+        Savepoint { bytes: self.buffer.len(), records, events }
+    }
+
+    /// Drops what was pushed since.
+    pub(crate) fn restore(&mut self, savepoint: Savepoint) {
+        if savepoint.records == 0 {
+            self.clear();
+            return;
+        }
+        self.buffer.resize(savepoint.bytes, 0);
+        self.records = savepoint.records;
+        self.events = savepoint.events;
+    }
+
     /// No record has been pushed.
     pub fn is_empty(&self) -> bool {
         self.records == 0
+    }
+
+    /// Records pushed so far.
+    pub(crate) fn records(&self) -> u16 {
+        self.records
     }
 
     /// Records pushed so far that take a number: events, and what is numbered like them.

@@ -27,11 +27,10 @@ use std::cmp::Ordering;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::frame::{FrameKind, Header as FrameHeader, Salt};
-use super::read::read_frame;
+use super::frame::{FrameKind, Header as FrameHeader};
 use super::segment::{FIRST_FRAME, Segment, SegmentHeader, file_path};
 use crate::disk::{Access, Disk, PAGE_U64, SegmentMap, read_full, write_full};
-use crate::error::{Damage, DamageReason, DiskError, ReadError, Reject};
+use crate::error::{Damage, DamageReason, DiskError, ReadError};
 use crate::types::{FRAME_ALIGN, Life, Seq, StreamId, StreamMap, halves, to_usize};
 
 const MAGIC: [u8; 8] = *b"ANNALIDX";
@@ -48,8 +47,9 @@ pub(crate) enum Index {
     /// Nobody has asked yet.
     #[default]
     Unbuilt,
-    /// Built in memory up to some offset.
-    Growing(Growing),
+    /// Built in memory up to some offset. While it is written to its file, which is when it is
+    /// whole, it is shared with who writes.
+    Growing(Arc<Growing>),
     /// On disk, checked. The segment has it too, for who need not wait for the lock.
     Mapped(Arc<Mapped>),
 }
@@ -147,15 +147,17 @@ pub(crate) struct Growing {
 #[derive(Debug)]
 struct Row {
     first: Seq,
-    head: u32,
-    tail: u32,
+    /// Number of its newest entry.
+    newest: u32,
     count: u32,
 }
 
+/// A frame. Entries of a stream are linked from the newest back: so that one more of them is added
+/// without touching another, which lies anywhere.
 #[derive(Copy, Clone, Debug)]
 struct Entry {
     offset: u32,
-    next: u32,
+    before: u32,
 }
 
 impl Growing {
@@ -171,35 +173,6 @@ impl Growing {
 
     fn life(&self) -> Life {
         self.lives.last().map_or(Life { number: 0, bits: 0 }, |(_, life)| *life)
-    }
-
-    /// Goes on over `bytes`, which are the segment's from its beginning, up to its seal or to
-    /// their end.
-    fn grow(&mut self, bytes: &[u8], salt: impl Fn(Life) -> Salt) -> Result<(), Reject> {
-        while !self.sealed && self.upto < bytes.len() as u64 {
-            let rest = bytes.get(to_usize(self.upto)..).unwrap_or_default();
-            let salt = salt(self.life());
-            let (frame, life) = read_frame(rest, self.upto, salt)?;
-            if life != self.life() {
-                self.lives.push((self.upto, life));
-            }
-            self.step(&frame.header());
-        }
-        Ok(())
-    }
-
-    /// Goes on over the bytes of a segment that this very process writes: nobody has had a chance
-    /// to damage what is in its page cache, and what is read through this index is checked.
-    fn grow_own(&mut self, bytes: &[u8], base: u64) -> Result<(), Reject> {
-        while !self.sealed && self.upto < bytes.len() as u64 {
-            let rest = bytes.get(to_usize(self.upto)..).unwrap_or_default();
-            let header = FrameHeader::read(rest)?;
-            if !header.stands_at(base + self.upto) {
-                return Err(Reject::Position);
-            }
-            self.step(&header);
-        }
-        Ok(())
     }
 
     /// Takes in a frame that somebody else has read at `offset` and checked, of `life`.
@@ -226,30 +199,24 @@ impl Growing {
         else {
             return;
         };
-        self.entries.push(Entry { offset, next: END_OF_LIST });
-        let row = self.rows.entry(header.stream).or_insert(Row {
-            first: header.seq,
-            head: number,
-            tail: number,
-            count: 0,
-        });
-        if row.count > 0 {
-            if let Some(tail) = self.entries.get_mut(row.tail as usize) {
-                tail.next = number;
-            }
-            row.tail = number;
-        }
+        let new = Row { first: header.seq, newest: END_OF_LIST, count: 0 };
+        let row = self.rows.entry(header.stream).or_insert(new);
+        self.entries.push(Entry { offset, before: row.newest });
+        row.newest = number;
         row.count += 1;
     }
 
     fn places(&self, stream: StreamId) -> Option<Places> {
         let row = self.rows.get(&stream)?;
-        Some(Places { first: row.first, offsets: self.offsets(row).collect(), life: None })
+        let mut offsets: Vec<u32> = self.offsets_back(row).collect();
+        offsets.reverse();
+        Some(Places { first: row.first, offsets, life: None })
     }
 
-    fn offsets(&self, row: &Row) -> impl Iterator<Item = u32> {
-        let first = self.entries.get(row.head as usize);
-        std::iter::successors(first, |entry| self.entries.get(entry.next as usize))
+    /// Newest first.
+    fn offsets_back(&self, row: &Row) -> impl Iterator<Item = u32> {
+        let newest = self.entries.get(row.newest as usize);
+        std::iter::successors(newest, |entry| self.entries.get(entry.before as usize))
             .map(|entry| entry.offset)
     }
 
@@ -299,8 +266,11 @@ impl Growing {
             file.extend_from_slice(&row.count.to_le_bytes());
             start += row.count;
         }
+        let mut offsets = Vec::new();
         for (_, row) in &rows {
-            for offset in self.offsets(row) {
+            offsets.clear();
+            offsets.extend(self.offsets_back(row));
+            for offset in offsets.iter().rev() {
                 file.extend_from_slice(&offset.to_le_bytes());
             }
         }
@@ -584,15 +554,17 @@ impl Segment {
             });
             *index = match mapped {
                 Some(mapped) => self.has_mapped(mapped),
-                None => Index::Growing(Growing::new(self.header.life)),
+                None => Index::Growing(Arc::new(Growing::new(self.header.life))),
             };
         }
-        if let Index::Growing(growing) = index {
+        if let Index::Growing(growing) = index
+            && let Some(growing) = Arc::get_mut(growing)
+        {
             let bytes = opened.map.bytes();
             let grown = if self.own {
                 growing.grow_own(bytes, self.header.base)
             } else {
-                growing.grow(bytes, |life| self.salt(life))
+                growing.grow(bytes, &|life| self.salt(life))
             };
             grown.map_err(|reject| {
                 let at = self.header.base + growing.upto;
@@ -629,12 +601,16 @@ impl Segment {
     /// As for [`catch_up`](Self::catch_up), and the file system's: the index stays in memory.
     pub(super) fn store_index(&self, disk: &Arc<dyn Disk>) -> Result<(), ReadError> {
         let Some(end) = self.end() else { return Ok(()) };
-        let mut index = self.index.lock();
-        self.catch_up(&**disk, &mut index)?;
-        let Index::Growing(growing) = &*index else { return Ok(()) };
-        if !growing.sealed && growing.upto < end - self.header.base {
-            return Ok(());
-        }
+        let growing = {
+            let mut index = self.index.lock();
+            self.catch_up(&**disk, &mut index)?;
+            let Index::Growing(growing) = &*index else { return Ok(()) };
+            if !growing.sealed && growing.upto < end - self.header.base {
+                return Ok(());
+            }
+            // Readers go on with it meanwhile.
+            Arc::clone(growing)
+        };
         // A sealed segment is known by its size to later lives, which have not read its seal.
         let end = if growing.sealed { self.header.limit() } else { end };
         let file = growing.encode(&self.header, end);
@@ -651,11 +627,12 @@ impl Segment {
         };
         write()?;
         if let Some(mapped) = Mapped::open(&**disk, &path, self, end) {
-            *index = self.has_mapped(mapped);
+            *self.index.lock() = self.has_mapped(mapped);
         }
         Ok(())
     }
 }
 
+mod grow;
 #[cfg(test)]
 mod tests;

@@ -56,6 +56,7 @@ mod spot;
 mod survey;
 mod sync;
 mod tail;
+mod testify;
 #[cfg(test)]
 mod tests;
 pub(crate) mod verify;
@@ -559,6 +560,21 @@ impl Log {
         self.shared.testimony()
     }
 
+    /// Writes checkpoints now, so that all that are kept hold what the witness says now.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub(crate) fn testify_now(&self) -> Result<(), ReadError> {
+        let written = self.shared.testify_now();
+        self.shared.tell();
+        written
+    }
+
+    /// What is below has gone into the testimony of each checkpoint that is kept.
+    pub(crate) fn told_by_all(&self) -> u64 {
+        self.shared.told_by_all()
+    }
+
     /// Were frames dropped by retention?
     pub fn has_dropped(&self) -> bool {
         self.shared.chain.read().runs().iter().any(|run| run.header.dropped > 0)
@@ -590,6 +606,11 @@ impl Log {
     /// Where its files are.
     pub(crate) fn dir(&self) -> &std::path::Path {
         &self.shared.options.dir
+    }
+
+    /// Is there room on the disk for the next segment? Tries to make it if it is not there.
+    pub(crate) fn has_room(&self) -> bool {
+        self.shared.preparer.has_room(|| self.shared.keeper_bell.ring())
     }
 
     /// What the keeper thread does besides, for tests that do without it: segments made ahead,

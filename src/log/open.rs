@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
 use super::bell::{Bell, Rung};
-use super::chain::{Chain, Piece};
-use super::checkpoint::{Checkpoint, TESTIMONY_MAX, Testimony, Totals};
+use super::chain::Chain;
+use super::checkpoint::Totals;
 use super::commit::{CommitQueue, Work};
 use super::frame::{Batch, FrameKind, Salt};
 use super::mark::{self, Mark};
@@ -85,25 +85,14 @@ impl Opening {
     ///
     /// # Errors
     /// See [`OpenError`]; the next try begins anew.
-    #[expect(clippy::too_many_lines, reason = "one order of steps, each once")]
     pub fn start(self, life: Life) -> Result<(Log, RecoveryReport), OpenError> {
         let Self { disk, options, id, survey } = self;
         let began = options.clock.monotonic();
         let dir = options.dir.clone();
-        if survey.chain.is_empty() {
-            disk.create_dir(&dir).map_err(DiskError::at("creating", &dir))?;
-            sync_parent(&*disk, &dir)?;
-        }
         let going_on = survey.decision == Decision::GoOn;
-        if survey.decision != Decision::StartAnew || !holds(Rule::RemoveLast) {
-            remove(&*disk, &dir, &survey.spares)?;
-        }
-        if let Some(dir) = &options.checkpoints {
-            // Once the log has grown past them they would be believed.
-            remove(&*disk, dir, &survey.strangers)?;
-        }
+        clear(&*disk, &options, &survey)?;
         let (ring_writer, ring) = open_ring(&*disk, &options)?;
-        let mark = open_mark(&*disk, &options, &survey, id)?;
+        let mark = open_mark(&*disk, &options, (id, &survey))?;
         let segments = segments(&disk, &dir, &survey);
         let runs: Vec<_> =
             survey.runs.iter().map(|header| Run::existing(&disk, &dir, *header)).collect();
@@ -116,6 +105,7 @@ impl Opening {
             segment.reopen()?;
             segment.unfinish();
         }
+        let ahead = IndexAhead::begin(&disk, last.as_ref().filter(|_| options.threads), end);
         let previous = last
             .as_ref()
             .map(|last| Previous { base: last.header.base, end: (!going_on).then_some(end) });
@@ -191,9 +181,76 @@ impl Opening {
                 remove(&*shared.disk, &dir, &survey.spares)?;
             }
         }
-        let threads = if shared.options.threads { spawn(&shared)? } else { Vec::new() };
+        let mut threads = if shared.options.threads { spawn(&shared)? } else { Vec::new() };
+        threads.extend(ahead.into_thread());
         report.took += shared.options.clock.monotonic().saturating_sub(began);
         Ok((Log { shared, threads: Mutex::new(threads) }, report))
+    }
+}
+
+/// Makes the folder ready for a life.
+fn clear(disk: &dyn Disk, options: &LogOptions, survey: &Survey) -> Result<(), OpenError> {
+    let dir = &options.dir;
+    if survey.chain.is_empty() {
+        disk.create_dir(dir).map_err(DiskError::at("creating", dir))?;
+        sync_parent(disk, dir)?;
+    }
+    if survey.decision != Decision::StartAnew || !holds(Rule::RemoveLast) {
+        remove(disk, dir, &survey.spares)?;
+    }
+    if let Some(dir) = &options.checkpoints {
+        // Once the log has grown past them they would be believed.
+        remove(disk, dir, &survey.strangers)?;
+    }
+    Ok(())
+}
+
+fn open_mark(
+    disk: &dyn Disk,
+    options: &LogOptions,
+    (id, survey): (u64, &Survey),
+) -> Result<Option<Slots>, OpenError> {
+    let Some(path) = &options.mark else { return Ok(None) };
+    let slots = Slots::open(disk, path, mark::MAGIC, &survey.mark)?;
+    // A valid slot is of a life that got past this line.
+    if Mark::highest(&survey.mark, id).is_none() {
+        sync_parent(disk, path)?;
+    }
+    Ok(Some(slots))
+}
+
+/// Less than this of a segment is quickly indexed by who reads first.
+const WORTH_AHEAD: u64 = 1 << 20;
+
+/// Indexes the segment that the life before wrote last, while the open goes on: it is the one
+/// that has no index file, and whoever reads first needs it.
+struct IndexAhead(Option<JoinHandle<()>>);
+
+impl IndexAhead {
+    /// Where there can be no thread, whoever reads first does it.
+    fn begin(disk: &Arc<dyn Disk>, last: Option<&Arc<Segment>>, end: u64) -> Self {
+        let worth = |last: &&Arc<Segment>| end.saturating_sub(last.header.base) >= WORTH_AHEAD;
+        let Some(last) = last.filter(worth) else { return Self(None) };
+        let (disk, last) = (Arc::clone(disk), Arc::clone(last));
+        let index = move || {
+            // Who reads meets the same damage, and says so.
+            let _indexed_or_damaged = last.catch_up(&*disk, &mut last.index.lock());
+        };
+        Self(std::thread::Builder::new().name("annals-index".into()).spawn(index).ok())
+    }
+
+    fn into_thread(mut self) -> Option<JoinHandle<()>> {
+        self.0.take()
+    }
+}
+
+impl Drop for IndexAhead {
+    fn drop(&mut self) {
+        // The open has failed: nobody is to have files of the log open after that.
+        if let Some(thread) = self.0.take() {
+            // A panic has been told of, and is not to meet another.
+            thread.join().unwrap_or_default();
+        }
     }
 }
 
@@ -265,21 +322,6 @@ fn sync_parent(disk: &dyn Disk, path: &Path) -> Result<(), DiskError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     disk.sync_dir(parent).map_err(DiskError::at("syncing", parent))
-}
-
-fn open_mark(
-    disk: &dyn Disk,
-    options: &LogOptions,
-    survey: &Survey,
-    id: u64,
-) -> Result<Option<Slots>, DiskError> {
-    let Some(path) = &options.mark else { return Ok(None) };
-    let slots = Slots::open(disk, path, mark::MAGIC, &survey.mark)?;
-    // A valid slot is of a life that got past this line.
-    if Mark::highest(&survey.mark, id).is_none() {
-        sync_parent(disk, path)?;
-    }
-    Ok(Some(slots))
 }
 
 fn open_ring(disk: &dyn Disk, options: &LogOptions) -> Result<(RingWriter, RingSource), DiskError> {
@@ -407,76 +449,6 @@ fn keeper(shared: &Shared) {
 }
 
 impl Shared {
-    /// Writes the checkpoint that is due, once all below it is durable.
-    pub(super) fn checkpoint(&self) {
-        let (Some(dir), Some((position, counted))) =
-            (&self.options.checkpoints, self.due.lock().take())
-        else {
-            return;
-        };
-        // Before any of our locks is taken: it takes one under which others append.
-        let testimony = self.ask_witness();
-        let write = || -> Result<(), ReadError> {
-            let testimony = testimony.or_else(|| self.testimony());
-            let told = testimony.as_ref().map_or(0, |testimony| testimony.position);
-            // Else a power cut could leave a checkpoint that tells of what is lost.
-            if holds(Rule::CheckpointDurable)
-                && self.durable.load(Ordering::Acquire) < position.max(told)
-            {
-                self.sync_written(self.syncing.lock())?;
-            }
-            let totals = self.totals_before()?.plus(counted);
-            let segments = self.chain.read().segments().to_vec();
-            let checkpoint = Checkpoint::new(position, totals, &segments);
-            let _one = self.checkpointing.lock();
-            checkpoint.write(&*self.disk, dir, self.id, testimony.as_ref())?;
-            Ok(())
-        };
-        // An older checkpoint does, or none: the next open reads more.
-        let written = write();
-        let counter = match written {
-            Ok(()) => &self.counts.checkpoints,
-            Err(_) => &self.counts.checkpoint_failures,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        self.watch.checkpointed(position, written);
-    }
-
-    /// What the witness says, if there is one and it says what can be kept.
-    fn ask_witness(&self) -> Option<Testimony> {
-        let witness = self.witness.lock().as_ref().and_then(Weak::upgrade)?;
-        // Who has the witness's lock may be waiting for a segment, which this thread would make.
-        let testimony = self.preparer.away(|| witness.testify());
-        let sound = testimony.position <= self.written.load(Ordering::Acquire)
-            && testimony.bytes.len() as u64 <= TESTIMONY_MAX;
-        sound.then_some(testimony)
-    }
-
-    /// The newest testimony that is of this past.
-    pub(super) fn testimony(&self) -> Option<Testimony> {
-        let dir = self.options.checkpoints.as_ref()?;
-        let checkpoints = Checkpoint::read_all(&*self.disk, dir, self.id);
-        let believed = |it: &&Checkpoint| it.told().is_some_and(|told| self.is_past(told));
-        checkpoints.iter().filter(believed).find_map(|it| it.testimony(&*self.disk))
-    }
-
-    /// Is everything below `position` of this past? Not if a crash took back what was there.
-    fn is_past(&self, position: u64) -> bool {
-        if position >= self.written.load(Ordering::Acquire) {
-            return position == self.written.load(Ordering::Acquire);
-        }
-        match self.locate(position) {
-            Ok(Piece::Segment(_)) => true,
-            Ok(Piece::Run(run)) => match run.lost_at(position) {
-                Ok(lost) => lost.is_none_or(|lost| lost.start == position),
-                Err(_) => false,
-            },
-            // What begins there is lost, and what ends there is not.
-            Err(ReadError::PositionLost { lost, .. }) => lost.start == position,
-            Err(_) => false,
-        }
-    }
-
     /// What was appended before this life.
     pub(super) fn totals_before(&self) -> Result<Totals, ReadError> {
         if let Some(totals) = self.before.get() {

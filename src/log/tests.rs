@@ -218,6 +218,67 @@ fn a_log_that_was_not_closed_is_recovered_with_everything_written() {
     }
 }
 
+/// The index of the segment that was written last is made while the open goes on, by several
+/// threads if it is long.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "it is the test that cuts")]
+fn who_reads_first_after_a_crash_finds_what_is_below_the_cut_wherever_that_is() {
+    const STREAMS: u64 = 30;
+    let mut home = Home::new();
+    // Nothing is durable, so any cut is one that a power loss may leave.
+    let options = |home: &Home| LogOptions {
+        segment_bytes_first: 8 << 20,
+        segment_bytes_max: 8 << 20,
+        flush_interval: Duration::from_hours(1),
+        flush_bytes: 1 << 30,
+        ..LogOptions::new(home.dir.path().join("log"))
+    };
+    let (log, _) = home.open_with(options(&home));
+    for number in 0..45_000 {
+        let first = Seq::new(number / STREAMS + 1).unwrap();
+        log.append(&mut event(number), stream(number % STREAMS), first).unwrap();
+    }
+    log.store().unwrap();
+    let mut ends = Vec::new();
+    let mut frames = log.frames(0, Limit::Written).unwrap();
+    while let Some(frame) = frames.next().unwrap() {
+        if frame.stream() != StreamId::SYSTEM {
+            ends.push(frame.end());
+        }
+    }
+    let file = home.dir.path().join("log/00000000000000000000.seg");
+    let whole = std::fs::read(&file).unwrap();
+    let last = *ends.last().unwrap();
+    assert!(last > 6 << 20, "several threads' work");
+    let cuts = (1..=12).map(|part| last / 12 * part - part * 13).chain([1 << 20, last, last - 1]);
+    for cut in cuts {
+        let mut home = Home { life: 1, ..Home::new() };
+        let dir = home.dir.path().join("log");
+        std::fs::create_dir(&dir).unwrap();
+        let mut bytes = whole.clone();
+        bytes[usize::try_from(cut).unwrap()..].fill(0);
+        std::fs::write(dir.join(file.file_name().unwrap()), bytes).unwrap();
+        let (log, report) = home.open_with(options(&home));
+        // A cut that took nothing but zeros is none.
+        let is_whole = |end: &u64| {
+            let end = usize::try_from(*end).unwrap();
+            whole[..end].iter().skip(usize::try_from(cut).unwrap()).all(|byte| *byte == 0)
+        };
+        let kept = ends.partition_point(is_whole) as u64;
+        assert_eq!(report.start, Start::Recovered);
+        for number in 0..STREAMS {
+            let mut found = Vec::new();
+            log.stream(stream(number), Seq::ZERO, &mut |frame| {
+                found.push(number_of(&frame));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+            let expected: Vec<u64> = (number..kept).step_by(30).collect();
+            assert_eq!(found, expected, "stream {number}, cut at {cut}");
+        }
+    }
+}
+
 #[test]
 fn a_tail_catches_up_and_goes_on_live_without_gap_or_duplicate() {
     let mut home = Home::new();

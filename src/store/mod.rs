@@ -263,7 +263,8 @@ impl Store {
             options.runtime,
         )?;
         let retention = Retention::start(
-            (&events, &snapshots, runtime.kinds()),
+            (&events, &snapshots),
+            (runtime.kinds(), runtime.pins()),
             retain::Policy::of(&options.retain, options.compaction, options.run_bytes_max),
             (options.clock.clone(), options.threads),
         )?;

@@ -92,6 +92,10 @@ impl EventStore for Log {
     fn has_dropped(&self) -> bool {
         Self::has_dropped(self)
     }
+
+    fn has_room(&self) -> bool {
+        Self::has_room(self)
+    }
 }
 
 impl SnapshotStore for Snapshots {

@@ -104,7 +104,7 @@ fn a_clean_actor_does_not_answer_before_what_its_message_depends_on_is_durable()
     let clean = list(&runtime, "clean");
     let (slot, replier) = Slot::new();
     clean.cell().reserve().unwrap();
-    let envelope = Box::new(Ask { command: Get, replier });
+    let envelope = Box::new(Ask { command: Get, replier, once: None });
     clean.cell().deliver(Letter { mark: Some(memory.end()), envelope });
     let mut told = Ticket::waiting(clean.cell().resident(), slot);
     // Behind it in the mailbox, and not told anything: it does not wait.

@@ -174,6 +174,6 @@ fn cold(dir: &Path, scale: Scale) -> Answer<Figures> {
         bytes.chunks_exact(FRAME_BYTES).for_each(sum);
         times.record(began.elapsed());
     }
-    read_from_disk(before)?;
+    read_from_disk(dir, before)?;
     Ok(vec![("p50", times.per_mille(500))])
 }

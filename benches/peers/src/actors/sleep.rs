@@ -88,13 +88,20 @@ fn cold<S: Sleepers>(dir: &Path, scale: Scale) -> Answer<Figures> {
         same("events of an actor", events, EVENTS)?;
         times.record(took);
     }
-    read_from_disk(before)?;
+    read_from_disk(dir, before)?;
     Ok(vec![("open", opened.as_secs_f64()), ("p50", times.per_mille(500))])
 }
 
-/// An error if the cache had it all.
-pub(crate) fn read_from_disk(before: u64) -> Answer<()> {
-    if bytes_read()? - before < 4_096 { Err("the cache was not cold".into()) } else { Ok(()) }
+/// An error if the cache had it all. Where files are memory they are never cold, and where the
+/// kernel does not count nobody can know.
+pub(crate) fn read_from_disk(dir: &Path, before: Option<u64>) -> Answer<()> {
+    let is_memory = rustix::fs::statfs(dir)?.f_type == libc::TMPFS_MAGIC;
+    match (before, bytes_read()?) {
+        (Some(before), Some(after)) if after - before < 4_096 && !is_memory => {
+            Err("the cache was not cold".into())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn open<S: Sleepers>(dir: &Path, scale: Scale) -> Answer<Figures> {
@@ -122,9 +129,9 @@ pub(crate) fn forget(dir: &Path) -> Answer<()> {
     Ok(())
 }
 
-/// Bytes that this process has had to fetch from a disk so far.
-pub(crate) fn bytes_read() -> Answer<u64> {
-    let text = fs::read_to_string("/proc/self/io")?;
+/// Bytes that this process has had to fetch from a disk so far, if the kernel counts them.
+pub(crate) fn bytes_read() -> Answer<Option<u64>> {
+    let Ok(text) = fs::read_to_string("/proc/self/io") else { return Ok(None) };
     let line = text.lines().find_map(|line| line.strip_prefix("read_bytes: "));
-    Ok(line.ok_or("read_bytes")?.trim().parse()?)
+    Ok(line.map(|number| number.trim().parse()).transpose()?)
 }

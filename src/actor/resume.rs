@@ -1,0 +1,532 @@
+//! Taking up what was owed: after a crash, when it is due, and when a handler has failed.
+//!
+//! Everything that is open is seen to by one function, [`deliver`], which reads from the log what
+//! the book does not hold. A message that was told in this life comes on its own, and is delivered
+//! from here only if its handler failed.
+//!
+//! After an open, one thread reads the book: the newest checkpoint's, and the frames behind it.
+//! What was open then is *interrupted*, and is taken up oldest first, so many at a time. Before
+//! a batch is delivered a frame says so: who is found to have been taken up several times without
+//! an end has ended the process each time, and is set aside. Whoever is suspected of it is taken up
+//! alone, so that nobody is blamed for another.
+
+use std::any::type_name;
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::book::{Book, Open, What};
+use super::cell::{Body, Cell};
+use super::desk::Desk;
+use super::durable::Of;
+use super::kind::AnyKind;
+use super::mailbox::{Cause, Mark, Wake};
+use super::note::{self, Ended, Note, Oid};
+use super::runtime::{Gate, Shared};
+use super::{Actor, ActorError, commit};
+use crate::error::{AppendError, ReadError};
+use crate::log::frame::{Frame, RecordKind};
+use crate::log::name;
+use crate::types::{Lsn, Seq, StreamId};
+
+/// The stream that remembers what was taken up.
+const KIND: &str = "annals.resume";
+const NAME: &str = "attempts";
+
+/// What a handler that failed is given the time to get over, doubled with each failure.
+const BACKOFF_MS_FIRST: u64 = 50;
+const BACKOFF_MS_MAX: u64 = 60_000;
+/// And a disk that is full, or cannot be read.
+const WAIT_MS: u64 = 1_000;
+/// Progress is told after so many frames.
+const TELL_EVERY: u64 = 1 << 16;
+
+/// Held while something that was interrupted is with its actor.
+#[derive(Debug)]
+pub(crate) struct Permit(Arc<Window>);
+
+/// How many are out.
+#[derive(Debug, Default)]
+struct Window {
+    out: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        *self.0.out.lock() -= 1;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Window {
+    fn permit(self: &Arc<Self>) -> Arc<Permit> {
+        *self.out.lock() += 1;
+        Arc::new(Permit(Arc::clone(self)))
+    }
+
+    /// Waits until all are back, or the runtime closes.
+    fn all_back(&self, shared: &Shared) -> bool {
+        let mut out = self.out.lock();
+        while *out > 0 {
+            if shared.gate() != Gate::Open {
+                return false;
+            }
+            // A close does not ring here.
+            self.changed.wait_for(&mut out, Duration::from_millis(50));
+        }
+        true
+    }
+}
+
+/// How far the taking up of what was interrupted has come.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// What is being done.
+    pub phase: RecoveryPhase,
+    /// Frames read behind the newest checkpoint.
+    pub frames: u64,
+    /// Bytes of the log read, and to be read in all.
+    pub bytes: u64,
+    /// See `bytes`.
+    pub bytes_total: u64,
+    /// What was open when the process ended: messages not handled, timers due, steps without an
+    /// end.
+    pub interrupted: u64,
+    /// Actors that it belongs to.
+    pub actors: u64,
+    /// Of `interrupted`, taken up so far.
+    pub resumed: u64,
+    /// Of `interrupted`, what is still to be taken up.
+    pub remaining: u64,
+    /// Of `interrupted`, what waits for a kind of actor that this process does not know.
+    pub unknown: u64,
+    /// What has ended the process too often and is not taken up by itself.
+    pub quarantined: Vec<Oid>,
+    /// Messages of which nobody can say whether they were handled: see `docs/recovery.md`.
+    pub in_doubt: Vec<Oid>,
+    /// Since the open.
+    pub took: Duration,
+    /// Why the log could not be read, if so.
+    pub failure: Option<ReadError>,
+}
+
+impl Recovery {
+    /// Frames read a second.
+    pub fn frames_per_second(&self) -> u64 {
+        let millis = u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.frames.saturating_mul(1_000) / millis
+    }
+}
+
+/// What a recovery is at.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum RecoveryPhase {
+    /// Finding out what was interrupted.
+    #[default]
+    Reading,
+    /// Taking it up.
+    Resuming,
+    /// Everything was taken up that can be.
+    Done,
+    /// The log cannot be read: what was interrupted is not known.
+    Failed,
+}
+
+/// Who is told of a recovery's progress.
+pub type OnRecovery = Arc<dyn Fn(&Recovery) + Send + Sync>;
+
+/// A kind of actor, to be known from the start.
+#[derive(Copy, Clone)]
+pub struct Registrar {
+    kind: &'static str,
+    register: fn(&Arc<Shared>) -> Result<(), ActorError>,
+}
+
+impl Registrar {
+    pub(crate) fn of<A: Actor>() -> Self {
+        Self { kind: A::KIND, register: |shared| shared.register::<A>().map(drop) }
+    }
+
+    pub(crate) fn register(&self, shared: &Arc<Shared>) -> Result<(), ActorError> {
+        (self.register)(shared)
+    }
+}
+
+impl fmt::Debug for Registrar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Registrar({})", self.kind)
+    }
+}
+
+/// Finds out what was interrupted, and takes it up.
+pub(crate) fn resume(shared: &Arc<Shared>) {
+    let began = shared.clock.monotonic();
+    let mut recovery = Recovery::default();
+    let tell = |recovery: &mut Recovery| {
+        recovery.took = shared.clock.monotonic().saturating_sub(began);
+        shared.tell_recovery(recovery);
+    };
+    let book = match read_book(shared, &mut recovery, &tell) {
+        Ok(book) => book,
+        Err(error) => {
+            shared.ledger.give_up_reading();
+            recovery.phase = RecoveryPhase::Failed;
+            recovery.failure = Some(error);
+            tell(&mut recovery);
+            return;
+        }
+    };
+    let book_is_whole = shared.events.testimony().is_some() || !shared.events.has_dropped();
+    let now = shared.clock.wall_ms();
+    let mut interrupted = shared.ledger.install(book, now);
+    interrupted.sort_unstable_by_key(|(oid, open)| (open.lsn, *oid));
+    recovery.interrupted = interrupted.len() as u64;
+    let mut streams: Vec<_> = interrupted.iter().map(|(oid, _)| oid.stream).collect();
+    streams.sort_unstable();
+    streams.dedup();
+    recovery.actors = streams.len() as u64;
+    recovery.remaining = recovery.interrupted;
+    recovery.phase = RecoveryPhase::Resuming;
+    tell(&mut recovery);
+    let window = Arc::new(Window::default());
+    let mut batch = Vec::new();
+    for (oid, open) in interrupted {
+        if shared.gate() != Gate::Open {
+            return;
+        }
+        let tries = shared.ledger.tries(oid);
+        if tries >= shared.options.resume_tries {
+            recovery.quarantined.push(oid);
+            recovery.remaining -= 1;
+            shared.quarantine(oid);
+            continue;
+        }
+        if !book_is_whole && was_perhaps_handled(shared, open) {
+            recovery.in_doubt.push(oid);
+            recovery.remaining -= 1;
+            shared.quarantine(oid);
+            continue;
+        }
+        // Who may have ended the process is taken up alone.
+        if tries > 0 && !take_up(shared, &window, &mut batch, &mut recovery) {
+            return;
+        }
+        batch.push((oid, open));
+        let full = batch.len() >= shared.options.resume_max.max(1);
+        if (tries > 0 || full) && !take_up(shared, &window, &mut batch, &mut recovery) {
+            return;
+        }
+        tell(&mut recovery);
+    }
+    if !take_up(shared, &window, &mut batch, &mut recovery) {
+        return;
+    }
+    recovery.unknown = shared.ledger.parked().iter().map(|(_, count)| *count as u64).sum();
+    recovery.phase = RecoveryPhase::Done;
+    tell(&mut recovery);
+}
+
+/// The book of the newest checkpoint, and what came behind it before this life.
+fn read_book(
+    shared: &Shared,
+    recovery: &mut Recovery,
+    tell: &dyn Fn(&mut Recovery),
+) -> Result<Book, ReadError> {
+    shared.ledger.begin_reading();
+    // What is appended from here on goes into the book by itself.
+    let end = shared.events.written();
+    let found = shared.events.testimony();
+    let found = found.and_then(|found| Some((Book::decode(&found.bytes)?, found.position)));
+    let (mut book, from) = found.unwrap_or_default();
+    recovery.bytes_total = end.saturating_sub(from);
+    shared.events.scan(from, &mut |frame| {
+        let lsn = frame.lsn().get();
+        if lsn < from {
+            return ControlFlow::Continue(());
+        }
+        if lsn >= end {
+            return ControlFlow::Break(());
+        }
+        note_all(&mut book, &frame);
+        recovery.frames += 1;
+        recovery.bytes = recovery.bytes.max(lsn - from);
+        if recovery.frames.is_multiple_of(TELL_EVERY) {
+            tell(recovery);
+        }
+        if shared.gate() == Gate::Closed {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })?;
+    recovery.bytes = recovery.bytes_total;
+    Ok(book)
+}
+
+fn note_all(book: &mut Book, frame: &Frame<'_>) {
+    let header = frame.header();
+    for record in frame.records().flatten() {
+        if record.kind == RecordKind::Note
+            && let Some(note) = Note::decode(record.version, record.payload)
+        {
+            book.apply(header.stream, frame.lsn(), header.seq, &note);
+        }
+    }
+}
+
+/// Nothing but the log is left to say what was handled, and part of the receiver's is gone.
+fn was_perhaps_handled(shared: &Shared, open: Open) -> bool {
+    let What::Message { to } = open.what else { return false };
+    let looked = shared.events.replay(to, Seq::MAX, &mut |_| ControlFlow::Break(()));
+    looked.is_ok_and(|found| found.dropped > Seq::ZERO)
+}
+
+/// Delivers a batch and waits for it. `false` when the runtime closes.
+fn take_up(
+    shared: &Arc<Shared>,
+    window: &Arc<Window>,
+    batch: &mut Vec<(Oid, Open)>,
+    recovery: &mut Recovery,
+) -> bool {
+    if batch.is_empty() {
+        return true;
+    }
+    let oids: Vec<_> = batch.iter().map(|(oid, _)| note::oid_bytes(*oid)).collect();
+    // Where that cannot be stored, nothing else can: then it is as if it had not been taken up.
+    drop(shared.remember(&note::tried(&oids)));
+    for (oid, open) in batch.drain(..) {
+        deliver(shared, oid, open, Some(window.permit()));
+        recovery.resumed += 1;
+        recovery.remaining -= 1;
+    }
+    window.all_back(shared)
+}
+
+/// What rings or is taken up, with its actor: false if that is not known.
+pub(crate) fn deliver(shared: &Arc<Shared>, oid: Oid, open: Open, permit: Option<Arc<Permit>>) {
+    let delivered = match open.what {
+        What::Message { .. } => deliver_message(shared, oid, open.lsn, permit),
+        What::Timer { .. } | What::Step => deliver_own(shared, oid, open, permit),
+    };
+    if delivered.is_err() {
+        shared.ledger.again(oid, shared.clock.wall_ms().saturating_add(WAIT_MS));
+    }
+}
+
+fn deliver_message(
+    shared: &Arc<Shared>,
+    oid: Oid,
+    lsn: Lsn,
+    permit: Option<Arc<Permit>>,
+) -> Result<(), ReadError> {
+    let mut frame_bytes = None;
+    shared.events.frame(lsn, &mut |frame| {
+        for record in frame.records().flatten().filter(|it| it.kind == RecordKind::Note) {
+            if let Some(Note::Sent { number, kind, name, command }) =
+                Note::decode(record.version, record.payload)
+                && number == oid.number
+            {
+                let whom = (kind.to_owned(), name.to_owned());
+                let what = (command.name.to_owned(), command.version, command.archive.to_vec());
+                frame_bytes = Some((whom, what));
+            }
+        }
+    })?;
+    let Some(((kind, name), (command, version, archive))) = frame_bytes else { return Ok(()) };
+    let Some(known) = shared.kind(&kind) else {
+        shared.ledger.park(&kind, oid);
+        return Ok(());
+    };
+    let of = Of { cause: Cause::Sent(oid), key: "".into(), permit };
+    known.deliver(&name, Owed::Message { command: (&command, version), archive: &archive, of });
+    Ok(())
+}
+
+fn deliver_own(
+    shared: &Arc<Shared>,
+    oid: Oid,
+    open: Open,
+    permit: Option<Arc<Permit>>,
+) -> Result<(), ReadError> {
+    let Some((kind, name)) = shared.events.name_of(oid.stream)? else { return Ok(()) };
+    let Some(known) = shared.kind(&kind) else {
+        shared.ledger.park(&kind, oid);
+        return Ok(());
+    };
+    known.deliver(
+        &name,
+        match open.what {
+            What::Step => Owed::Step { number: oid.number, permit },
+            What::Timer { .. } | What::Message { .. } => Owed::Timer { number: oid.number, permit },
+        },
+    );
+    Ok(())
+}
+
+/// What is brought to an actor.
+pub(crate) enum Owed<'a> {
+    Message { command: (&'a str, u16), archive: &'a [u8], of: Of },
+    Timer { number: u64, permit: Option<Arc<Permit>> },
+    Step { number: u64, permit: Option<Arc<Permit>> },
+}
+
+/// A timer's turn has come.
+pub(crate) fn wake<A: Actor>(wake: Wake, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark) {
+    let Wake { number, permit } = wake;
+    let oid = Oid { stream: cell.stream, number };
+    let live = match cell.live(body) {
+        Ok(live) => live,
+        Err(why) => return failed(cell, body, Cause::Timer(number), ("a timer", why)),
+    };
+    let Some(side) = &live.side else { return };
+    if let Some(timer) = side.timer_numbered(number).cloned() {
+        let now = cell.shared().clock.wall_ms();
+        if timer.rhythm.due > now {
+            // It was set to ring later meanwhile, or time was set back.
+            cell.shared().ledger.again(oid, timer.rhythm.due);
+            return;
+        }
+        if timer.rhythm.is_missed(now) {
+            let due = timer.rhythm.after(now);
+            settle(cell, body, &Note::Fired { number, due });
+            return;
+        }
+        let command = timer.command.packed();
+        let of = Of { cause: Cause::Timer(number), key: "".into(), permit };
+        let durables = &cell.kind.options.durables;
+        match durables.open_command((command.name, command.version), command.archive, of) {
+            Some(envelope) => envelope.run(cell, body, mark),
+            None => unreadable(cell, command.name),
+        }
+        return;
+    }
+    // A step that comes back in doubt.
+    if let Some(step) = side.step(number).cloned() {
+        let packed = step.step.packed();
+        let of = Of { cause: Cause::Step(number, Ended::InDoubt), key: step.key.into(), permit };
+        let durables = &cell.kind.options.durables;
+        match durables.open_step((packed.name, packed.version), packed.archive, of) {
+            Some(envelope) => envelope.run(cell, body, mark),
+            None => unreadable(cell, packed.name),
+        }
+    }
+}
+
+/// It stays open, for a build that can read it.
+pub(crate) fn unreadable<A: Actor>(cell: &Cell<A>, command: &str) {
+    let why = format!("`{command}` is not among the durable types of {}, or not readable", A::KIND);
+    cell.dead_letter("a durable value", ActorError::NotArchived { reason: why.into() });
+}
+
+/// A handler has failed with something that is owed.
+pub(crate) fn failed<A: Actor>(
+    cell: &Arc<Cell<A>>,
+    body: &mut Body<A>,
+    cause: Cause,
+    (command, why): (&'static str, ActorError),
+) {
+    let shared = cell.shared();
+    let own = |number| Oid { stream: cell.stream, number };
+    let (oid, closing) = match cause {
+        Cause::Command => return,
+        Cause::Sent(oid) => (oid, Note::Handled { oid, given_up: true }),
+        Cause::Timer(number) => (own(number), Note::Fired { number, due: 0 }),
+        Cause::Step(number, how) => (own(number), Note::Ended { number, how }),
+    };
+    let now = shared.clock.wall_ms();
+    match &why {
+        // Until the next open.
+        ActorError::Closed | ActorError::Stopped(_) | ActorError::Collision(_) => {}
+        ActorError::Append(error) if matches!(**error, AppendError::Poisoned(_)) => {}
+        ActorError::Append(error) if !matches!(**error, AppendError::GroupTooLarge { .. }) => {
+            shared.ledger.again(oid, now.saturating_add(WAIT_MS));
+            return;
+        }
+        ActorError::Read(_) => {
+            shared.ledger.again(oid, now.saturating_add(WAIT_MS));
+            return;
+        }
+        _ => {
+            let failures = shared.ledger.failed(oid);
+            if failures < shared.options.attempts_max {
+                let backoff = BACKOFF_MS_FIRST << failures.min(16);
+                shared.ledger.again(oid, now.saturating_add(backoff.min(BACKOFF_MS_MAX)));
+                return;
+            }
+            settle(cell, body, &closing);
+        }
+    }
+    cell.dead_letter(command, why);
+}
+
+/// Appends a note by itself.
+fn settle<A: Actor>(cell: &Arc<Cell<A>>, body: &mut Body<A>, note: &Note<'_>) {
+    let Ok(live) = cell.live(body) else { return };
+    let settled = commit::append_note(cell, live, note);
+    if settled.is_err() {
+        cell.forget(body);
+    }
+}
+
+impl Shared {
+    /// Appends a note to the stream that remembers what was taken up.
+    pub(crate) fn remember(&self, note: &Note<'_>) -> Result<(), AppendError> {
+        let stream = StreamId::of(KIND, NAME);
+        let mut last = self.remembered.lock();
+        let seq = match *last {
+            Some(seq) => seq,
+            None => {
+                let looked = self.events.replay(stream, Seq::MAX, &mut |_| ControlFlow::Break(()));
+                looked?.last
+            }
+        };
+        let mut desk = Desk::take();
+        let mut record = |kind, bytes: &[u8]| desk.batch.push(kind, 1, bytes);
+        let full = |_| AppendError::GroupTooLarge { bytes: usize::MAX, max: usize::MAX };
+        if seq == Seq::ZERO {
+            record(RecordKind::Name, &name::encode(KIND, NAME).unwrap_or_default())
+                .map_err(full)?;
+        }
+        record(RecordKind::Turn, &[]).map_err(full)?;
+        desk.note(note).map_err(full)?;
+        let next = seq.checked_add(1).unwrap_or(Seq::MAX);
+        self.ledger.append(&*self.events, &mut desk, stream, next)?;
+        desk.put_back();
+        *last = Some(next);
+        Ok(())
+    }
+
+    /// The kind of that name, if it is known.
+    pub(crate) fn kind(&self, kind: &str) -> Option<Arc<dyn AnyKind>> {
+        super::runtime::KnownKinds::of(self, kind)
+    }
+}
+
+/// Rings what is due, until it is told to stop.
+pub(crate) fn keep_time(shared: &Arc<Shared>) {
+    loop {
+        match shared.ledger.wait(&shared.clock) {
+            super::ledger::Due::Stopped => return,
+            super::ledger::Due::Alarms(due) => {
+                for (oid, open) in due {
+                    super::worker::survive(|| deliver(shared, oid, open, None));
+                }
+            }
+            super::ledger::Due::Flushes(actors) => {
+                for actor in actors {
+                    super::worker::survive(|| actor.flush());
+                }
+            }
+        }
+    }
+}
+
+/// The name of a durable type that a kind does not take, as a mistake of its author.
+pub(crate) fn unregistered<A: Actor, C>(what: &str) -> String {
+    format!("{} is no {what} of kind `{}`: name it in its options", type_name::<C>(), A::KIND)
+}
