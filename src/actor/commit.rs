@@ -81,7 +81,8 @@ impl<A: Actor> Ending<'_, A> {
                 }
                 return Err((failure, wishes));
             } else {
-                desk.deliver(live.end.max(carried));
+                let reply = mark_of_turn(cell, live, (carried, wishes.durability));
+                desk.deliver(live.end.max(carried), reply);
                 desk.put_back();
             }
         } else if answered || wishes.barrier {
@@ -270,6 +271,9 @@ fn aftermath<A: Actor>(cell: &Arc<Cell<A>>, live: &mut Live<A>, first: Seq, wish
             live.save_asked = true;
             cell.shared().send(Job::Save(cell.resident()));
         }
+    }
+    if live.seq != first {
+        cell.weigh(&live.state);
     }
     if wishes.passivate && !live.leave_asked {
         live.leave_asked = true;

@@ -67,6 +67,8 @@ struct Inner {
     /// The durable mark moves only when told.
     held: bool,
     append_failure: Option<AppendError>,
+    /// So many appends work yet.
+    appends_left: Option<u64>,
     read_failure: Option<ReadError>,
     poisoned: Option<DiskError>,
     refuses_snapshots: bool,
@@ -102,6 +104,7 @@ impl Memory {
             time: HybridTime::default(),
             held: false,
             append_failure: None,
+            appends_left: None,
             read_failure: None,
             poisoned: None,
             refuses_snapshots: false,
@@ -143,9 +146,23 @@ impl Memory {
         self.inner.lock().frames.len()
     }
 
+    /// Where the frames end.
+    #[cfg(test)]
+    pub(crate) fn frame_ends(&self) -> Vec<Lsn> {
+        self.inner.lock().frames.iter().filter_map(|frame| Lsn::new(frame.end)).collect()
+    }
+
+    /// Appends fail after so many more.
+    #[cfg(test)]
+    pub(crate) fn fail_appends_after(&self, appends: u64) {
+        self.inner.lock().appends_left = Some(appends);
+    }
+
     /// Appends fail with this, until called with `None`.
     pub fn fail_appends(&self, failure: Option<AppendError>) {
-        self.inner.lock().append_failure = failure;
+        let mut inner = self.inner.lock();
+        inner.append_failure = failure;
+        inner.appends_left = None;
     }
 
     /// Replays fail with this, until called with `None`.
@@ -230,6 +247,10 @@ impl Memory {
         }
         if let Some(failure) = &inner.append_failure {
             return Err(failure.clone());
+        }
+        if let Some(left) = &mut inner.appends_left {
+            let Some(fewer) = left.checked_sub(1) else { return Err(AppendError::Closed) };
+            *left = fewer;
         }
         let in_stream = inner.streams.entry(stream).or_default();
         let expected = Seq::new(first.get().saturating_sub(1)).unwrap_or(Seq::MAX);

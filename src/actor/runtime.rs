@@ -18,6 +18,7 @@ use super::error::Why;
 use super::full::FullDisk;
 use super::kind::{AnyKind, Kind};
 use super::ledger::Ledger;
+use super::loads::Loads;
 use super::note::{Note, Oid};
 use super::options::{DeadLetter, RuntimeOptions};
 use super::provider::{EventStore, Pins, SnapshotRef, SnapshotStore};
@@ -25,6 +26,7 @@ use super::resume::{self, Recovery, RecoveryPhase};
 use super::steps::Steps;
 use super::ticket::Deadline;
 use super::turn::in_turn;
+use super::weight::Weights;
 use super::worker::Job;
 use super::{Actor, ActorError, Addr, sweep};
 use crate::metrics::{Measure, Meter};
@@ -68,12 +70,12 @@ impl Runtime {
     ) -> Result<Self, ActorError> {
         let (jobs, to_do) = crossbeam_channel::unbounded();
         let (keeper, calls) = crossbeam_channel::bounded(1);
+        let ledger = Ledger::new(&events);
         let shared = Arc::new(Shared {
             events,
             snapshots,
             started: clock.monotonic_coarse(),
             clock,
-            options,
             jobs,
             keeper,
             gate: AtomicU8::new(Gate::Open.code()),
@@ -83,11 +85,14 @@ impl Runtime {
             activity: AtomicU64::new(0),
             poisoned: AtomicBool::new(false),
             full: FullDisk::default(),
+            loads: Loads::new(options.loads_max),
+            weights: Weights::new(options.resident_bytes_max),
+            options,
             ended: Mutex::new(0),
             changed: Condvar::new(),
             meter: Meter::default(),
             kinds: RwLock::default(),
-            ledger: Ledger::new(),
+            ledger,
             steps: Steps::new(),
             departures: Departures::default(),
             remembered: Mutex::default(),
@@ -95,7 +100,6 @@ impl Runtime {
             recovered: Condvar::new(),
             quarantined: Mutex::default(),
         });
-        shared.ledger.begin(&shared.events);
         shared.events.heed(Arc::<Ledger>::clone(&shared.ledger));
         for registrar in &shared.options.kinds {
             registrar.register(&shared)?;
@@ -129,6 +133,12 @@ impl Runtime {
     /// States in memory.
     pub fn residents(&self) -> usize {
         self.shared.residents()
+    }
+
+    /// Bytes that the states in memory take, about: 0 where
+    /// [`RuntimeOptions::resident_bytes_max`] sets no limit, since nobody counts then.
+    pub fn resident_bytes(&self) -> u64 {
+        self.shared.weights.bytes()
     }
 
     /// Names that are known to somebody, or whose state is in memory.
@@ -170,7 +180,7 @@ impl Runtime {
     }
 
     /// Messages that were not handled, timers that are armed and steps that have not ended, of all
-    /// actors.
+    /// actors; as far as the [recovery](Self::recovery) has read what earlier lives have left.
     pub fn owed(&self) -> usize {
         self.shared.ledger.open()
     }
@@ -354,6 +364,8 @@ pub(crate) struct Shared {
     activity: AtomicU64,
     poisoned: AtomicBool,
     pub(crate) full: FullDisk,
+    pub(crate) loads: Loads,
+    pub(crate) weights: Weights,
     /// Threads that have ended.
     pub(crate) ended: Mutex<usize>,
     /// Of `ended` or `activity`.

@@ -12,7 +12,7 @@ use super::cell::{Body, Cell, Live, drop_quietly};
 use super::commit::{self, Ending};
 use super::desk::{Before, Desk};
 use super::error::{Refused, Why};
-use super::mailbox::{Arrival, Cause, Sent};
+use super::mailbox::{Arrival, Cause, Outgoing, Sent};
 use super::note::{Note, Packed, StepPolicy};
 use super::policy::{Decision, Persistence};
 use super::ticket::Parked;
@@ -323,9 +323,13 @@ impl<'a, A: Actor> Turn<'a, A> {
         if let Err(why) = to.cell().reserve() {
             return Err(Refused { command, why });
         }
-        let sent = Sent::new(Arc::clone(to.cell()), command, Cause::Command);
-        self.desk().outgoing.push(Box::new(sent));
+        self.take_along(Box::new(Sent::new(Arc::clone(to.cell()), command, Cause::Command)));
         Ok(())
+    }
+
+    /// To be delivered with the turn's frame.
+    pub(crate) fn take_along(&mut self, outgoing: Box<dyn Outgoing>) {
+        self.desk().outgoing.push(outgoing);
     }
 
     /// How hard this turn must be stored before its reply leaves, whatever the kind's default.
@@ -419,11 +423,15 @@ where
     if let Some(ActorError::Panicked { message }) = &failure {
         let (kind, name, seq) = (A::KIND, &*cell.name, first.get());
         trace::TurnPanicked { kind, name, seq, error: message }.tell();
+        cell.note_failure();
     }
     let ending = Ending { cell, first, before, wishes, arrival: (arrival.mark, arrival.answered) };
     match (failure, reply) {
         (None, Some(reply)) => match ending.succeed(live, desk) {
-            Ok(mark) => Parked { result: Ok(reply), mark },
+            Ok(mark) => {
+                cell.note_success();
+                Parked { result: Ok(reply), mark }
+            }
             Err((failure, wishes)) => {
                 drop_quietly(reply);
                 if wishes.state != StateIs::Stored {

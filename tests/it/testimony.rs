@@ -336,7 +336,7 @@ fn a_backup_is_not_told_of_what_it_does_not_have() {
     tell_until_sealed(&mut notes, &store);
     note_all();
     store.log().prepare_ahead();
-    let older = ledger.testify();
+    let older = ledger.testify().unwrap();
     tell_until_sealed(&mut notes, &store);
     // The checkpoint that is due covers what the copy has; what it tells of is written after.
     let copied = notes.clone();

@@ -17,7 +17,7 @@ fn append(memory: &Memory, name: &str, first: u64, events: &[(u16, u64)]) {
     append_named(memory, StreamId::of("list", name), ("list", name), first, events);
 }
 
-fn append_named(
+pub(super) fn append_named(
     memory: &Memory,
     stream: StreamId,
     (kind, name): (&str, &str),

@@ -4,12 +4,17 @@ mod basics;
 mod closing;
 mod failing;
 mod full;
+mod later;
+mod loads;
 mod mailboxes;
+mod owed;
 mod passivation;
 mod replies;
 mod services;
 mod snapshots;
+mod stash;
 mod stress;
+mod supervision;
 mod values;
 
 use std::sync::Arc;
