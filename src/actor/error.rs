@@ -88,8 +88,9 @@ pub enum ActorError {
     /// The name is empty, or longer than 65,535 bytes.
     #[error("a name is 1 to 65,535 bytes long")]
     BadName,
-    /// Another Rust type has the same [`KIND`](super::Actor::KIND), or it is empty or too long.
-    #[error("the kind `{kind}` is another type's, or not 1 to 65,535 bytes long")]
+    /// Another Rust type has the same [`KIND`](super::Actor::KIND), or it is empty or too long, or
+    /// begins with `annals.`, which is for what Annals itself keeps.
+    #[error("the kind `{kind}` is another's, or not 1 to 65,535 bytes long")]
     KindTaken {
         /// The kind.
         kind: &'static str,

@@ -369,7 +369,7 @@ impl Pins for Ledger {
     fn wait_known(&self, limit: Duration) {
         let deadline = Deadline::after(limit);
         let mut content = self.content.lock();
-        while matches!(content.reading, Reading::Begun | Reading::Behind(_))
+        while matches!(content.reading, Reading::Behind(_))
             && !content.stopped
             && !deadline.is_over()
         {

@@ -29,6 +29,7 @@ use super::turn::in_turn;
 use super::weight::Weights;
 use super::worker::Job;
 use super::{Actor, ActorError, Addr, sweep};
+use crate::log::name::SYSTEM;
 use crate::metrics::{Measure, Meter};
 use crate::time::Clock;
 use crate::trace;
@@ -413,7 +414,9 @@ impl Shared {
         if let Some(known) = kinds.get::<A>() {
             return Ok(Arc::clone(known));
         }
-        let good = !A::KIND.is_empty() && u16::try_from(A::KIND.len()).is_ok();
+        let good = !A::KIND.is_empty()
+            && u16::try_from(A::KIND.len()).is_ok()
+            && !A::KIND.starts_with(SYSTEM);
         if !good || kinds.by_name.contains_key(A::KIND) {
             return Err(ActorError::KindTaken { kind: A::KIND });
         }

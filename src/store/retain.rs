@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 use crate::actor::KnownKinds;
 use crate::actor::provider::Pins;
+use crate::catalogue::Catalogue;
 use crate::error::{DiskError, OpenError, ReadError};
 use crate::log::frame::RecordKind;
 use crate::log::{Compacted, Keep, Log, Plan, name};
@@ -101,6 +102,8 @@ struct Worker {
     snapshots: Arc<Snapshots>,
     kinds: KnownKinds,
     pins: Arc<dyn Pins>,
+    /// Knows which streams are cursors'; without it they are kept like others.
+    catalogue: Option<Arc<Catalogue>>,
     policy: Policy,
     clock: Clock,
     /// One pass at a time.
@@ -166,7 +169,7 @@ impl Retention {
     /// With a thread, if `threads` and there is anything to do.
     pub(super) fn start(
         (events, snapshots): (&Arc<Log>, &Arc<Snapshots>),
-        (kinds, pins): (KnownKinds, Arc<dyn Pins>),
+        (kinds, pins, catalogue): (KnownKinds, Arc<dyn Pins>, Option<Arc<Catalogue>>),
         policy: Policy,
         (clock, threads): (Clock, bool),
     ) -> Result<Self, OpenError> {
@@ -175,6 +178,7 @@ impl Retention {
             snapshots: Arc::clone(snapshots),
             kinds,
             pins,
+            catalogue,
             policy,
             clock,
             passing: Mutex::new(Passing { since: u64::MAX, asked: StreamId::SYSTEM }),
@@ -196,10 +200,9 @@ impl Retention {
     /// Everything that can be done now.
     pub(super) fn by_hand(&self) -> Result<RetentionStats, ReadError> {
         let before = self.stats();
-        if self.worker.policy.retain != Retain::All {
-            self.worker.pins.wait_known(KNOWN_WITHIN);
-            self.worker.events.testify_now()?;
-        }
+        self.worker.pins.wait_known(KNOWN_WITHIN);
+        // Else those that there are have their say.
+        self.worker.events.testify_now().unwrap_or_default();
         for _ in 0..PASSES_MAX {
             let asked = self.stats().laggards_asked;
             self.worker.pass(true)?;
@@ -341,9 +344,10 @@ impl Worker {
         // goes, and all is copied.
         let dropping = self.policy.retain != Retain::All && self.snapshots.sync().is_ok();
         let asked = passing.asked;
+        let cursors = self.cursors()?;
         let keep = |stream| {
             self.going_on()?;
-            if self.pins.is_superseding(stream) {
+            if cursors.contains(&stream) || self.pins.is_superseding(stream) {
                 // All but the newest.
                 let upto = self.events.last_seq(stream)?.get().saturating_sub(1);
                 let upto = Seq::new(upto).unwrap_or(Seq::ZERO);
@@ -399,6 +403,13 @@ impl Worker {
             passing.since = 0;
         }
         Ok(())
+    }
+
+    /// The streams of durable cursors.
+    fn cursors(&self) -> Result<BTreeSet<StreamId>, ReadError> {
+        let Some(catalogue) = &self.catalogue else { return Ok(BTreeSet::new()) };
+        let names = catalogue.names(name::CURSOR)?;
+        Ok(names.iter().map(|cursor| StreamId::of(name::CURSOR, cursor)).collect())
     }
 
     /// Nothing goes at or above this position, and nothing of this time or later.

@@ -350,7 +350,7 @@ fn a_backup_is_not_told_of_what_it_does_not_have() {
     let mut go_on = |_: annals::Progress| std::ops::ControlFlow::Continue(());
     view.backup("/copy", &BackupOptions::default(), &mut go_on).unwrap();
     let copy = options(&disk).open("/copy").unwrap();
-    assert_eq!(copy.log().testimony(), older, "the newest that the copy has all of");
+    assert_eq!(copy.log().testimony(), Some(older), "the newest that the copy has all of");
     drop(copy);
     check_whole(&disk, "/copy".as_ref(), &copied);
 }
