@@ -8,6 +8,7 @@ mod later;
 mod loads;
 mod mailboxes;
 mod passivation;
+mod patience;
 mod replies;
 mod services;
 mod snapshots;
