@@ -76,6 +76,12 @@ fn send(runtime: &Runtime, number: u64) {
     assert!(sent.unwrap());
 }
 
+fn await_stashed(runtime: &Runtime, count: usize) {
+    while depot(runtime).cell().aside(|aside| aside.stash.len()) != count {
+        thread::yield_now();
+    }
+}
+
 fn await_parcels(runtime: &Runtime, expected: &[u64]) {
     loop {
         match depot(runtime).ask(Get) {
@@ -86,6 +92,30 @@ fn await_parcels(runtime: &Runtime, expected: &[u64]) {
         }
         thread::yield_now();
     }
+}
+
+/// What is put aside is still owed: the next life puts it aside anew, and none is lost or doubled.
+/// Nobody who takes up what was interrupted waits for it meanwhile.
+#[test]
+fn a_durable_message_that_was_put_aside_outlives_the_process() {
+    let memory = Memory::new();
+    {
+        let runtime = runtime(&memory);
+        send(&runtime, 1);
+        send(&runtime, 2);
+        await_stashed(&runtime, 2);
+    }
+    {
+        let runtime = runtime(&memory);
+        await_stashed(&runtime, 2);
+        send(&runtime, 3);
+        await_stashed(&runtime, 3);
+        depot(&runtime).ask(Open).unwrap();
+        await_parcels(&runtime, &[1, 2, 3]);
+    }
+    let runtime = runtime(&memory);
+    await_parcels(&runtime, &[1, 2, 3]);
+    assert_eq!(runtime.dead_letters(), 0);
 }
 
 #[test]
