@@ -338,12 +338,21 @@ fn deliver_message(
     })?;
     let Some(((kind, name), (command, version, archive))) = frame_bytes else { return Ok(()) };
     let Some(known) = shared.kind(&kind) else {
-        shared.ledger.park(&kind, oid);
+        park(shared, &kind, oid);
         return Ok(());
     };
     let of = Of { cause: Cause::Sent(oid), key: "".into(), permit };
     known.deliver(&name, Owed::Message { command: (&command, version), archive: &archive, of });
     Ok(())
+}
+
+/// Waits for its kind to be known. Looked at again afterwards: it may have been made known between
+/// the first look and this, and then nobody else comes for it.
+fn park(shared: &Shared, kind: &str, oid: Oid) {
+    shared.ledger.park(kind, oid);
+    if shared.kind(kind).is_some() {
+        shared.ledger.unpark(kind, shared.clock.wall_ms());
+    }
 }
 
 fn deliver_own(
@@ -354,7 +363,7 @@ fn deliver_own(
 ) -> Result<(), ReadError> {
     let Some((kind, name)) = shared.events.name_of(oid.stream)? else { return Ok(()) };
     let Some(known) = shared.kind(&kind) else {
-        shared.ledger.park(&kind, oid);
+        park(shared, &kind, oid);
         return Ok(());
     };
     known.deliver(
