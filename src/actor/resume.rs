@@ -32,7 +32,7 @@ use crate::log::frame::{Frame, RecordKind};
 use crate::log::name;
 use crate::types::{Lsn, Seq, StreamId};
 
-/// The stream that remembers what was taken up.
+/// Its kind and name.
 const KIND: &str = "annals.resume";
 const NAME: &str = "attempts";
 
@@ -43,6 +43,11 @@ const BACKOFF_MS_MAX: u64 = 60_000;
 const WAIT_MS: u64 = 1_000;
 /// Progress is told after so many frames.
 const TELL_EVERY: u64 = 1 << 16;
+
+/// The stream that remembers what was taken up.
+pub(crate) fn attempts() -> StreamId {
+    StreamId::of(KIND, NAME)
+}
 
 /// Held while something that was interrupted is with its actor.
 #[derive(Debug)]
@@ -494,7 +499,7 @@ fn settle<A: Actor>(cell: &Arc<Cell<A>>, body: &mut Body<A>, note: &Note<'_>) {
 impl Shared {
     /// Appends a note to the stream that remembers what was taken up.
     pub(crate) fn remember(&self, note: &Note<'_>) -> Result<(), AppendError> {
-        let stream = StreamId::of(KIND, NAME);
+        let stream = attempts();
         let mut last = self.remembered.lock();
         let seq = if let Some(seq) = *last {
             seq
