@@ -363,7 +363,9 @@ fn whenever_a_subscription_begins_among_writers_it_misses_nothing_and_repeats_no
             subscribers.push(subscriber(number));
             // So that they begin at different moments: each once more is written.
             let mark = store.log().written() + 3_000;
-            while store.log().written() < mark && !writers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            while store.log().written() < mark
+                && !writers.iter().all(std::thread::ScopedJoinHandle::is_finished)
+            {
                 std::thread::yield_now();
             }
         }
@@ -466,16 +468,15 @@ fn what_retention_has_dropped_is_reported_and_only_to_who_would_have_come_by_it(
                 noted::NAMES.iter().map(|name| (Some(*name), Filter::actor("notes", name)));
             std::iter::once((None, Filter::all())).chain(actors)
         };
-        let open = |filter| match began_before {
-            // One that has read up to there, and one that begins there.
-            true => {
-                let mut stream = store.subscribe(filter, Begin::First).unwrap();
-                while stream.position().lsn() < before.get(number).map_or(0, |it| it.position.lsn())
-                    && next(&mut stream).is_some()
-                {}
-                stream
+        // One that has read up to there, and one that begins there.
+        let open = |filter| {
+            if !began_before {
+                return store.subscribe(filter, begin).unwrap();
             }
-            false => store.subscribe(filter, begin).unwrap(),
+            let upto = before.get(number).map_or(0, |it| it.position.lsn());
+            let mut stream = store.subscribe(filter, Begin::First).unwrap();
+            while stream.position().lsn() < upto && next(&mut stream).is_some() {}
+            stream
         };
         let mut streams: Vec<_> = Vec::new();
         if began_before {
@@ -538,9 +539,13 @@ fn of_a_poisoned_log_what_is_durable_comes_and_then_why() {
         let durable = writer.all.clone();
         let mut streams: Vec<_> = filters()
             .into_iter()
-            .map(|(filter, by)| match written {
-                true => (store.subscribe_written(filter, Begin::First).unwrap(), by),
-                false => (store.subscribe(filter, Begin::First).unwrap(), by),
+            .map(|(filter, by)| {
+                let stream = if written {
+                    store.subscribe_written(filter, Begin::First)
+                } else {
+                    store.subscribe(filter, Begin::First)
+                };
+                (stream.unwrap(), by)
             })
             .collect();
         for (number, (stream, by)) in streams.iter_mut().enumerate() {
@@ -558,7 +563,7 @@ fn of_a_poisoned_log_what_is_durable_comes_and_then_why() {
                 assert_eq!(next(stream).as_ref(), Some(it));
             }
             for _ in 0..2 {
-                let error = stream.next(Duration::from_secs(60)).map(drop).unwrap_err();
+                let error = stream.next(Duration::from_mins(1)).map(drop).unwrap_err();
                 assert!(matches!(error, StreamError::Poisoned(_)), "{error}");
             }
         }
@@ -584,7 +589,7 @@ fn of_a_closed_store_the_rest_comes_and_then_that_it_is_closed() {
         for it in of(&writer.all, *by) {
             assert_eq!(next(stream), Some(it));
         }
-        let error = stream.next(Duration::from_secs(60)).map(drop).unwrap_err();
+        let error = stream.next(Duration::from_mins(1)).map(drop).unwrap_err();
         assert!(matches!(error, StreamError::Closed), "{error}");
     }
 }
