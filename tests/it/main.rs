@@ -12,6 +12,7 @@ mod damage;
 mod disk_full;
 mod exhaustive;
 mod faults;
+mod feed;
 mod noted;
 mod repair;
 mod retain;
