@@ -86,6 +86,8 @@
 //!   [`Handle`] are what you write, [`Addr`] is what you call, [`Ticket`] is a reply for later
 //!   and a `Future`.
 //! - [`error`] says of each failure what state it leaves.
+//! - With the feature `testkit`, `testkit` helps to test one's own actors: given, when, then; every
+//!   crash at every operation.
 //! - [`log`] is the log itself, for those who follow all events; [`Store::history`] reads one
 //!   actor's.
 //!
@@ -113,6 +115,8 @@ pub mod log;
 mod metrics;
 pub mod snapshot;
 mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod time;
 #[cfg(all(feature = "tracing", any(test, feature = "internals")))]
 pub mod trace;
@@ -120,9 +124,11 @@ pub mod trace;
 mod trace;
 pub mod types;
 
+pub use actor::past::{At, Happened, Labels, Past, RawEvent, Span};
 pub use actor::{
-    Actor, ActorError, ActorOptions, Addr, Handle, Peek, Refused, RuntimeOptions, SnapshotPolicy,
-    Ticket, Turn, Value,
+    Actor, ActorError, ActorOptions, Addr, CommandId, Decision, Durable, Handle, Missed, Outcome,
+    Peek, Persistence, Recovery, Refused, RuntimeOptions, SnapshotPolicy, Step, StepContext,
+    Stepped, Ticket, Turn, Value,
 };
 pub use error::{Error, OpenError};
 
@@ -130,8 +136,8 @@ pub use log::finding::{Affected, Finding, Severity, What};
 pub use rkyv;
 pub use store::{
     ActorName, Backup, BackupOptions, Begin, Change, Cursor, Delivery, Fact, Feed, Filter,
-    Happening, LastLife, OpenReport, Past, Plan, Position, Progress, RawEvent, Repair, RepairStep,
-    Repaired, Retain, RetentionStats, ScrubStats, SnapshotInfo, Store, StoreOptions, StoreStats,
+    Happening, LastLife, OpenReport, Plan, Position, Progress, Repair, RepairStep, Repaired,
+    Retain, RetentionStats, ScrubStats, SnapshotInfo, Store, StoreOptions, StoreStats,
     Subscription, Told, Verification, View,
 };
 pub use types::{Durability, HybridTime, Lsn, Seq, StreamId};

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -22,6 +22,11 @@ use crate::error::{AppendError, Damage, DamageReason, DiskError, ReadError, Sync
 use crate::log::frame::{About, Batch, Frame, Place, Salt};
 use crate::time::Clock;
 use crate::types::{HybridTime, Life, Lsn, Seq, StreamId, StreamMap};
+use fault::Faults;
+
+mod fault;
+
+pub use fault::Call;
 
 /// Where the first frame stands.
 const FIRST: u64 = 4096;
@@ -55,6 +60,8 @@ pub struct Memory {
     inner: Mutex<Inner>,
     /// The durable mark has moved, or never will.
     changed: Condvar,
+    /// Frames that replays have shown.
+    visits: AtomicUsize,
 }
 
 struct Inner {
@@ -72,6 +79,7 @@ struct Inner {
     read_failure: Option<ReadError>,
     poisoned: Option<DiskError>,
     refuses_snapshots: bool,
+    faults: Faults,
     wakers: Vec<(Lsn, Waker)>,
 }
 
@@ -108,6 +116,7 @@ impl Memory {
             read_failure: None,
             poisoned: None,
             refuses_snapshots: false,
+            faults: Faults::default(),
             wakers: Vec::new(),
         };
         Arc::new(Self {
@@ -115,6 +124,7 @@ impl Memory {
             durable: AtomicU64::new(FIRST),
             inner: Mutex::new(inner),
             changed: Condvar::new(),
+            visits: AtomicUsize::new(0),
         })
     }
 
@@ -168,6 +178,17 @@ impl Memory {
     /// Replays fail with this, until called with `None`.
     pub fn fail_reads(&self, failure: Option<ReadError>) {
         self.inner.lock().read_failure = failure;
+    }
+
+    /// Throws all snapshots away.
+    pub fn forget_snapshots(&self) {
+        self.inner.lock().snapshots.clear();
+    }
+
+    /// Frames that replays have shown since the last call.
+    #[cfg(test)]
+    pub(crate) fn count_visits(&self) -> usize {
+        self.visits.swap(0, Ordering::Relaxed)
     }
 
     /// A sync has failed: what is not durable is in doubt, and nothing is appended any more.
@@ -248,6 +269,9 @@ impl Memory {
         if let Some(failure) = &inner.append_failure {
             return Err(failure.clone());
         }
+        if let Some(failure) = inner.faults.strike(Call::Append, stream) {
+            return Err(AppendError::Disk(failure));
+        }
         if let Some(left) = &mut inner.appends_left {
             let Some(fewer) = left.checked_sub(1) else { return Err(AppendError::Closed) };
             *left = fewer;
@@ -325,9 +349,12 @@ impl EventStore for Memory {
         visit: &mut dyn FnMut(Frame<'_>) -> ControlFlow<()>,
     ) -> Result<Replayed, ReadError> {
         let frames = {
-            let inner = self.inner.lock();
+            let mut inner = self.inner.lock();
             if let Some(failure) = &inner.read_failure {
                 return Err(failure.clone());
+            }
+            if let Some(failure) = inner.faults.strike(Call::Read, stream) {
+                return Err(failure.into());
             }
             inner.streams.get(&stream).map(|it| it.frames.clone()).unwrap_or_default()
         };
@@ -336,7 +363,11 @@ impl EventStore for Memory {
             let frame = read(bytes)?;
             replayed.last = last_of(bytes);
             replayed.end = Lsn::new(frame.end());
-            if replayed.last > after && visit(frame).is_break() {
+            if replayed.last <= after {
+                continue;
+            }
+            self.visits.fetch_add(1, Ordering::Relaxed);
+            if visit(frame).is_break() {
                 break;
             }
         }
@@ -358,6 +389,12 @@ impl EventStore for Memory {
                 return Err(SyncError::InDoubt { lsn: mark, cause: cause.clone() });
             }
             if !inner.held {
+                if inner.faults.strike(Call::Sync, StreamId::SYSTEM).is_some() {
+                    drop(inner);
+                    self.poison();
+                    inner = self.inner.lock();
+                    continue;
+                }
                 self.commit(inner, u64::MAX);
                 return Ok(());
             }
@@ -379,7 +416,13 @@ impl EventStore for Memory {
             return;
         }
         inner.wakers.push((mark, waker.clone()));
-        if !inner.held {
+        if inner.held {
+            return;
+        }
+        if inner.faults.strike(Call::Sync, StreamId::SYSTEM).is_some() {
+            drop(inner);
+            self.poison();
+        } else {
             self.commit(inner, u64::MAX);
         }
     }
@@ -450,7 +493,7 @@ impl EventStore for Memory {
 impl SnapshotStore for Memory {
     fn save(&self, snapshot: NewSnapshot) -> bool {
         let mut inner = self.inner.lock();
-        if inner.refuses_snapshots {
+        if inner.refuses_snapshots || inner.faults.strike(Call::Save, snapshot.stream).is_some() {
             return false;
         }
         inner.snapshots.entry(snapshot.stream).or_default().push(snapshot);
@@ -462,7 +505,10 @@ impl SnapshotStore for Memory {
         stream: StreamId,
         visit: &mut dyn FnMut(SnapshotRef<'_>) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
-        let inner = self.inner.lock();
+        let mut inner = self.inner.lock();
+        if let Some(failure) = inner.faults.strike(Call::Load, stream) {
+            return Err(failure.into());
+        }
         for snapshot in inner.snapshots.get(&stream).into_iter().flatten().rev() {
             let NewSnapshot { kind, name, seq, covers, version, state, side, .. } = snapshot;
             let (seq, covers, version) = (*seq, *covers, *version);

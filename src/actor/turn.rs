@@ -7,6 +7,7 @@ use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use self::label::Label;
 use super::addr::Addr;
 use super::cell::{Body, Cell, Live, drop_quietly};
 use super::commit::{self, Ending};
@@ -22,6 +23,9 @@ use crate::log::frame::{FRAME_BYTES_LIMIT, RecordKind};
 use crate::log::name;
 use crate::trace;
 use crate::types::{Durability, HybridTime, Seq, StreamId};
+
+pub(super) mod label;
+mod rewind;
 
 /// What a handler sees of its actor, and all that it may do.
 ///
@@ -72,10 +76,15 @@ pub struct Turn<'a, A: Actor> {
 
 /// What a handler wanted besides events and messages, and what went wrong.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 pub(super) struct Wishes {
     pub durability: Option<Durability>,
     pub snapshot: bool,
     pub passivate: bool,
+    /// Which predicates of the snapshot policy an event has met.
+    pub seen: u64,
+    /// Who and why, of all events of the turn.
+    pub labels: Vec<Label>,
     /// What its events ask for.
     pub decision: Decision,
     /// It ends with a barrier.
@@ -157,6 +166,7 @@ impl<'a, A: Actor> Turn<'a, A> {
         self.wishes.state = StateIs::Torn;
         self.live.state.apply(&event);
         self.wishes.state = StateIs::Ahead;
+        self.wishes.seen |= self.cell.kind.seen_in(&self.live.state, &event);
     }
 
     fn record(&mut self, event: &A::Event) -> Result<(), ActorError> {
@@ -373,6 +383,7 @@ pub(super) fn too_large(bytes: usize) -> ActorError {
 }
 
 /// Takes one turn: load, handle, append, send, and the reply with what it waits for.
+#[expect(clippy::needless_pass_by_value, reason = "it has come, and is used up")]
 pub(crate) fn take_turn<A, C>(
     cell: &Arc<Cell<A>>,
     body: &mut Body<A>,
@@ -432,9 +443,10 @@ where
                 cell.note_success();
                 Parked { result: Ok(reply), mark }
             }
-            Err((failure, wishes)) => {
+            Err(failed) => {
+                let (failure, state) = *failed;
                 drop_quietly(reply);
-                if wishes.state != StateIs::Stored {
+                if state != StateIs::Stored {
                     cell.forget(body);
                 }
                 Parked::error(failure)

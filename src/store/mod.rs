@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::actor::{Actor, Addr, CloseReport, Runtime};
+use crate::actor::{Actor, Addr, CloseReport, Recovery, Runtime};
 use crate::catalogue::{Catalogue, CatalogueState, names_from};
 use crate::disk::{Disk, LockGuard};
 use crate::error::{DiskError, Error, OpenError};
@@ -28,7 +28,7 @@ use crate::log::{Evidence, Log, LogOptions, LogStats, Opening, RecoveryReport, T
 use crate::metrics::Phases;
 use crate::snapshot::{SnapshotStats, Snapshots};
 use crate::trace::{self, Work};
-use crate::types::{Life, Seq};
+use crate::types::Life;
 
 mod backup;
 mod cursor;
@@ -51,7 +51,6 @@ mod view;
 pub use backup::{Backup, BackupOptions};
 pub use cursor::Cursor;
 use cursor::Cursors;
-pub use history::Past;
 use identity::{Identity, IdentityFile};
 pub use options::StoreOptions;
 pub use repair::{Plan, Repair, RepairStep, Repaired};
@@ -63,7 +62,7 @@ pub use stream::{
     Begin, Change, Delivery, Fact, Feed, Filter, Happening, Position, Subscription, Told,
 };
 pub use verify::{Progress, Verification};
-pub use view::{ActorName, LastLife, RawEvent, SnapshotInfo, View};
+pub use view::{ActorName, LastLife, SnapshotInfo, View};
 
 /// Told apart from the event log's id, so that no frame of one is ever taken for the other's.
 const SNAPSHOTS_ID: u64 = 0x536e_6170_7368_6f74;
@@ -115,7 +114,7 @@ pub struct Store {
     scrub: Option<Scrub>,
     retention: Retention,
     runtime: Runtime,
-    catalogue: Option<Catalogue>,
+    catalogue: Option<Arc<Catalogue>>,
     snapshots: Arc<Snapshots>,
     cursors: Arc<Cursors>,
     events: Arc<Log>,
@@ -262,7 +261,8 @@ impl Store {
         let catalogue = options
             .catalogue
             .then(|| Catalogue::start(path.join("catalogue"), Arc::clone(&events)))
-            .transpose()?;
+            .transpose()?
+            .map(Arc::new);
         let close_deadline = options.runtime.close_deadline;
         let runtime = Runtime::start(
             Arc::clone(&events) as Arc<dyn crate::actor::provider::EventStore>,
@@ -271,7 +271,8 @@ impl Store {
             options.runtime,
         )?;
         let retention = Retention::start(
-            (&events, &snapshots, runtime.kinds()),
+            (&events, &snapshots),
+            (runtime.kinds(), runtime.pins(), catalogue.clone()),
             retain::Policy::of(&options.retain, options.compaction, options.run_bytes_max),
             (options.clock.clone(), options.threads),
         )?;
@@ -338,16 +339,6 @@ impl Store {
         })
     }
 
-    /// The events of an actor after `after`, oldest first, without loading it. An actor that has
-    /// none has an empty history.
-    ///
-    /// # Errors
-    /// See [`crate::error::ReadError`]; [`crate::actor::ActorError::Stopped`] where an event
-    /// cannot be read.
-    pub fn history<A: Actor>(&self, name: &str, after: Seq) -> Result<Vec<Past<A::Event>>, Error> {
-        history::read::<A>(&self.events, name, after)
-    }
-
     /// Waits until the catalogue has all names.
     fn catalogue_ready(&self) -> Result<(), Error> {
         if let Some(catalogue) = &self.catalogue {
@@ -391,7 +382,7 @@ impl Store {
 
     /// What became of the catalogue; `None` while that is not known, or where there is none.
     pub fn catalogue_state(&self) -> Option<CatalogueState> {
-        self.catalogue.as_ref().and_then(Catalogue::state)
+        self.catalogue.as_ref().and_then(|catalogue| catalogue.state())
     }
 
     /// What the [scrub](StoreOptions::scrub) has found wrong since the store was opened.
@@ -414,6 +405,17 @@ impl Store {
     /// The event log, for those who read it as a whole.
     pub fn log(&self) -> &Arc<Log> {
         &self.events
+    }
+
+    /// How far the taking up of what was interrupted has come.
+    pub fn recovery(&self) -> Recovery {
+        self.runtime.recovery()
+    }
+
+    /// Waits until what was interrupted is taken up, at most that long. Nobody has to: commands are
+    /// handled meanwhile.
+    pub fn wait_recovered(&self, limit: Duration) -> Recovery {
+        self.runtime.wait_recovered(limit)
     }
 
     /// The actors' runtime.

@@ -12,6 +12,15 @@ use crate::log::{Limit, Log};
 use crate::snapshot::{NewSnapshot, SnapshotRef, Snapshots};
 use crate::types::{Lsn, Seq, StreamId};
 
+/// A store's parts as their traits, for the suite that every provider passes.
+#[cfg(feature = "testkit")]
+impl super::Store {
+    pub(crate) fn providers(&self) -> (Arc<dyn EventStore>, Arc<dyn SnapshotStore>) {
+        let (events, snapshots) = (Arc::clone(&self.events), Arc::clone(&self.snapshots));
+        (events, snapshots)
+    }
+}
+
 impl EventStore for Log {
     fn append(
         &self,
@@ -58,7 +67,6 @@ impl EventStore for Log {
     ) -> Result<(), ReadError> {
         let end = Self::written(self);
         let mut frames = self.frames(from, Limit::Written)?;
-        // Within a run frames come by stream: only what follows the runs has an end by position.
         while let Some(frame) = frames.next()? {
             let past = frame.lsn().get() >= end;
             if past || (frame.header().stream != StreamId::SYSTEM && visit(frame).is_break()) {

@@ -5,6 +5,11 @@
 //! on it).
 mod ablations;
 mod backup;
+mod cases;
+mod cases_durable;
+mod cases_recovery;
+mod cases_snapshots;
+mod cases_turns;
 mod compact;
 mod crash;
 mod cursor;
@@ -13,6 +18,7 @@ mod disk_full;
 mod exhaustive;
 mod faults;
 mod feed;
+mod kit;
 mod noted;
 mod repair;
 mod retain;
