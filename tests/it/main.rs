@@ -17,6 +17,7 @@ mod damage;
 mod disk_full;
 mod exhaustive;
 mod faults;
+mod feed;
 mod kit;
 mod noted;
 mod repair;
