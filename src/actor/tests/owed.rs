@@ -176,10 +176,8 @@ fn whenever_the_power_goes_what_was_sent_is_handled_exactly_once() {
     for cut in 0..24_u64 {
         let memory = Memory::new();
         memory.hold();
-        let runtime = runtime_with(
-            &memory,
-            RuntimeOptions { durability: Durability::Process, ..options() },
-        );
+        let runtime =
+            runtime_with(&memory, RuntimeOptions { durability: Durability::Process, ..options() });
         let (a, b) = (diary(&runtime, "a"), diary(&runtime, "b"));
         for number in 0..4 {
             send(&b, &a, &format!("m{number}"));
