@@ -29,7 +29,7 @@ use annals::actor::ActorError;
 use annals::error::{OpenError, ReadError};
 use annals::rkyv::{Archive, Deserialize, Serialize};
 use annals::types::Seq;
-use annals::{Actor, ActorOptions, Durability, Error, Handle, Past, SnapshotPolicy, Store, Turn};
+use annals::{Actor, ActorOptions, Durability, Error, Handle, SnapshotPolicy, Store, Turn};
 
 const HELP: &str = "\
 Usage: crash_child work DIR COUNT BATCH [--durability power|process] [--actors N]
@@ -298,7 +298,9 @@ fn verify_writer(store: &Store, writer: u64, writers: u64) -> Result<Vec<Group>,
     let mut folded = Writer::default();
     let mut groups: Vec<Group> = Vec::new();
     let mut rest = 0..0;
-    for Past { seq, event, .. } in store.history::<Writer>(&name, Seq::ZERO)? {
+    for past in store.history::<Writer>(&name, Seq::ZERO)? {
+        let seq = past.seq;
+        let Some(event) = past.into_event() else { continue };
         let wrong = |what: &str| {
             let Written { number, group, .. } = &event;
             Err(Failure::Wrong(format!("{name}, event {seq} ({number} of {group:?}): {what}")))

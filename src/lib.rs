@@ -124,6 +124,7 @@ pub mod trace;
 mod trace;
 pub mod types;
 
+pub use actor::past::{At, Happened, Labels, Past, RawEvent, Span};
 pub use actor::{
     Actor, ActorError, ActorOptions, Addr, Handle, Peek, Refused, RuntimeOptions, SnapshotPolicy,
     Ticket, Turn, Value,
@@ -133,9 +134,10 @@ pub use error::{Error, OpenError};
 pub use log::finding::{Affected, Finding, Severity, What};
 pub use rkyv;
 pub use store::{
-    ActorName, Backup, BackupOptions, LastLife, OpenReport, Past, Plan, Progress, RawEvent, Repair,
-    RepairStep, Repaired, Retain, RetentionStats, ScrubStats, SnapshotInfo, Store, StoreOptions,
-    StoreStats, Verification, View,
+    ActorName, Backup, BackupOptions, Begin, Change, Cursor, Delivery, Fact, Feed, Filter,
+    Happening, LastLife, OpenReport, Plan, Position, Progress, Repair, RepairStep, Repaired,
+    Retain, RetentionStats, ScrubStats, SnapshotInfo, Store, StoreOptions, StoreStats,
+    Subscription, Told, Verification, View,
 };
 pub use types::{Durability, HybridTime, Lsn, Seq, StreamId};
 

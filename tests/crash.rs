@@ -240,22 +240,25 @@ fn verify(dir: &Path, acknowledged: &BTreeMap<u64, u64>) -> Result<u64, String> 
                 .history::<Ledger>(&name, Seq::ZERO)
                 .map_err(|error| wrong(error.to_string()))?;
             let mut expected = Vec::new();
-            let last = history.last().map_or(0, |past| past.event.turn);
+            let last = history.last().map_or(0, |past| past.event().unwrap().turn);
             for turn in 1..=last {
                 expected.extend((0..parts(number, turn)).map(|part| (turn, part)));
             }
-            let found: Vec<_> =
-                history.iter().map(|past| (past.event.turn, past.event.part)).collect();
+            let found: Vec<_> = history
+                .iter()
+                .filter_map(|past| past.event())
+                .map(|it| (it.turn, it.part))
+                .collect();
             if found != expected {
                 return Err(wrong(format!("events up to turn {last} are not whole turns")));
             }
             let mut fold = Ledger::default();
             for (seq, past) in (1..).zip(&history) {
-                let Noted { turn, part, content: is, .. } = past.event;
+                let Noted { turn, part, content: is, .. } = *past.event().unwrap();
                 if is != content(number, turn, part) || past.seq.get() != seq {
                     return Err(wrong(format!("event {seq} is not what was emitted")));
                 }
-                fold.apply(&past.event);
+                fold.apply(past.event().unwrap());
             }
             let promised = acknowledged.get(&number).copied().unwrap_or(0);
             if last < promised {

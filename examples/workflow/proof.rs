@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use annals::types::Seq;
-use annals::{Actor as _, Past, Store};
+use annals::{Actor as _, Store};
 use indicatif::ProgressBar;
 
 use crate::case::{ACTIVITIES, Activity, Case, REFUSALS};
@@ -92,7 +92,9 @@ fn replay(store: &Store, case: &str, state: &Case) -> Result<u64, Failure> {
     let wrong = |what| Mismatch { case: case.to_owned(), what };
     let mut folded = Case::default();
     let mut events = 0;
-    for Past { seq, event, .. } in store.history::<Case>(case, Seq::ZERO)? {
+    for past in store.history::<Case>(case, Seq::ZERO)? {
+        let seq = past.seq;
+        let Some(event) = past.into_event() else { continue };
         if seq.get() != events + 1 || u64::from(event.row()) != events {
             let row = event.row();
             return Err(wrong(format!("event {seq} after {events} comes from row {row}")).into());

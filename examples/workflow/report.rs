@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use annals::Store;
 use annals::types::Seq;
-use annals::{Past, Store};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use crate::case::{Case, Event, REFUSALS};
@@ -106,7 +106,9 @@ pub(crate) fn history(store: &Store, pathways: &[Pathway]) -> Result<(), Failure
             continue;
         }
         println!("\nCase {}, from its events:", pathway.name);
-        for Past { seq, event, .. } in store.history::<Case>(&pathway.name, Seq::ZERO)? {
+        for past in store.history::<Case>(&pathway.name, Seq::ZERO)? {
+            let seq = past.seq;
+            let Some(event) = past.into_event() else { continue };
             match event {
                 Event::Accepted { at, activity, value, .. } => {
                     let value = value.map(|value| format!(" {value}")).unwrap_or_default();

@@ -17,17 +17,19 @@ use super::aside::Flags;
 use super::commit;
 use super::error::Why;
 use super::kind::Kind;
+use super::load::{self, Source};
 use super::loads::Permit;
 use super::mailbox::{Arrival, Cause, Envelope, Lane, Letter, Mark, Once};
 use super::options::DeadLetter;
 use super::provider::NewSnapshot;
 use super::runtime::{Gate, Shared};
+use super::saving::{Moment, Since};
 use super::side::Side;
 use super::ticket::{Deadline, Parked};
 use super::turn::{Depth, take_turn};
 use super::weight::Weight;
 use super::worker::{Job, Resident};
-use super::{Actor, ActorError, Handle, load};
+use super::{Actor, ActorError, Handle};
 use crate::trace;
 use crate::types::{Lsn, Seq, StreamId};
 
@@ -68,6 +70,10 @@ pub(crate) struct Live<A: Actor> {
     pub(crate) end: Mark,
     /// The last event that is in a snapshot, as far as is known.
     pub(crate) saved: Seq,
+    /// The last event for which a snapshot was asked, or is there.
+    pub(crate) tried: Seq,
+    /// When that was, by the wall clock, where the policy asks for time.
+    pub(crate) tried_ms: u64,
     /// A worker has been asked to take a snapshot.
     pub(crate) save_asked: bool,
     /// A worker has been asked to take the state out of memory.
@@ -88,6 +94,15 @@ impl<A: Actor> Live<A> {
     pub(crate) fn has_gathered(&self) -> bool {
         self.side.as_ref().is_some_and(|side| side.pending.is_some())
     }
+}
+
+/// What a turn says of a snapshot.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Asked {
+    /// Which predicates of the policy its events have met.
+    pub(crate) seen: u64,
+    pub(crate) by_hand: bool,
+    pub(crate) suspended: bool,
 }
 
 /// What came of a caller's attempt to take the turn itself.
@@ -114,6 +129,18 @@ impl<A: Actor> Cell<A> {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.kind.shared
+    }
+
+    /// Where its past is.
+    pub(crate) fn source(&self) -> Source<'_, A> {
+        let shared = self.shared();
+        Source {
+            name: &self.name,
+            stream: self.stream,
+            events: &*shared.events,
+            snapshots: &*shared.snapshots,
+            options: &self.kind.options,
+        }
     }
 
     pub(crate) fn used(&self) -> u32 {
@@ -495,6 +522,25 @@ impl<A: Actor> Cell<A> {
         Arc::<Self>::clone(self)
     }
 
+    /// Is a snapshot to be asked for after a turn? What is asked for is noted.
+    pub(crate) fn is_save_due(&self, live: &mut Live<A>, turn: Asked) -> bool {
+        let Some(snapshots) = &self.kind.options.snapshots else { return false };
+        let now_ms = if self.kind.sees_time { self.shared().clock.wall_ms() } else { 0 };
+        let since = Since {
+            seq: live.seq,
+            tried: live.tried,
+            elapsed_ms: now_ms.saturating_sub(live.tried_ms),
+            seen: turn.seen,
+            moment: if turn.suspended { Moment::Suspension } else { Moment::Turn },
+        };
+        let due = turn.by_hand || snapshots.policy.is_due(&since);
+        if due {
+            live.tried = live.seq;
+            live.tried_ms = now_ms;
+        }
+        due
+    }
+
     /// Stores the state, if that was asked for.
     pub(crate) fn save_asked(&self) {
         let mut body = self.body();
@@ -578,9 +624,10 @@ impl<A: Actor> Cell<A> {
             // It stays, since there is nowhere else that it is.
             return;
         }
-        let on_passivate =
-            self.kind.options.snapshots.as_ref().is_some_and(|it| it.policy.on_passivate);
-        let snapshot = if on_passivate { self.snapshot(live) } else { None };
+        let (seq, tried) = (live.seq, live.saved);
+        let since = Since { seq, tried, elapsed_ms: 0, seen: 0, moment: Moment::Leaving };
+        let due = self.kind.options.snapshots.as_ref().is_some_and(|it| it.policy.is_due(&since));
+        let snapshot = if due { self.snapshot(live) } else { None };
         let seq = live.seq.get();
         let old = std::mem::replace(&mut *body, Body::Absent);
         self.left_memory();

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::cell::{Cell, Live};
+use super::cell::{Asked, Cell, Live};
 use super::desk::{Before, Desk};
 use super::mailbox::Mark;
 use super::note::Note;
 use super::policy::{Decision, Persistence};
 use super::side::Pending;
-use super::turn::{StateIs, Wishes};
+use super::turn::{StateIs, Wishes, label};
 use super::worker::Job;
 use super::{Actor, ActorError};
 use crate::error::AppendError;
@@ -57,6 +57,12 @@ impl<A: Actor> Ending<'_, A> {
                 };
                 live.seq = next;
             }
+            let labelled = live.seq > first && !wishes.labels.is_empty();
+            if labelled && let Err(failure) = label::add(&wishes.labels, &mut desk.batch) {
+                live.seq = first;
+                put_away(live, desk, Some(start));
+                return Err((failure, wishes));
+            }
             let kept = cell.kind.options.answers;
             if desk.has_notes_since(start) {
                 let side = live.side.get_or_insert_default();
@@ -64,7 +70,8 @@ impl<A: Actor> Ending<'_, A> {
                     side.apply(&note, kept);
                 }
             }
-            let leaves = answered || wishes.barrier || !desk.outgoing.is_empty();
+            // What is said of a turn is said of its frame: it has one of its own.
+            let leaves = answered || wishes.barrier || labelled || !desk.outgoing.is_empty();
             if !leaves && defers(cell, live, &desk, &wishes) {
                 gather(cell, live, desk, (first, start));
             } else if let Err(failure) = append(cell, live, &mut desk, (first, start)) {
@@ -264,13 +271,10 @@ fn mark_of_turn<A: Actor>(
 
 /// What a turn leaves for the workers to do.
 fn aftermath<A: Actor>(cell: &Arc<Cell<A>>, live: &mut Live<A>, first: Seq, wishes: &Wishes) {
-    if let Some(snapshots) = &cell.kind.options.snapshots {
-        let passed = |every: std::num::NonZeroU64| live.seq.get() / every != first.get() / every;
-        let due = wishes.snapshot || snapshots.policy.every.is_some_and(passed);
-        if due && !live.save_asked {
-            live.save_asked = true;
-            cell.shared().send(Job::Save(cell.resident()));
-        }
+    let Wishes { seen, snapshot: by_hand, suspended, .. } = *wishes;
+    if cell.is_save_due(live, Asked { seen, by_hand, suspended }) && !live.save_asked {
+        live.save_asked = true;
+        cell.shared().send(Job::Save(cell.resident()));
     }
     if live.seq != first {
         cell.weigh(&live.state);

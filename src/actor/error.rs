@@ -88,6 +88,23 @@ pub enum ActorError {
     /// The name is empty, or longer than 65,535 bytes.
     #[error("a name is 1 to 65,535 bytes long")]
     BadName,
+    /// There is no such event. Nothing was changed.
+    #[error("there is no event {seq}: the last is {last}")]
+    NoEvent {
+        /// The event that was asked for.
+        seq: Seq,
+        /// The actor's last event.
+        last: Seq,
+    },
+    /// [`Turn::rewind`](super::Turn::rewind) after the turn had emitted something. Nothing was
+    /// changed by it; the turn may go on.
+    #[error("a rewind comes before all else that a turn stores")]
+    RewindNotFirst,
+    /// [`Turn::note`](super::Turn::note) or [`Turn::tag`](super::Turn::tag) after the turn had
+    /// written something beside turns that were deferred. The turn is dropped like one that was
+    /// not appended.
+    #[error("what is said of a turn comes before all else that it stores")]
+    LabelTooLate,
     /// Another Rust type has the same [`KIND`](super::Actor::KIND), or it is empty or too long.
     #[error("the kind `{kind}` is another type's, or not 1 to 65,535 bytes long")]
     KindTaken {

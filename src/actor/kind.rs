@@ -16,7 +16,7 @@ use super::resume::{self, Owed};
 use super::runtime::Shared;
 use super::ticket::Deadline;
 use super::turn::Depth;
-use super::{Actor, ActorError, ActorOptions, Addr};
+use super::{Actor, ActorError, ActorOptions, Addr, SnapshotPolicy};
 use crate::types::{StreamHasher, StreamId};
 
 /// Shards of a registry: few enough to be small when empty, enough that a sweep of one is short.
@@ -25,6 +25,10 @@ const SHARDS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 pub(crate) struct Kind<A: Actor> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) options: ActorOptions<A>,
+    /// Does the snapshot policy look at events?
+    sees_events: bool,
+    /// Does it look at the clock?
+    pub(crate) sees_time: bool,
     /// Waited on for room in a mailbox of this kind. A full one is rare, and a condition variable
     /// in each cell would cost its 8 bytes a million times.
     pub(crate) room: Room,
@@ -110,6 +114,8 @@ pub(crate) trait AnyKind: Send + Sync {
     fn names(&self) -> usize;
     /// Can a state of this kind be made of it?
     fn reads(&self, snapshot: &SnapshotRef<'_>) -> bool;
+    /// Snapshots that are kept of each actor.
+    fn keeps(&self) -> usize;
     /// Brings an actor what is owed.
     fn deliver(self: Arc<Self>, name: &str, owed: Owed<'_>);
     /// Stores the state of an actor, which is loaded for it if need be. `false` if it was not
@@ -120,7 +126,19 @@ pub(crate) trait AnyKind: Send + Sync {
 impl<A: Actor> Kind<A> {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let shards = (0..SHARDS.get()).map(|_| Mutex::default()).collect();
-        Self { shared, options: A::options(), room: Room::default(), shards }
+        let options = A::options();
+        let policy = options.snapshots.as_ref().map(|it| &it.policy);
+        let sees_events = policy.is_some_and(SnapshotPolicy::needs_events);
+        let sees_time = policy.is_some_and(SnapshotPolicy::needs_time);
+        Self { shared, options, sees_events, sees_time, room: Room::default(), shards }
+    }
+
+    /// Which predicates of the snapshot policy this event meets.
+    pub(crate) fn seen_in(&self, state: &A, event: &A::Event) -> u64 {
+        match &self.options.snapshots {
+            Some(snapshots) if self.sees_events => snapshots.policy.see(state, event),
+            Some(_) | None => 0,
+        }
     }
 
     /// The one cell of a name, made if there is none.
@@ -217,22 +235,27 @@ impl<A: Actor> AnyKind for Kind<A> {
     }
 
     fn reads(&self, snapshot: &SnapshotRef<'_>) -> bool {
-        let Some(options) = &self.options.snapshots else { return false };
-        if snapshot.kind != A::KIND || snapshot.version != options.version {
+        let options = &self.options;
+        if snapshot.kind != A::KIND {
             return false;
         }
         let _depth = Depth::enter();
-        match catch_unwind(AssertUnwindSafe(|| (options.decode)(snapshot.state))) {
-            Ok(Ok(state)) => {
+        let read = || options.read_state(snapshot.version, snapshot.state);
+        match catch_unwind(AssertUnwindSafe(read)) {
+            Ok(Some(state)) => {
                 drop_quietly(state);
                 true
             }
-            Ok(Err(_not_archive)) => false,
+            Ok(None) => false,
             Err(payload) => {
                 drop_quietly(payload);
                 false
             }
         }
+    }
+
+    fn keeps(&self) -> usize {
+        self.options.kept
     }
 
     fn deliver(self: Arc<Self>, name: &str, owed: Owed<'_>) {

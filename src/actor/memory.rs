@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -60,6 +60,8 @@ pub struct Memory {
     inner: Mutex<Inner>,
     /// The durable mark has moved, or never will.
     changed: Condvar,
+    /// Frames that replays have shown.
+    visits: AtomicUsize,
 }
 
 struct Inner {
@@ -122,6 +124,7 @@ impl Memory {
             durable: AtomicU64::new(FIRST),
             inner: Mutex::new(inner),
             changed: Condvar::new(),
+            visits: AtomicUsize::new(0),
         })
     }
 
@@ -175,6 +178,17 @@ impl Memory {
     /// Replays fail with this, until called with `None`.
     pub fn fail_reads(&self, failure: Option<ReadError>) {
         self.inner.lock().read_failure = failure;
+    }
+
+    /// Throws all snapshots away.
+    pub fn forget_snapshots(&self) {
+        self.inner.lock().snapshots.clear();
+    }
+
+    /// Frames that replays have shown since the last call.
+    #[cfg(test)]
+    pub(crate) fn count_visits(&self) -> usize {
+        self.visits.swap(0, Ordering::Relaxed)
     }
 
     /// A sync has failed: what is not durable is in doubt, and nothing is appended any more.
@@ -349,7 +363,11 @@ impl EventStore for Memory {
             let frame = read(bytes)?;
             replayed.last = last_of(bytes);
             replayed.end = Lsn::new(frame.end());
-            if replayed.last > after && visit(frame).is_break() {
+            if replayed.last <= after {
+                continue;
+            }
+            self.visits.fetch_add(1, Ordering::Relaxed);
+            if visit(frame).is_break() {
                 break;
             }
         }

@@ -94,10 +94,12 @@ pub mod memory;
 mod note;
 mod options;
 mod owe;
+pub mod past;
 mod policy;
 pub mod provider;
 mod resume;
 mod runtime;
+mod saving;
 mod service;
 mod side;
 mod stash;
@@ -120,12 +122,13 @@ pub use error::{ActorError, Collision, Refused, StopReason, Stopped, Why};
 pub use later::ReplyKey;
 pub use note::{Missed, Oid, StepPolicy};
 pub use options::{
-    ActorOptions, DeadLetter, MAILBOX_COMMANDS, OnDeadLetter, RuntimeOptions, SnapshotPolicy,
+    ActorOptions, DeadLetter, MAILBOX_COMMANDS, OnDeadLetter, RuntimeOptions, SNAPSHOTS_KEPT,
 };
 pub use policy::{Decision, Persistence};
 pub use resume::{OnRecovery, Recovery, RecoveryPhase, Registrar};
 pub(crate) use runtime::KnownKinds;
 pub use runtime::Runtime;
+pub use saving::SnapshotPolicy;
 pub use service::Services;
 pub use stash::STASH_COMMANDS;
 pub use supervise::Supervision;

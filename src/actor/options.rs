@@ -1,21 +1,20 @@
 //! What can be set for a kind of actor, and for the runtime.
 
 use std::fmt;
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
-
-use rkyv::util::AlignedVec;
 
 use super::durable::{Durable, Durables, Step, Stepped};
 use super::policy::{Decision, Persistence};
 use super::resume::{OnRecovery, Registrar};
+use super::saving::{SnapshotPolicy, Snapshots};
 use super::service::Services;
 use super::side::AnswersKept;
 use super::stash::STASH_COMMANDS;
 use super::supervise::Supervision;
-use super::value::NotArchive;
 use super::{Actor, ActorError, Handle, Value};
+pub use crate::snapshot::KEPT as SNAPSHOTS_KEPT;
 use crate::types::Durability;
 
 /// Commands that a mailbox holds by default.
@@ -52,7 +51,14 @@ pub struct ActorOptions<A: Actor> {
     pub(crate) commit_when: Option<fn(&A, &A::Event) -> Decision>,
     pub(crate) answers: AnswersKept,
     pub(crate) durables: Durables<A>,
+    /// How states of other versions are read.
+    older: Vec<(u16, ReadState<A>)>,
+    /// Snapshots that are kept of each actor.
+    pub(crate) kept: usize,
 }
+
+/// Reads an archived state.
+type ReadState<A> = fn(&[u8]) -> Option<A>;
 
 impl<A: Actor> ActorOptions<A> {
     /// The runtime's durability and idle time, a mailbox of [`MAILBOX_COMMANDS`], a stash of
@@ -71,6 +77,8 @@ impl<A: Actor> ActorOptions<A> {
             commit_when: None,
             answers: AnswersKept { count: 1_000, age_ms: 24 * 60 * 60 * 1_000 },
             durables: Durables::new(),
+            older: Vec::new(),
+            kept: SNAPSHOTS_KEPT,
         }
     }
 
@@ -171,14 +179,51 @@ impl<A: Actor> ActorOptions<A> {
     /// Stores the state now and then, so that a replay does not begin at the first event.
     ///
     /// `version` is that of the state's type: raise it with every change of its fields. A
-    /// snapshot of another version is not used, the events are replayed instead.
+    /// snapshot of another version is not used, unless
+    /// [`snapshots_from`](Self::snapshots_from) can read it; the events are replayed instead.
     #[must_use]
-    pub fn snapshots(mut self, version: u16, policy: SnapshotPolicy) -> Self
+    pub fn snapshots(mut self, version: u16, policy: SnapshotPolicy<A>) -> Self
     where
         A: Value,
     {
         self.snapshots = Some(Snapshots { version, policy, encode: A::encode, decode: A::decode });
         self
+    }
+
+    /// Reads the states that are stored with an older `version`, so that a change of the state's
+    /// type costs no replay. `None` where it cannot: then the snapshot before is tried, and at
+    /// last the events.
+    ///
+    /// Where retention has dropped the events below such snapshots, this is the only way to the
+    /// actor: keep it as long as there are any.
+    #[must_use]
+    pub fn snapshots_from(mut self, version: u16, read: fn(&[u8]) -> Option<A>) -> Self {
+        self.older.push((version, read));
+        self
+    }
+
+    /// How many snapshots of an actor that can be used are kept at least; the older ones go when
+    /// files are compacted. At least 1; default [`SNAPSHOTS_KEPT`].
+    ///
+    /// With [`Retain`](crate::Retain), the oldest of these says which events may go.
+    #[must_use]
+    pub fn keep_snapshots(mut self, count: u32) -> Self {
+        self.kept = usize::try_from(count.max(1)).unwrap_or(usize::MAX);
+        self
+    }
+
+    /// Can states of this version be read?
+    pub(crate) fn knows_state(&self, version: u16) -> bool {
+        self.snapshots.as_ref().is_some_and(|it| it.version == version)
+            || self.older.iter().any(|(known, _)| *known == version)
+    }
+
+    /// Reads an archived state. Runs users' code.
+    pub(crate) fn read_state(&self, version: u16, bytes: &[u8]) -> Option<A> {
+        match &self.snapshots {
+            Some(snapshots) if snapshots.version == version => (snapshots.decode)(bytes).ok(),
+            Some(_) | None => self.older.iter().find(|(known, _)| *known == version)?.1(bytes),
+        }
     }
 }
 
@@ -194,48 +239,12 @@ impl<A: Actor> fmt::Debug for ActorOptions<A> {
             .field("durability", &self.durability)
             .field("mailbox", &self.mailbox)
             .field("idle", &self.idle)
-            .field("snapshots", &self.snapshots.as_ref().map(|it| (it.version, it.policy)))
             .field("stash", &self.stash)
             .field("supervision", &self.supervision)
+            .field("snapshots", &self.snapshots.as_ref().map(|it| (it.version, &it.policy)))
+            .field("keep_snapshots", &self.kept)
             .finish_non_exhaustive()
     }
-}
-
-/// When a state is stored. A snapshot is taken by a worker after the reply was handed over; one
-/// that could not be stored costs a longer replay and is tried again when the next is due.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct SnapshotPolicy {
-    pub(crate) every: Option<NonZeroU64>,
-    pub(crate) on_passivate: bool,
-}
-
-impl SnapshotPolicy {
-    /// Only when a turn asks for it with [`Turn::snapshot`](super::Turn::snapshot).
-    #[must_use]
-    pub const fn manual() -> Self {
-        Self { every: None, on_passivate: false }
-    }
-
-    /// Each time that the number of events passes a multiple of `events`; 0 is `manual`.
-    #[must_use]
-    pub const fn every(events: u64) -> Self {
-        Self { every: NonZeroU64::new(events), on_passivate: false }
-    }
-
-    /// Also when the state leaves memory, if there was an event since the last one.
-    #[must_use]
-    pub const fn on_passivate(mut self) -> Self {
-        self.on_passivate = true;
-        self
-    }
-}
-
-/// How the states of a kind are stored.
-pub(crate) struct Snapshots<A> {
-    pub(crate) version: u16,
-    pub(crate) policy: SnapshotPolicy,
-    pub(crate) encode: fn(&A, &mut AlignedVec<16>) -> Result<(), NotArchive>,
-    pub(crate) decode: fn(&[u8]) -> Result<A, NotArchive>,
 }
 
 /// How a [`Runtime`](super::Runtime) works.

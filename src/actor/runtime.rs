@@ -3,6 +3,7 @@
 use std::any::{Any, TypeId};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -18,9 +19,11 @@ use super::error::Why;
 use super::full::FullDisk;
 use super::kind::{AnyKind, Kind};
 use super::ledger::Ledger;
+use super::load::Source;
 use super::loads::Loads;
 use super::note::{Note, Oid};
 use super::options::{DeadLetter, RuntimeOptions};
+use super::past::{self, At, Past, RawEvent, Span};
 use super::provider::{EventStore, SnapshotRef, SnapshotStore};
 use super::resume::{self, Recovery, RecoveryPhase};
 use super::steps::Steps;
@@ -30,6 +33,7 @@ use super::weight::Weights;
 use super::worker::Job;
 use super::{Actor, ActorError, Addr, sweep};
 use crate::metrics::{Measure, Meter};
+use crate::snapshot::KEPT;
 use crate::time::Clock;
 use crate::trace;
 use crate::types::{Seq, StreamId};
@@ -156,6 +160,56 @@ impl Runtime {
         KnownKinds(Arc::clone(&self.shared))
     }
 
+    /// Visits what happened to `A`/`name`; see
+    /// [`Store::visit_history`](crate::Store::visit_history).
+    ///
+    /// # Errors
+    /// [`ActorError::Read`], [`ActorError::Stopped`], [`ActorError::Collision`]; what came before
+    /// was visited.
+    pub fn visit_history<A: Actor>(
+        &self,
+        name: &str,
+        span: impl Into<Span>,
+        visit: &mut dyn FnMut(Past<A::Event>) -> ControlFlow<()>,
+    ) -> Result<(), ActorError> {
+        past::visit::<A>(&*self.shared.events, name, &span.into(), visit)
+    }
+
+    /// Visits what is stored of `kind`/`name`; see
+    /// [`Store::raw_history`](crate::Store::raw_history).
+    ///
+    /// # Errors
+    /// [`ActorError::Read`], [`ActorError::Collision`]; what came before was visited.
+    pub fn raw_history(
+        &self,
+        actor: (&str, &str),
+        span: impl Into<Span>,
+        visit: &mut dyn FnMut(RawEvent<'_>) -> ControlFlow<()>,
+    ) -> Result<(), ActorError> {
+        past::visit_raw(&*self.shared.events, actor, &span.into(), visit)
+    }
+
+    /// The state of `A`/`name` as it is or once was; see
+    /// [`Store::state_at`](crate::Store::state_at).
+    ///
+    /// # Errors
+    /// [`ActorError::Read`], [`ActorError::NoEvent`], [`ActorError::Stopped`],
+    /// [`ActorError::Collision`].
+    pub fn state_at<A: Actor>(&self, name: &str, at: At) -> Result<(A, Seq), ActorError> {
+        let shared = &*self.shared;
+        let known = shared.kinds.read().get::<A>().cloned();
+        let fresh = known.is_none().then(A::options);
+        let fresh = fresh.unwrap_or_default();
+        let source = Source {
+            name: &name.into(),
+            stream: StreamId::of(A::KIND, name),
+            events: &*shared.events,
+            snapshots: &*shared.snapshots,
+            options: known.as_ref().map_or(&fresh, |kind| &kind.options),
+        };
+        past::state_at(&source, at)
+    }
+
     /// How far the taking up of what was interrupted has come.
     pub fn recovery(&self) -> Recovery {
         self.shared.recovery.lock().clone()
@@ -255,6 +309,11 @@ impl KnownKinds {
         let kinds = self.0.kinds.read();
         let id = kinds.by_name.get(kind)?;
         Some(Arc::clone(&kinds.by_type.get(id)?.any))
+    }
+
+    /// Snapshots that are kept of each actor of a kind.
+    pub(crate) fn keeps(&self, kind: &str) -> usize {
+        self.get(kind).map_or(KEPT, |kind| kind.keeps())
     }
 
     /// Can an actor of this process begin with it? `None` where its kind is not known.

@@ -7,6 +7,7 @@ use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use self::label::Label;
 use super::addr::Addr;
 use super::cell::{Body, Cell, Live, drop_quietly};
 use super::commit::{self, Ending};
@@ -22,6 +23,9 @@ use crate::log::frame::{FRAME_BYTES_LIMIT, RecordKind};
 use crate::log::name;
 use crate::trace;
 use crate::types::{Durability, HybridTime, Seq, StreamId};
+
+pub(super) mod label;
+mod rewind;
 
 /// What a handler sees of its actor, and all that it may do.
 ///
@@ -76,6 +80,10 @@ pub(super) struct Wishes {
     pub durability: Option<Durability>,
     pub snapshot: bool,
     pub passivate: bool,
+    /// Which predicates of the snapshot policy an event has met.
+    pub seen: u64,
+    /// Who and why, of all events of the turn.
+    pub labels: Vec<Label>,
     /// What its events ask for.
     pub decision: Decision,
     /// It ends with a barrier.
@@ -157,6 +165,7 @@ impl<'a, A: Actor> Turn<'a, A> {
         self.wishes.state = StateIs::Torn;
         self.live.state.apply(&event);
         self.wishes.state = StateIs::Ahead;
+        self.wishes.seen |= self.cell.kind.seen_in(&self.live.state, &event);
     }
 
     fn record(&mut self, event: &A::Event) -> Result<(), ActorError> {

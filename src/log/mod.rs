@@ -31,6 +31,7 @@ mod commit;
 pub mod compact;
 mod copy;
 pub mod finding;
+mod follow;
 pub mod frame;
 mod index;
 mod links;
@@ -78,9 +79,11 @@ pub(crate) use checkpoint::checkpoint_is_valid;
 pub use checkpoint::{Testimony, Totals, Witness};
 pub use compact::{Compacted, Keep, Plan};
 pub(crate) use copy::{Copied, CopyRequest};
+pub(crate) use follow::Follow;
 pub use open::Opening;
 pub use read::{Frames, Limit, StreamEnd};
 pub use recover::{Ending, Evidence, RecoveryReport, Start};
+pub(crate) use tail::Advanced;
 pub use tail::Tail;
 pub use verify::LogVerification;
 pub use view::{Cursor, LogView, Seen, SegmentInfo};
@@ -585,6 +588,11 @@ impl Log {
     #[cfg(feature = "metrics")]
     pub(crate) fn meter(&self) -> &crate::metrics::Meter {
         &self.shared.watch.meter
+    }
+
+    /// Where its times come from.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.shared.options.clock
     }
 
     /// Where its files are.

@@ -36,7 +36,7 @@ const STATE_ALIGN: usize = 16;
 /// Snapshots stored without a sync before the thread makes them durable.
 const UNSYNCED_MAX: u64 = 4096;
 
-/// How many usable snapshots of an actor are kept at least.
+/// How many usable snapshots of an actor are kept at least, if its kind says nothing else.
 pub const KEPT: usize = 2;
 
 /// A state as it was after an event.
@@ -263,8 +263,8 @@ impl Snapshots {
     }
 
     /// What an actor needs at least, of those of its snapshots that `usable` says can be used: the
-    /// older of the newest [`KEPT`]. All of these are durable, as is what they cover, and each
-    /// was read here, and its checksum checked.
+    /// oldest of as many of the newest as `kept` says for its kind. All of these are durable, as is
+    /// what they cover, and each was read here, and its checksum checked.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -272,10 +272,11 @@ impl Snapshots {
         &self,
         stream: StreamId,
         usable: &dyn Fn(&SnapshotRef<'_>) -> bool,
+        kept: &dyn Fn(&str) -> usize,
     ) -> Result<Option<Seq>, ReadError> {
         let shared = &*self.shared;
         let (durable, events) = (shared.log.durable(), shared.events.durable());
-        let (mut floor, mut found): (Option<Seq>, usize) = (None, 0);
+        let (mut floor, mut left): (Option<Seq>, usize) = (None, usize::MAX);
         shared.log.stream_newest(stream, &mut |frame| {
             let Ok(frame) = frame else { return ControlFlow::Continue(()) };
             let snapshot = SnapshotRef::of(&frame).filter(|snapshot| {
@@ -287,9 +288,9 @@ impl Snapshots {
             });
             if let Some(snapshot) = snapshot {
                 floor = Some(snapshot.seq);
-                found += 1;
+                left = left.min(kept(snapshot.kind)).saturating_sub(1);
             }
-            if found == KEPT { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         Ok(floor)
     }

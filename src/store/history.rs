@@ -1,102 +1,85 @@
-//! The past of an actor, read without loading it.
+//! The past of an actor, read without loading it: the store's front of
+//! [`actor::past`](crate::actor::past).
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
-use crate::actor::{Actor, ActorError, Old, StopReason, Stopped, Value as _};
+use super::Store;
+use crate::actor::past::{At, Past, RawEvent, Span};
+use crate::actor::{Actor, ActorError};
 use crate::error::Error;
-use crate::log::frame::{Frame, RecordKind};
-use crate::log::{Log, name as name_record};
-use crate::types::{HybridTime, Lsn, Seq, StreamId};
+use crate::types::Seq;
 
-/// One event of an actor's past.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Past<E> {
-    /// Its number.
-    pub seq: Seq,
-    /// When its turn was appended.
-    pub time: HybridTime,
-    /// The frame that it is in; events of one turn share it.
-    pub lsn: Lsn,
-    /// The event. An old one that was upcast to several has several entries with one number, and
-    /// one that was upcast to none has none.
-    pub event: E,
-}
+impl Store {
+    /// What happened to `A`/`name`, with numbers, times, and what its turns have said of it,
+    /// without loading the actor. An actor that has none has an empty history.
+    ///
+    /// A [`Span`] says which part; a [`Seq`] alone stands for what comes behind that event. It
+    /// shows what is appended, durable or not. For a long one, [`visit_history`](Self::visit_history)
+    /// needs no memory for all of it.
+    ///
+    /// # Errors
+    /// [`Error::Read`], or [`ActorError::Stopped`] with the place of what cannot be read.
+    pub fn history<A: Actor>(
+        &self,
+        name: &str,
+        span: impl Into<Span>,
+    ) -> Result<Vec<Past<A::Event>>, Error> {
+        let mut history = Vec::new();
+        self.visit_history::<A>(name, span, |past| {
+            history.push(past);
+            ControlFlow::Continue(())
+        })?;
+        Ok(history)
+    }
 
-/// Reads the events of `A`/`name` after `after`.
-pub(super) fn read<A: Actor>(
-    log: &Log,
-    name: &str,
-    after: Seq,
-) -> Result<Vec<Past<A::Event>>, Error> {
-    let mut history = Vec::new();
-    let mut failure = None;
-    let stream = StreamId::of(A::KIND, name);
-    log.stream(stream, after, &mut |frame| match frame_events::<A>(
-        &frame,
-        name,
-        after,
-        &mut history,
-    ) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(why) => {
-            failure = Some(why);
-            ControlFlow::Break(())
-        }
-    })?;
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(history),
+    /// Visits what [`history`](Self::history) would answer, one by one, until `Break`.
+    ///
+    /// # Errors
+    /// As there; what came before was visited.
+    pub fn visit_history<A: Actor>(
+        &self,
+        name: &str,
+        span: impl Into<Span>,
+        mut visit: impl FnMut(Past<A::Event>) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.runtime.visit_history::<A>(name, span, &mut visit).map_err(told)
+    }
+
+    /// Visits what is stored of `kind`/`name` without knowing its type, in order, until `Break`.
+    /// [`Span::newest_first`] has no effect here.
+    ///
+    /// # Errors
+    /// [`Error::Read`]; [`ActorError::Collision`].
+    pub fn raw_history(
+        &self,
+        kind: &str,
+        name: &str,
+        span: impl Into<Span>,
+        mut visit: impl FnMut(RawEvent<'_>) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.runtime.raw_history((kind, name), span, &mut visit).map_err(told)
+    }
+
+    /// The state of `A`/`name` as it is or once was, and the event after which it was so, whether
+    /// the actor is in memory or not, and without touching it.
+    ///
+    /// It begins with the newest snapshot at or before that moment, so it costs what a load does;
+    /// for [`At::Time`] all frames of the actor are looked at as well. It shows what is appended,
+    /// durable or not.
+    ///
+    /// # Errors
+    /// [`Error::Read`]; [`ActorError::NoEvent`] for an event that is not there yet;
+    /// [`ActorError::Stopped`] for what cannot be applied, or with
+    /// [`StopReason::Dropped`](crate::actor::StopReason::Dropped) was dropped by retention.
+    pub fn state_at<A: Actor>(&self, name: &str, at: At) -> Result<(A, Seq), Error> {
+        self.runtime.state_at::<A>(name, at).map_err(told)
     }
 }
 
-fn frame_events<A: Actor>(
-    frame: &Frame<'_>,
-    name: &str,
-    after: Seq,
-    history: &mut Vec<Past<A::Event>>,
-) -> Result<(), Error> {
-    let (lsn, time) = (frame.lsn(), frame.header().time);
-    let mut seq = frame.header().seq;
-    let stopped = |seq, why| {
-        let (kind, name) = (A::KIND, name.into());
-        let stopped = Stopped { kind, name, seq, lsn: Some(lsn), why };
-        Error::Actor(ActorError::Stopped(Arc::new(stopped)))
-    };
-    for record in frame.records() {
-        let record = record.map_err(|_reject| stopped(seq, StopReason::Frame))?;
-        if record.kind == RecordKind::Name {
-            check_name::<A>(name, record.payload)?;
-        }
-        if !record.kind.is_numbered() {
-            continue;
-        }
-        if seq > after && record.kind == RecordKind::Event {
-            if record.version == A::VERSION {
-                let event = A::Event::decode(record.payload).map_err(|error| {
-                    stopped(seq, StopReason::NotArchive(error.to_string().into()))
-                })?;
-                history.push(Past { seq, time, lsn, event });
-            } else {
-                let mut events = Vec::new();
-                let old = Old::new(record.version, seq, record.payload);
-                A::upcast(old, &mut events).map_err(|_unreadable| {
-                    stopped(seq, StopReason::Unreadable { version: record.version })
-                })?;
-                history.extend(events.into_iter().map(|event| Past { seq, time, lsn, event }));
-            }
-        }
-        seq = seq.checked_add(1).unwrap_or(Seq::MAX);
-    }
-    Ok(())
-}
-
-/// Two names may have one hash.
-fn check_name<A: Actor>(name: &str, payload: &[u8]) -> Result<(), Error> {
-    match name_record::decode(payload) {
-        Some(found) if found != (A::KIND, name) => {
-            Err(ActorError::collision((A::KIND, name), found).into())
-        }
-        Some(_) | None => Ok(()),
+/// What could not be read is no fault of an actor's.
+fn told(error: ActorError) -> Error {
+    match error {
+        ActorError::Read(error) => Error::Read(*error),
+        error => Error::Actor(error),
     }
 }

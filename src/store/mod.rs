@@ -28,9 +28,10 @@ use crate::log::{Evidence, Log, LogOptions, LogStats, Opening, RecoveryReport, T
 use crate::metrics::Phases;
 use crate::snapshot::{SnapshotStats, Snapshots};
 use crate::trace::{self, Work};
-use crate::types::{Life, Seq};
+use crate::types::Life;
 
 mod backup;
+mod cursor;
 mod history;
 mod identity;
 mod options;
@@ -40,6 +41,7 @@ mod publish;
 mod repair;
 mod retain;
 mod scrub;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -47,7 +49,8 @@ mod verify;
 mod view;
 
 pub use backup::{Backup, BackupOptions};
-pub use history::Past;
+pub use cursor::Cursor;
+use cursor::Cursors;
 use identity::{Identity, IdentityFile};
 pub use options::StoreOptions;
 pub use repair::{Plan, Repair, RepairStep, Repaired};
@@ -55,8 +58,11 @@ use retain::Retention;
 pub use retain::{Retain, RetentionStats};
 use scrub::Scrub;
 pub use scrub::ScrubStats;
+pub use stream::{
+    Begin, Change, Delivery, Fact, Feed, Filter, Happening, Position, Subscription, Told,
+};
 pub use verify::{Progress, Verification};
-pub use view::{ActorName, LastLife, RawEvent, SnapshotInfo, View};
+pub use view::{ActorName, LastLife, SnapshotInfo, View};
 
 /// Told apart from the event log's id, so that no frame of one is ever taken for the other's.
 const SNAPSHOTS_ID: u64 = 0x536e_6170_7368_6f74;
@@ -110,6 +116,7 @@ pub struct Store {
     runtime: Runtime,
     catalogue: Option<Catalogue>,
     snapshots: Arc<Snapshots>,
+    cursors: Arc<Cursors>,
     events: Arc<Log>,
     report: OpenReport,
     close_deadline: Duration,
@@ -298,6 +305,7 @@ impl Store {
             runtime,
             catalogue,
             snapshots,
+            cursors: Cursors::new(&events),
             events,
             report,
             close_deadline,
@@ -327,16 +335,6 @@ impl Store {
             Some(catalogue) => catalogue.names(A::KIND)?,
             None => names_from(&self.events, 0, A::KIND)?,
         })
-    }
-
-    /// The events of an actor after `after`, oldest first, without loading it. An actor that has
-    /// none has an empty history.
-    ///
-    /// # Errors
-    /// See [`crate::error::ReadError`]; [`crate::actor::ActorError::Stopped`] where an event
-    /// cannot be read.
-    pub fn history<A: Actor>(&self, name: &str, after: Seq) -> Result<Vec<Past<A::Event>>, Error> {
-        history::read::<A>(&self.events, name, after)
     }
 
     /// Waits until the catalogue has all names.

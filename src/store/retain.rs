@@ -327,13 +327,14 @@ impl Worker {
         // goes, and all is copied.
         let dropping = self.policy.retain != Retain::All && self.snapshots.sync().is_ok();
         let asked = passing.asked;
+        let keeps = |kind: &str| self.kinds.keeps(kind);
         let keep = |stream| {
             self.going_on()?;
             if !dropping {
                 return Ok(Keep::ALL);
             }
             let known = |snapshot: &SnapshotRef<'_>| self.kinds.reads(snapshot) == Some(true);
-            if let Some(upto) = self.snapshots.floor(stream, &known)? {
+            if let Some(upto) = self.snapshots.floor(stream, &known, &keeps)? {
                 return Ok(Keep { upto, first: true });
             }
             // Bounded: of those behind the last that was asked the first, and of the rest some.
@@ -412,11 +413,12 @@ impl Worker {
         if !(due || thorough) || self.snapshots.sync().is_err() {
             return Ok(());
         }
+        let keeps = |kind: &str| self.kinds.keeps(kind);
         let keep = |stream| {
             self.going_on()?;
             // Of kinds that this program does not know, any that is whole counts.
             let usable = |snapshot: &SnapshotRef<'_>| self.kinds.reads(snapshot) != Some(false);
-            let floor = self.snapshots.floor(stream, &usable)?;
+            let floor = self.snapshots.floor(stream, &usable, &keeps)?;
             let upto = floor.and_then(|floor| Seq::new(floor.get().saturating_sub(1)));
             Ok(Keep { upto: upto.unwrap_or(Seq::ZERO), first: false })
         };

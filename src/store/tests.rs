@@ -8,7 +8,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use super::*;
 use crate::actor::{ActorOptions, Handle, SnapshotPolicy, Turn};
 use crate::disk::RealDisk;
-use crate::types::Durability;
+use crate::types::{Durability, Seq};
 
 #[derive(Archive, Serialize, Deserialize, Default)]
 struct Counter {
@@ -233,7 +233,8 @@ fn a_history_has_times_and_numbers_and_goes_on_from_any_event() {
         counter.ask(Count(number)).unwrap();
     }
     let all = store.history::<Counter>("a", Seq::ZERO).unwrap();
-    let numbers: Vec<_> = all.iter().map(|past| (past.seq.get(), past.event.0)).collect();
+    let numbers: Vec<_> =
+        all.iter().map(|past| (past.seq.get(), past.event().unwrap().0)).collect();
     assert_eq!(numbers, [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5)]);
     assert!(all.is_sorted_by_key(|past| (past.time, past.lsn)));
     let rest = store.history::<Counter>("a", Seq::new(3).unwrap()).unwrap();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::identity::{Identity, IdentityFile};
 use super::{SNAPSHOTS_ID, StoreOptions, log_options};
+use crate::actor::past::{RawEvent, Span, each_raw};
 use crate::disk::Disk;
 use crate::error::{DiskError, Error, OpenError};
 use crate::log::finding::{Finding, Severity, What};
@@ -64,21 +65,6 @@ pub struct ActorName {
     pub kind: String,
     /// Its name.
     pub name: String,
-}
-
-/// An event as it is stored.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct RawEvent<'a> {
-    /// Its number.
-    pub seq: Seq,
-    /// When its turn was appended.
-    pub time: HybridTime,
-    /// The frame that it is in.
-    pub lsn: Lsn,
-    /// Version of the event's type.
-    pub version: u16,
-    /// The archive.
-    pub bytes: &'a [u8],
 }
 
 /// A stored snapshot.
@@ -263,8 +249,8 @@ impl View {
         self.events.frames(from)
     }
 
-    /// Visits the events of `kind`/`name` after `after`, in order, until `Break`. What is bad on
-    /// the way is answered: nobody knows whether events of this actor were in it.
+    /// Visits the events of `kind`/`name` after `after`, in order, until `Break`; rewinds too. What
+    /// is bad on the way is answered: nobody knows whether events of this actor were in it.
     ///
     /// # Errors
     /// The file system's.
@@ -282,7 +268,7 @@ impl View {
             match seen {
                 Seen::Bad(finding) => bad.push(finding),
                 Seen::Frame(frame) => {
-                    if each_event(&frame, after, visit).is_break() {
+                    if each_raw(&frame, &Span::from(after), visit).is_break() {
                         break;
                     }
                 }
@@ -340,27 +326,6 @@ impl View {
         }
         Ok(())
     }
-}
-
-/// The events of a frame that come after `after`.
-fn each_event(
-    frame: &Frame<'_>,
-    after: Seq,
-    visit: &mut dyn FnMut(RawEvent<'_>) -> std::ops::ControlFlow<()>,
-) -> std::ops::ControlFlow<()> {
-    let (lsn, time) = (frame.lsn(), frame.header().time);
-    let mut seq = frame.header().seq;
-    for record in frame.records().flatten() {
-        if !record.kind.is_numbered() {
-            continue;
-        }
-        if seq > after && record.kind == RecordKind::Event {
-            let event = RawEvent { seq, time, lsn, version: record.version, bytes: record.payload };
-            visit(event)?;
-        }
-        seq = seq.checked_add(1).unwrap_or(Seq::MAX);
-    }
-    std::ops::ControlFlow::Continue(())
 }
 
 /// The name that a stream's first frame carries.

@@ -139,7 +139,8 @@ fn check(store: &Store, told: &mut [Told; 4], what: &str) {
             let state = store.actor::<Loose>(name).unwrap().ask(Get).unwrap();
             (state, store.history::<Loose>(name, Seq::ZERO).unwrap())
         };
-        let history: Vec<u64> = history.into_iter().map(|past| past.event.0).collect();
+        let history: Vec<u64> =
+            history.into_iter().filter_map(|past| past.event().map(|it| it.0)).collect();
         told.found(&state, &history, &format!("{what}, actor {number}"));
     }
 }
@@ -344,7 +345,8 @@ fn check_durable(store: &Store, told: &[Told; 4], what: &str) -> bool {
         };
         match history {
             Ok(history) => {
-                let notes: Vec<u64> = history.into_iter().map(|past| past.event.0).collect();
+                let notes: Vec<u64> =
+                    history.into_iter().filter_map(|past| past.event().map(|it| it.0)).collect();
                 assert_eq!(notes, told.sent, "{what}: actor {number}");
             }
             Err(error) => {
@@ -432,7 +434,8 @@ fn check_after(disk: &SimDisk, told: &[Vec<(u64, Fate)>; 4], kill_only: bool, wh
             } else {
                 store.history::<Loose>(name, Seq::ZERO).unwrap()
             };
-            let notes: Vec<u64> = history.into_iter().map(|past| past.event.0).collect();
+            let notes: Vec<u64> =
+                history.into_iter().filter_map(|past| past.event().map(|it| it.0)).collect();
             check_notes(sent, &notes, least, &format!("{what}, actor {number}"));
         }
     }

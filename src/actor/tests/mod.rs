@@ -10,6 +10,7 @@ mod mailboxes;
 mod owed;
 mod passivation;
 mod replies;
+mod rewinds;
 mod services;
 mod snapshots;
 mod stash;
