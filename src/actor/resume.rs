@@ -234,8 +234,8 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
     tell(&mut recovery);
 }
 
-/// The book of the newest checkpoint, and what came behind it before this life; `None` where a close
-/// came before all was read.
+/// The book of the newest checkpoint, and what came behind it before this life; `None` where a
+/// close came before all was read.
 fn read_book(
     shared: &Shared,
     recovery: &mut Recovery,
