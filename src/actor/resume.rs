@@ -186,6 +186,9 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
             return;
         }
     };
+    // A close ends the reading early: then nobody knows the whole of it, and no checkpoint may say
+    // that this is all.
+    let Some(book) = book else { return };
     let book_is_whole = shared.events.testimony().is_some() || !shared.events.has_dropped();
     let now = shared.clock.wall_ms();
     let mut interrupted = shared.ledger.install(book, now);
@@ -236,18 +239,20 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
     tell(&mut recovery);
 }
 
-/// The book of the newest checkpoint, and what came behind it before this life.
+/// The book of the newest checkpoint, and what came behind it before this life; `None` where a
+/// close came before all was read.
 fn read_book(
     shared: &Shared,
     recovery: &mut Recovery,
     tell: &dyn Fn(&mut Recovery),
-) -> Result<Book, ReadError> {
+) -> Result<Option<Book>, ReadError> {
     // What this life appends goes into the book by itself.
     let end = shared.ledger.before();
     let found = shared.events.testimony();
     let found = found.and_then(|found| Some((Book::decode(&found.bytes)?, found.position)));
     let (mut book, from) = found.unwrap_or_default();
     recovery.bytes_total = end.saturating_sub(from);
+    let mut whole = true;
     shared.events.scan(from, &mut |frame| {
         let lsn = frame.lsn().get();
         if lsn < from {
@@ -263,13 +268,14 @@ fn read_book(
             tell(recovery);
         }
         if shared.gate() == Gate::Closed {
+            whole = false;
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
         }
     })?;
     recovery.bytes = recovery.bytes_total;
-    Ok(book)
+    Ok(whole.then_some(book))
 }
 
 fn note_all(book: &mut Book, frame: &Frame<'_>) {

@@ -7,6 +7,7 @@ mod ablations;
 mod backup;
 mod cases;
 mod cases_durable;
+mod cases_history;
 mod cases_recovery;
 mod cases_snapshots;
 mod cases_turns;
