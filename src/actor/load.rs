@@ -163,6 +163,23 @@ pub(crate) fn seq_at<A: Actor>(
     Ok(found)
 }
 
+/// Has the actor gone back below event `floor` since? Then a snapshot of that event is not enough
+/// for it. Also where that cannot be told.
+pub(crate) fn goes_below(events: &dyn EventStore, stream: StreamId, floor: Seq) -> bool {
+    let mut below = false;
+    let read = events.replay(stream, floor, &mut |frame| {
+        let mut seq = frame.seq();
+        for record in frame.records().flatten().filter(|it| it.kind.is_numbered()) {
+            if record.kind == RecordKind::Rewind && seq > floor {
+                below |= rewound_to(&record, seq).is_none_or(|to| to < floor);
+            }
+            seq = seq.checked_add(1).unwrap_or(Seq::MAX);
+        }
+        if below { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    below || read.is_err()
+}
+
 /// What a rewind's record says: the event that it goes back to.
 pub(crate) fn rewound_to(record: &Record<'_>, seq: Seq) -> Option<Seq> {
     let (to, rest) = record.payload.split_first_chunk::<8>()?;
@@ -354,7 +371,7 @@ impl<A: Actor> Source<'_, A> {
         }
     }
 
-    fn stopped(&self, seq: Seq, lsn: Option<Lsn>, why: StopReason) -> ActorError {
+    pub(crate) fn stopped(&self, seq: Seq, lsn: Option<Lsn>, why: StopReason) -> ActorError {
         let name = Arc::clone(self.name);
         ActorError::Stopped(Arc::new(Stopped { kind: A::KIND, name, seq, lsn, why }))
     }

@@ -82,6 +82,7 @@ mod departures;
 mod desk;
 mod durable;
 mod error;
+mod going_back;
 mod kind;
 mod ledger;
 mod load;

@@ -263,6 +263,7 @@ impl Worker {
         let before = self.counts.stats();
         let passed = self.pass_alone(thorough);
         // Only now: while the pass is under way a subscriber could not ask for another.
+        self.kinds.dropped();
         self.events.tell_news();
         self.snapshots.log().tell_news();
         if trace::ON {
@@ -334,8 +335,9 @@ impl Worker {
                 return Ok(Keep::ALL);
             }
             let known = |snapshot: &SnapshotRef<'_>| self.kinds.reads(snapshot) == Some(true);
-            if let Some(upto) = self.snapshots.floor(stream, &known, &keeps)? {
-                return Ok(Keep { upto, first: true });
+            let floor = self.snapshots.floor(stream, &known, &keeps)?;
+            if let Some(upto) = floor.filter(|upto| self.kinds.drop_below(stream, *upto)) {
+                return Ok(Keep { upto: self.without_owed(stream, upto), first: true });
             }
             // Bounded: of those behind the last that was asked the first, and of the rest some.
             let mut laggards = laggards.borrow_mut();
@@ -368,6 +370,12 @@ impl Worker {
             passing.since = 0;
         }
         Ok(())
+    }
+
+    /// What an actor owes stays, whatever snapshots cover.
+    fn without_owed(&self, stream: StreamId, upto: Seq) -> Seq {
+        let below = |owed: Seq| Seq::new(owed.get().saturating_sub(1)).unwrap_or(Seq::ZERO);
+        self.kinds.owed_from(stream).map_or(upto, |owed| upto.min(below(owed)))
     }
 
     /// Nothing goes at or above this position, and nothing of this time or later.
@@ -419,6 +427,9 @@ impl Worker {
             // Of kinds that this program does not know, any that is whole counts.
             let usable = |snapshot: &SnapshotRef<'_>| self.kinds.reads(snapshot) != Some(false);
             let floor = self.snapshots.floor(stream, &usable, &keeps)?;
+            // Where events were dropped, going back may rely on a snapshot.
+            let drops = self.events.has_dropped();
+            let floor = floor.filter(|floor| !drops || self.kinds.drop_below(stream, *floor));
             let upto = floor.and_then(|floor| Seq::new(floor.get().saturating_sub(1)));
             Ok(Keep { upto: upto.unwrap_or(Seq::ZERO), first: false })
         };

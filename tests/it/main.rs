@@ -5,6 +5,7 @@
 //! on it).
 mod ablations;
 mod backup;
+mod cases_history;
 mod compact;
 mod crash;
 mod damage;

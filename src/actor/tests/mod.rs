@@ -7,6 +7,7 @@ mod mailboxes;
 mod passivation;
 mod replies;
 mod rewinds;
+mod saving;
 mod snapshots;
 mod stress;
 mod values;
