@@ -27,6 +27,9 @@ pub enum Error {
     /// See [`SyncError`].
     #[error(transparent)]
     Sync(#[from] SyncError),
+    /// See [`StreamError`].
+    #[error(transparent)]
+    Stream(#[from] StreamError),
     /// See [`crate::actor::ActorError`].
     #[error(transparent)]
     Actor(#[from] crate::actor::ActorError),
@@ -264,6 +267,72 @@ pub enum ReadError {
     /// The file system refused to read, or to write what had to be written first.
     #[error(transparent)]
     Disk(#[from] DiskError),
+}
+
+/// Why a subscription or a cursor did not go on. The subscription stays where it is, and the next
+/// call goes on, unless said otherwise.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// Retention has dropped events that the subscription should have come by: of some actor,
+    /// whether the filter asks for it or not; where it asks for one actor, of that one (and where
+    /// it began among what is gone of others, perhaps only of those). Said before the first event
+    /// behind them; the next call goes on with what is left.
+    #[error("some events below position {upto} are gone: retention has dropped them")]
+    Dropped {
+        /// All of them were below this position.
+        upto: u64,
+    },
+    /// See [`ReadError`].
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Nothing more will come: the log is poisoned, and everything durable has been delivered.
+    #[error("the log is poisoned since {0}")]
+    Poisoned(DiskError),
+    /// Nothing more will come: the store is closed, and everything has been delivered.
+    #[error("the store is closed")]
+    Closed,
+    /// The records of a frame do not add up. The next call goes on behind it.
+    #[error("the frame at {lsn} cannot be read: {reject}")]
+    Frame {
+        /// Where it stands.
+        lsn: Lsn,
+        /// Why.
+        reject: Reject,
+    },
+    /// The stream's first frame does not say whose it is. The next call goes on behind the frame.
+    #[error("the frame at {lsn} is of stream {stream}, whose name is not known")]
+    Unnamed {
+        /// Where it stands.
+        lsn: Lsn,
+        /// Whose it is.
+        stream: StreamId,
+    },
+    /// An event of another kind of actor was to be decoded.
+    #[error("an event of kind {found:?} is none of kind {expected:?}")]
+    Kind {
+        /// The kind that was asked for.
+        expected: &'static str,
+        /// The kind that it is of.
+        found: Box<str>,
+    },
+    /// The subscription was not resumed from a cursor.
+    #[error("the subscription has no cursor")]
+    NoCursor,
+    /// A cursor's name is empty or longer than 65,535 bytes.
+    #[error("a cursor's name has 1 to 65,535 bytes")]
+    BadName,
+    /// A cursor was to be set behind the end of the log.
+    #[error("position {position} is not below the log's end, which is {end}")]
+    Ahead {
+        /// What was given.
+        position: u64,
+        /// Where the log ends.
+        end: u64,
+    },
+    /// A cursor could not be saved. It is as it was.
+    #[error(transparent)]
+    Append(#[from] AppendError),
 }
 
 /// Why durability could not be had.

@@ -86,6 +86,8 @@
 //!   [`Handle`] are what you write, [`Addr`] is what you call, [`Ticket`] is a reply for later
 //!   and a `Future`.
 //! - [`error`] says of each failure what state it leaves.
+//! - With the feature `testkit`, `testkit` helps to test one's own actors: given, when, then; every
+//!   crash at every operation.
 //! - [`log`] is the log itself, for those who follow all events; [`Store::history`] reads one
 //!   actor's.
 //!
@@ -113,6 +115,8 @@ pub mod log;
 mod metrics;
 pub mod snapshot;
 mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod time;
 #[cfg(all(feature = "tracing", any(test, feature = "internals")))]
 pub mod trace;
@@ -130,9 +134,10 @@ pub use error::{Error, OpenError};
 pub use log::finding::{Affected, Finding, Severity, What};
 pub use rkyv;
 pub use store::{
-    ActorName, Backup, BackupOptions, LastLife, OpenReport, Plan, Progress, Repair, RepairStep,
-    Repaired, Retain, RetentionStats, ScrubStats, SnapshotInfo, Store, StoreOptions, StoreStats,
-    Verification, View,
+    ActorName, Backup, BackupOptions, Begin, Change, Cursor, Delivery, Fact, Feed, Filter,
+    Happening, LastLife, OpenReport, Plan, Position, Progress, Repair, RepairStep, Repaired,
+    Retain, RetentionStats, ScrubStats, SnapshotInfo, Store, StoreOptions, StoreStats,
+    Subscription, Told, Verification, View,
 };
 pub use types::{Durability, HybridTime, Lsn, Seq, StreamId};
 

@@ -16,7 +16,7 @@ const COLUMNS_MAX: usize = 100;
 
 /// The layers of `src/`, lowest first. Code may name its own layer and those below.
 /// Layers of one rank may know each other, but for `STRANGERS`.
-const LAYERS: [(&str, u8); 15] = [
+const LAYERS: [(&str, u8); 16] = [
     ("types", 0),
     ("error", 0),
     ("time", 0),
@@ -31,7 +31,8 @@ const LAYERS: [(&str, u8); 15] = [
     ("edge", 6),
     ("options", 7),
     ("store", 7),
-    ("lib", 8),
+    ("testkit", 8),
+    ("lib", 9),
 ];
 
 /// Two layers that stand side by side and do not know each other: `store` ties them.
@@ -48,7 +49,17 @@ const NO_LAYER: [&str; 1] = ["rkyv"];
 const UNSAFE_ROOM: &str = "src/disk/map.rs";
 
 /// Documents whose promises name the tests that hold them, as `test: name_of_the_test`.
-const PROMISES: [&str; 3] = ["README.md", "docs/guarantees.md", "docs/observe.md"];
+const PROMISES: [&str; 4] = ["README.md", "docs/cases.md", "docs/guarantees.md", "docs/observe.md"];
+
+/// The table of cases, and the numbers up to its last that no case has.
+const CASES: &str = "docs/cases.md";
+const CASES_LAST: u32 = 166;
+const NO_CASES: [u32; 23] = [
+    5, 9, 11, 20, 28, 30, 47, 62, 67, 84, 88, 93, 101, 109, 119, 123, 131, 135, 137, 146, 149, 155,
+    165,
+];
+/// How a case begins that no test holds.
+const WITHOUT_TEST: [&str; 3] = ["No meaning here", "Decided otherwise", "Open."];
 
 /// Tests without the usual harness: their cases are plain functions.
 const NO_HARNESS: [&str; 1] = ["tests/crash.rs"];
@@ -477,6 +488,69 @@ fn promises_name_tests_that_exist(documents: &[File], sources: &[File]) -> Vec<S
     findings
 }
 
+/// Each case has its row, once, with a test or the reason why there is none.
+fn every_case_has_its_row(document: &File) -> Vec<String> {
+    let mut findings = Vec::new();
+    let mut missing: BTreeSet<u32> =
+        (1..=CASES_LAST).filter(|number| !NO_CASES.contains(number)).collect();
+    for (line, number, held) in rows_of_cases(document) {
+        if !missing.remove(&number) {
+            findings.push(document.finding(line, &format!("case {number} is none, or twice")));
+        }
+        let with_reason = WITHOUT_TEST.iter().any(|why| held.starts_with(why));
+        if !held.contains("`test: ") && !with_reason {
+            findings.push(document.finding(line, &format!("case {number}: no test, no reason")));
+        }
+    }
+    let gone = missing.iter().map(|number| document.finding(1, &format!("no case {number}")));
+    findings.extend(gone);
+    findings
+}
+
+/// Line, number and last column of each row.
+fn rows_of_cases(document: &File) -> Vec<(usize, u32, &str)> {
+    let row = |(line, at)| {
+        let line: &str = line;
+        let cells = line.strip_prefix("| ")?.strip_suffix(" |")?;
+        let case = cells.split(" | ").next()?.parse().ok()?;
+        Some((at, case, cells.rsplit(" | ").next()?))
+    };
+    document.text.lines().zip(1..).filter_map(row).collect()
+}
+
+/// A test that cites cases (`/// Cases 57, 162: ...`) is named in the rows of these.
+fn cited_cases_name_the_test(document: &File, sources: &[File]) -> Vec<String> {
+    let rows = rows_of_cases(document);
+    let mut findings = Vec::new();
+    for file in sources.iter().filter(|file| file.path != "tests/tidy.rs") {
+        let mut cited: Vec<u32> = Vec::new();
+        for (index, line) in file.text.lines().enumerate() {
+            let line = line.trim();
+            if let Some(rest) =
+                line.strip_prefix("/// Cases ").or_else(|| line.strip_prefix("/// Case "))
+            {
+                let numbers = rest.split([':', '.']).next().unwrap_or_default();
+                cited = numbers.split(", ").filter_map(|number| number.parse().ok()).collect();
+                if cited.is_empty() {
+                    findings.push(file.finding(index + 1, "which case?"));
+                }
+            }
+            let Some(name) = line.strip_prefix("fn ").and_then(|rest| rest.split('(').next())
+            else {
+                continue;
+            };
+            for number in std::mem::take(&mut cited) {
+                let names = |held: &str| held.contains(&format!("`test: {name}`"));
+                if !rows.iter().any(|(_, other, held)| *other == number && names(held)) {
+                    let what = format!("{CASES} does not name `{name}` in case {number}");
+                    findings.push(file.finding(index + 1, &what));
+                }
+            }
+        }
+    }
+    findings
+}
+
 // --- the rules on our files ---
 
 #[test]
@@ -501,6 +575,14 @@ fn the_sources_keep_the_rules_of_text() {
 #[test]
 fn every_promise_names_a_test_that_exists() {
     assert_none(&promises_name_tests_that_exist(&files(), &sources()));
+}
+
+#[test]
+fn every_case_is_held_by_a_test_or_has_its_reason() {
+    let files = files();
+    let document = files.iter().find(|file| file.path == CASES).expect("the table of cases");
+    assert_none(&every_case_has_its_row(document));
+    assert_none(&cited_cases_name_the_test(document, &sources()));
 }
 
 // --- the rules on files that break them ---
@@ -598,6 +680,30 @@ fn a_promise_without_its_test_is_found() {
     assert_eq!(promise("It holds `test: two_holds`."), 1);
     assert_eq!(promise("It holds `test: helper`; so does `test: four_holds`."), 2);
     assert_eq!(promise("The latest: nothing."), 0);
+}
+
+#[test]
+fn a_case_without_row_or_test_is_found() {
+    let numbers = (1..=CASES_LAST).filter(|number| !NO_CASES.contains(number));
+    let whole: Vec<String> =
+        numbers.map(|number| format!("| {number} | what | `test: one_holds` |")).collect();
+    let count = |rows: &[String]| every_case_has_its_row(&File::new(CASES, &rows.join("\n"))).len();
+    assert_eq!(count(&whole), 0);
+    assert_eq!(count(&whole[1..]), 1);
+    let with = |row: &str| [&whole[1..], &[row.to_owned()]].concat();
+    assert_eq!(count(&with("| 1 | what | Open. |")), 0);
+    assert_eq!(count(&with("| 1 | what | soon |")), 1);
+    assert_eq!(count(&with("| 5 | what | Open. |")), 2);
+    let document = File::new(CASES, &with("| 1 | what | `test: two_holds` |").join("\n"));
+    for (text, findings) in [
+        ("/// Cases 1: it.\n#[test]\nfn two_holds() {}", 0),
+        ("/// Cases 1, 2: it.\n#[test]\nfn two_holds() {}", 1),
+        ("/// Case 3.\n#[test]\nfn one_holds() {}\nfn other() {}", 0),
+        ("/// Case three.\nfn one_holds() {}", 1),
+    ] {
+        let source = File::new("tests/it/a.rs", text);
+        assert_eq!(cited_cases_name_the_test(&document, &[source]).len(), findings, "{text}");
+    }
 }
 
 #[test]

@@ -8,13 +8,13 @@
 use std::cell::OnceCell;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use annals::disk::Disk;
 use annals::disk::sim::SimDisk;
 use annals::error::OpenError;
 use annals::log::frame::{Batch, RecordKind};
-use annals::log::{Limit, Log, LogOptions, Opening, mark, slots};
+use annals::log::{Limit, Log, LogOptions, Opening, Testimony, Witness, mark, slots};
 use annals::types::{Life, Seq, StreamId};
 
 use crate::damage::Input;
@@ -111,11 +111,7 @@ fn change(disk: &SimDisk, what: u8, input: &mut Input<'_>) -> bool {
                 let crc = crc32fast::hash(file).to_le_bytes();
                 file[56..60].copy_from_slice(&crc);
             }
-            "ckpt" if file.len() >= 4 => {
-                let end = file.len() - 4;
-                let (body, crc) = file.split_at_mut(end);
-                crc.copy_from_slice(&crc32fast::hash(body).to_le_bytes());
-            }
+            "ckpt" => mend_checkpoint(file),
             "mark" => [0, PAGE].into_iter().for_each(|at| {
                 mend_slot(file, at, mark::MAGIC, what & 32 != 0);
             }),
@@ -124,6 +120,32 @@ fn change(disk: &SimDisk, what: u8, input: &mut Input<'_>) -> bool {
     });
     done.expect("a file that was listed");
     mend
+}
+
+/// The two checksums of a checkpoint, where its number of segments says that they are.
+fn mend_checkpoint(file: &mut [u8]) {
+    let Some(segments) = file.get(12..16).and_then(<[u8]>::first_chunk) else { return };
+    let end = usize::try_from(u32::from_le_bytes(*segments)).expect("64 bits") * 48 + 80;
+    let Some((head, testimony)) = file.split_at_mut_checked(end) else { return };
+    let crc = crc32fast::hash(testimony);
+    head[end - 8..end - 4].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32fast::hash(&head[..end - 4]);
+    head[end - 4..].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Says how far the log was written, in words that can be checked.
+#[derive(Debug)]
+struct Told(Mutex<u64>);
+
+impl Witness for Told {
+    fn testify(&self) -> Testimony {
+        let position = *self.0.lock().expect("no panic under it");
+        Testimony { position, bytes: what_is_told(position) }
+    }
+}
+
+fn what_is_told(position: u64) -> Vec<u8> {
+    position.to_string().repeat(3).into_bytes()
 }
 
 fn options() -> LogOptions {
@@ -151,8 +173,11 @@ fn base_log() -> SimDisk {
     let disk = SimDisk::new(1);
     for (life, events) in [(1, 0..EVENTS / 2), (2, EVENTS / 2..EVENTS)] {
         let log = open(&disk, life).expect("a sound disk");
+        let told = Arc::new(Told(Mutex::new(0)));
+        log.heed(Arc::<Told>::clone(&told));
         for number in events {
             append(&log, number).expect("a disk that works");
+            *told.0.lock().expect("no panic under it") = log.written();
             if number % 16 == 0 {
                 log.sync().expect("a disk that works");
                 log.prepare_ahead();
@@ -180,6 +205,11 @@ fn append(log: &Log, number: u64) -> Result<(), annals::error::AppendError> {
 /// Reads everything in every way; answers the events, if all of them can be read.
 fn read(log: &Log, forged: bool) -> Option<u64> {
     let totals = log.totals();
+    if let Some(testimony) = log.testimony() {
+        let told = testimony.bytes == what_is_told(testimony.position);
+        assert!(forged || told, "nobody said {testimony:?}");
+        assert!(testimony.position <= log.written(), "beyond the log: {testimony:?}");
+    }
     let mut events = 0;
     let mut frames = log.frames(0, Limit::Written).ok()?;
     while let Some(frame) = frames.next().ok()? {
@@ -208,6 +238,31 @@ mod tests {
     use super::*;
 
     /// Else there would be nothing to change.
+    /// A forged checkpoint whose checksums are put right is read, and its testimony is anything.
+    #[test]
+    fn a_forged_testimony_is_found_and_bounded() {
+        let ckpts = base_log().list_all().into_iter().map(|(path, _)| path);
+        let ckpts =
+            ckpts.filter(|path| path.to_string_lossy().contains("ckpt")).collect::<Vec<_>>();
+        let mut told = 0;
+        for at in 0..110 {
+            for byte in [0, 1, 0x7f, 0xff] {
+                let disk = base_log();
+                for path in &ckpts {
+                    let changed = disk.damage(path, |file| {
+                        file[at] = byte;
+                        mend_checkpoint(file);
+                    });
+                    changed.expect("a file that was listed");
+                }
+                let Ok(log) = open(&disk, 3) else { continue };
+                told += u64::from(log.testimony().is_some());
+                read(&log, true);
+            }
+        }
+        assert!(told > 0, "all were refused");
+    }
+
     #[test]
     fn the_base_log_has_indexes_checkpoints_and_a_mark() {
         let files = base_log().list_all();
@@ -215,5 +270,6 @@ mod tests {
             let named = |(path, _): &(PathBuf, u64)| path.to_string_lossy().contains(kind);
             assert!(files.iter().any(named), "{kind}: {files:?}");
         }
+        assert!(open(&base_log(), 3).expect("a sound disk").testimony().is_some());
     }
 }

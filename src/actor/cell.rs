@@ -5,6 +5,7 @@
 //! There is one cell per name, and a state lives nowhere but in its cell's body: so there is
 //! never a second live incarnation.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,10 +13,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use rkyv::util::AlignedVec;
 
+use super::aside::Flags;
 use super::commit;
 use super::error::Why;
 use super::kind::Kind;
 use super::load::{self, Source};
+use super::loads::Permit;
 use super::mailbox::{Arrival, Cause, Envelope, Lane, Letter, Mark, Once};
 use super::options::DeadLetter;
 use super::provider::NewSnapshot;
@@ -24,6 +27,7 @@ use super::saving::{Moment, Since};
 use super::side::Side;
 use super::ticket::{Deadline, Parked};
 use super::turn::{Depth, take_turn};
+use super::weight::Weight;
 use super::worker::{Job, Resident};
 use super::{Actor, ActorError, Handle};
 use crate::trace;
@@ -43,6 +47,8 @@ pub(crate) struct Cell<A: Actor> {
     body: Mutex<Body<A>>,
     /// The runtime's tick at the last turn; 0 while there is no state.
     used: AtomicU32,
+    pub(crate) weight: Weight,
+    pub(crate) flags: Flags,
 }
 
 /// The state, if it is in memory.
@@ -77,6 +83,13 @@ pub(crate) struct Live<A: Actor> {
 }
 
 impl<A: Actor> Live<A> {
+    /// Was the command of that identity handled before?
+    pub(crate) fn has_answered<R>(&self, once: Option<&Once<R>>) -> bool {
+        once.is_some_and(|once| {
+            self.side.as_ref().is_some_and(|side| side.answer(once.id.0).is_some())
+        })
+    }
+
     /// Are there turns that were not appended yet?
     pub(crate) fn has_gathered(&self) -> bool {
         self.side.as_ref().is_some_and(|side| side.pending.is_some())
@@ -109,6 +122,8 @@ impl<A: Actor> Cell<A> {
             lane: Mutex::new(Lane::new()),
             body: Mutex::new(Body::Absent),
             used: AtomicU32::new(0),
+            weight: Weight::default(),
+            flags: Flags::default(),
         })
     }
 
@@ -139,7 +154,11 @@ impl<A: Actor> Cell<A> {
 
     /// Nothing would be lost with the cell, if nobody else holds it.
     pub(crate) fn is_vacant(&self) -> bool {
-        self.is_idle() && self.body.try_lock().is_some_and(|body| !matches!(*body, Body::Live(_)))
+        let now = || self.shared().clock.monotonic_coarse();
+        let lane = self.lane.lock();
+        let idle = lane.is_idle() && lane.aside.as_ref().is_none_or(|it| it.is_vacant(now()));
+        drop(lane);
+        idle && self.body.try_lock().is_some_and(|body| !matches!(*body, Body::Live(_)))
     }
 
     /// Takes the turn on this thread if the actor is idle and little is queued.
@@ -163,12 +182,45 @@ impl<A: Actor> Cell<A> {
         let before = std::mem::take(&mut lane.queue);
         self.unlock_with_room(lane, !before.is_empty());
         let _visit = Visit { cell: self };
+        let mut letters = before;
         let mut body = self.body();
-        for letter in before {
+        while let Some(letter) = letters.pop_front() {
+            body = match self.loaded(body) {
+                Ok(body) => body,
+                Err(error) => {
+                    body = self.body();
+                    self.turn_away(&mut body, letter, error);
+                    continue;
+                }
+            };
             self.run(&mut body, letter);
+            self.unstash(&mut letters);
+            if letters.len() > QUEUED_BEFORE_CALLER_MAX {
+                // What came out of the stash is before the caller, and too much for it.
+                self.put_back(letters);
+                return Served::Later(command);
+            }
+        }
+        let mut body = match self.loaded(body) {
+            Ok(body) => body,
+            Err(error) => {
+                drop_quietly(command);
+                return Served::Done(Parked::error(error));
+            }
+        };
+        match self.admits(&mut body, &command, once.as_ref()) {
+            Ok(true) => {}
+            // Through the mailbox into the stash.
+            Ok(false) => return Served::Later(command),
+            Err(error) => {
+                drop_quietly(command);
+                return Served::Done(Parked::error(error));
+            }
         }
         let arrival = Arrival { mark: None, cause: Cause::Command, answered: true, once };
         let parked = self.guarded(&mut body, |body| take_turn(self, body, arrival, command));
+        self.unstash(&mut letters);
+        self.put_back(letters);
         MutexGuard::unlock_fair(body);
         match parked {
             Ok(parked) => Served::Done(parked),
@@ -178,14 +230,14 @@ impl<A: Actor> Cell<A> {
 
     /// Runs up to `commands_max` queued commands; called by a worker for an entry of the ready
     /// queue.
-    pub(crate) fn visit(self: &Arc<Self>, commands_max: usize) {
+    pub(crate) fn visit(self: &Arc<Self>, commands_max: usize, mut permit: Option<Permit>) {
         let mut lane = self.lane.lock();
         lane.listed = false;
         if lane.running || lane.queue.is_empty() {
             return; // Who runs will list it again when leaving.
         }
         lane.running = true;
-        let letters = if lane.queue.len() <= commands_max {
+        let mut letters = if lane.queue.len() <= commands_max {
             // The buffer goes with its contents: an idle actor has none.
             std::mem::take(&mut lane.queue)
         } else {
@@ -194,17 +246,85 @@ impl<A: Actor> Cell<A> {
         self.unlock_with_room(lane, true);
         let _visit = Visit { cell: self };
         let mut body = self.body();
-        for letter in letters {
-            self.run(&mut body, letter);
+        for _ in 0..commands_max {
+            let Some(letter) = letters.pop_front() else { break };
+            match self.load_here(&mut body, &mut permit) {
+                Ok(true) => self.run(&mut body, letter),
+                Ok(false) => {
+                    letters.push_front(letter);
+                    self.put_back(letters);
+                    self.lane.lock().listed = true;
+                    drop(body);
+                    self.shared().stand_in_line(self.resident());
+                    return;
+                }
+                Err(error) => self.turn_away(&mut body, letter, error),
+            }
+            self.unstash(&mut letters);
             MutexGuard::bump(&mut body);
+        }
+        self.put_back(letters);
+    }
+
+    /// Where loads are limited: the body, with a state in it unless it cannot be read. May wait,
+    /// and does that without the body's lock.
+    fn loaded<'a>(
+        &'a self,
+        body: MutexGuard<'a, Body<A>>,
+    ) -> Result<MutexGuard<'a, Body<A>>, ActorError> {
+        if !self.shared().loads.are_limited() || !matches!(*body, Body::Absent) {
+            return Ok(body);
+        }
+        drop(body);
+        self.is_rested()?;
+        let _permit = self.shared().wait_to_load()?;
+        let mut body = self.body();
+        let _depth = Depth::enter();
+        self.live(&mut body).map(drop)?;
+        Ok(body)
+    }
+
+    /// The same for a worker, which does not wait: `false` if the actor must stand in line.
+    fn load_here(
+        &self,
+        body: &mut Body<A>,
+        permit: &mut Option<Permit>,
+    ) -> Result<bool, ActorError> {
+        let here = permit.take();
+        if !self.shared().loads.are_limited() || !matches!(*body, Body::Absent) {
+            return Ok(true);
+        }
+        self.is_rested()?;
+        let Some(_permit) = here.or_else(|| self.shared().try_to_load()) else { return Ok(false) };
+        let _depth = Depth::enter();
+        self.live(body).map(|_live| true)
+    }
+
+    /// A command that the actor is not in a state to handle.
+    fn turn_away(self: &Arc<Self>, body: &mut Body<A>, letter: Letter<A>, error: ActorError) {
+        let away = AssertUnwindSafe(|| letter.envelope.turn_away(self, body, error));
+        if let Err(payload) = catch_unwind(away) {
+            drop_quietly(payload);
+        }
+    }
+
+    /// A command that nobody will handle.
+    fn refuse(&self, letter: Letter<A>, error: ActorError) {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| letter.envelope.refuse(self, error)))
+        {
+            drop_quietly(payload);
         }
     }
 
     /// One queued command. A panic that got past the turn (a `Drop` of user code, a storage
     /// provider) leaves a state that nobody can vouch for.
     fn run(self: &Arc<Self>, body: &mut Body<A>, letter: Letter<A>) {
-        let Letter { mark, envelope } = letter;
-        if let Err(payload) = self.guarded(body, |body| envelope.run(self, body, mark)) {
+        let run = |body: &mut Body<A>| {
+            if let Some(Letter { mark, envelope }) = self.admit(body, letter) {
+                envelope.run(self, body, mark);
+            }
+        };
+        if let Err(payload) = self.guarded(body, run) {
             drop_quietly(payload);
         }
     }
@@ -214,21 +334,30 @@ impl<A: Actor> Cell<A> {
         body: &mut Body<A>,
         run: impl FnOnce(&mut Body<A>) -> T,
     ) -> std::thread::Result<T> {
-        catch_unwind(AssertUnwindSafe(|| run(body))).inspect_err(|_| self.forget(body))
+        catch_unwind(AssertUnwindSafe(|| run(body))).inspect_err(|_| {
+            self.forget(body);
+            self.note_failure();
+        })
     }
 
     /// The body, for turns.
-    fn body(&self) -> MutexGuard<'_, Body<A>> {
+    pub(crate) fn body(&self) -> MutexGuard<'_, Body<A>> {
         self.body.lock()
+    }
+
+    pub(crate) fn lane(&self) -> MutexGuard<'_, Lane<A>> {
+        self.lane.lock()
     }
 
     /// The state, read from storage if it is not in memory.
     pub(crate) fn live<'a>(&self, body: &'a mut Body<A>) -> Result<&'a mut Live<A>, ActorError> {
+        self.is_rested()?;
         if let Body::Absent = body {
             let began = self.shared().meter.began(&self.shared().clock);
             match load::load(self) {
                 Ok(live) => {
                     self.shared().loaded::<A>(&self.name, (live.saved, live.seq), began);
+                    self.weigh(&live.state);
                     *body = Body::Live(live);
                     self.shared().resident_added();
                 }
@@ -236,7 +365,10 @@ impl<A: Actor> Cell<A> {
                     trace::ActorStopped { kind: A::KIND, name: &self.name, error: &error }.tell();
                     *body = Body::Stopped(error);
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.note_failure();
+                    return Err(error);
+                }
             }
         }
         match body {
@@ -255,17 +387,22 @@ impl<A: Actor> Cell<A> {
             // Turns that were gathered count; what is in memory of them may not.
             commit::flush(self, live).unwrap_or_else(|why| commit::give_up(self, live, &why));
             let old = std::mem::replace(body, Body::Absent);
-            self.used.store(0, Ordering::Relaxed);
-            self.shared().resident_removed();
+            self.left_memory();
             drop_quietly(old);
         }
+    }
+
+    fn left_memory(&self) {
+        self.used.store(0, Ordering::Relaxed);
+        self.shared().resident_removed();
+        self.weightless();
     }
 
     /// Looks at the state between two turns.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&Live<A>) -> T) -> Result<T, ActorError> {
         self.shared().gate().outside()?;
+        let mut body = self.loaded(self.body())?;
         let _depth = Depth::enter();
-        let mut body = self.body();
         Ok(look(self.live(&mut body)?))
     }
 
@@ -430,6 +567,10 @@ impl<A: Actor> Cell<A> {
     pub(crate) fn store_state(&self) -> bool {
         let mut body = self.body();
         let loaded = matches!(*body, Body::Absent);
+        body = match self.loaded(body) {
+            Ok(body) => body,
+            Err(_cannot_be_rebuilt) => return false,
+        };
         let depth = Depth::enter();
         let snapshot = match self.live(&mut body) {
             Ok(live) => {
@@ -489,8 +630,7 @@ impl<A: Actor> Cell<A> {
         let snapshot = if due { self.snapshot(live) } else { None };
         let seq = live.seq.get();
         let old = std::mem::replace(&mut *body, Body::Absent);
-        self.used.store(0, Ordering::Relaxed);
-        self.shared().resident_removed();
+        self.left_memory();
         drop(body);
         let _depth = Depth::enter();
         trace::ActorPassivated { kind: A::KIND, name: &self.name, seq }.tell();
@@ -523,9 +663,15 @@ impl<A: Actor> Cell<A> {
 
     /// The runtime is closed: settles what is queued and lets the state go.
     pub(crate) fn close(&self) {
-        let letters = std::mem::take(&mut self.lane.lock().queue);
-        for letter in letters {
-            letter.envelope.refuse(self, ActorError::Closed);
+        let (letters, aside) = {
+            let mut lane = self.lane.lock();
+            (std::mem::take(&mut lane.queue), lane.aside.take())
+        };
+        // Promised replies that go with it say that they are lost.
+        let stash: VecDeque<_> =
+            aside.map(|mut aside| std::mem::take(&mut aside.stash)).unwrap_or_default();
+        for letter in stash.into_iter().chain(letters) {
+            self.refuse(letter, ActorError::Closed);
         }
         self.wake();
         if let Some(mut body) = self.body.try_lock() {

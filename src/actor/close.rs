@@ -103,6 +103,7 @@ impl Threads {
         drain(shared, &deadline);
         let before = shared.dead_letters();
         shared.shut(Gate::Closed);
+        shared.loads.close();
         for _ in 0..self.workers {
             shared.send(Job::Stop);
         }

@@ -88,7 +88,8 @@ impl<A: Actor> Ending<'_, A> {
                 }
                 return Err((failure, wishes));
             } else {
-                desk.deliver(live.end.max(carried));
+                let reply = mark_of_turn(cell, live, (carried, wishes.durability));
+                desk.deliver(live.end.max(carried), reply);
                 desk.put_back();
             }
         } else if answered || wishes.barrier {
@@ -99,7 +100,7 @@ impl<A: Actor> Ending<'_, A> {
         }
         let mark = mark_of_turn(cell, live, (carried, wishes.durability));
         let mark_of_steps = if mark.is_some() { live.end.max(carried) } else { None };
-        aftermath(cell, live, &wishes);
+        aftermath(cell, live, first, &wishes);
         super::steps::begin(cell.shared(), wishes.steps, mark_of_steps);
         super::departures::run_after(cell.shared(), wishes.after, mark);
         Ok(mark)
@@ -201,6 +202,7 @@ fn append<A: Actor>(
     } else {
         shared.events.append(&mut desk.batch, cell.stream, first)
     };
+    shared.note_append(appended.as_ref().err());
     match appended {
         Ok(appended) => {
             live.lsn = Some(appended.lsn);
@@ -268,11 +270,14 @@ fn mark_of_turn<A: Actor>(
 }
 
 /// What a turn leaves for the workers to do.
-fn aftermath<A: Actor>(cell: &Arc<Cell<A>>, live: &mut Live<A>, wishes: &Wishes) {
+fn aftermath<A: Actor>(cell: &Arc<Cell<A>>, live: &mut Live<A>, first: Seq, wishes: &Wishes) {
     let Wishes { seen, snapshot: by_hand, suspended, .. } = *wishes;
     if cell.is_save_due(live, Asked { seen, by_hand, suspended }) && !live.save_asked {
         live.save_asked = true;
         cell.shared().send(Job::Save(cell.resident()));
+    }
+    if live.seq != first {
+        cell.weigh(&live.state);
     }
     if wishes.passivate && !live.leave_asked {
         live.leave_asked = true;

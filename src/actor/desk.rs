@@ -132,14 +132,15 @@ impl Desk {
     }
 
     /// Sends what the turn wanted to send.
-    pub(crate) fn deliver(&mut self, mark: Mark) {
+    pub(crate) fn deliver(&mut self, mark: Mark, reply: Mark) {
         for message in self.outgoing.drain(..) {
-            message.deliver(mark);
+            message.deliver(mark, reply);
         }
     }
 
+    /// Last first: what is undone was done after what stands before it.
     fn drop_outgoing(&mut self) {
-        for message in self.outgoing.drain(..) {
+        for message in self.outgoing.drain(..).rev() {
             drop_quietly(message);
         }
     }

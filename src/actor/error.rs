@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{AppendError, DiskError, ReadError, SyncError};
 use crate::types::{Lsn, Seq};
@@ -48,7 +49,8 @@ pub enum ActorError {
     /// The runtime is closed, or was while the command waited. It was not handled.
     #[error("the runtime is closed")]
     Closed,
-    /// The mailbox is full. The command was not accepted.
+    /// The mailbox is full, or the stash ([`Handle::admits`](super::Handle::admits)). The command
+    /// was not accepted.
     #[error("the mailbox is full")]
     Full,
     /// Sent by a turn to an actor of another runtime. The command was not accepted.
@@ -62,6 +64,20 @@ pub enum ActorError {
     /// command was not handled. Nothing was changed in the log.
     #[error(transparent)]
     Stopped(Arc<Stopped>),
+    /// The actor has failed and rests, as its [`Supervision`](super::Supervision) says. The command
+    /// was not handled.
+    #[error("the actor has failed and rests for another {left:?}")]
+    Resting {
+        /// How much longer.
+        left: Duration,
+    },
+    /// The actor has failed too often, and takes no commands until
+    /// [`Addr::restart`](super::Addr::restart). The command was not handled.
+    #[error("the actor has failed {failures} times in a row and waits for a restart")]
+    GivenUp {
+        /// How often, in a row.
+        failures: u32,
+    },
     /// Two names have the same hash, or the log holds another actor's name in this stream.
     /// Nothing was read or written for the name that was refused.
     #[error("{} and {} have the same stream", .0.wanted, .0.found)]

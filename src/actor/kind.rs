@@ -102,8 +102,8 @@ pub(crate) trait AnyKind: Send + Sync {
     fn sweep(&self, tick: u32, more: &dyn Fn() -> bool);
     /// The kind's own idle time, in milliseconds.
     fn idle_ms(&self) -> Option<u64>;
-    /// When the states in memory were last used.
-    fn used(&self, into: &mut Vec<u32>);
+    /// When the states in memory were last used, and what they weigh.
+    fn used(&self, into: &mut Vec<(u32, u64)>);
     /// Nobody runs, and nothing is queued.
     fn is_idle(&self) -> bool;
     /// Lets everybody see the gate.
@@ -208,8 +208,8 @@ impl<A: Actor> AnyKind for Kind<A> {
         self.options.idle.map(|idle| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX))
     }
 
-    fn used(&self, into: &mut Vec<u32>) {
-        self.each(|cell| into.push(cell.used()));
+    fn used(&self, into: &mut Vec<(u32, u64)>) {
+        self.each(|cell| into.push((cell.used(), cell.weight.bytes())));
     }
 
     fn is_idle(&self) -> bool {

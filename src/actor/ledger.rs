@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -35,7 +35,9 @@ pub(crate) struct Ledger {
     content: Mutex<Content>,
     /// Something is due earlier than before, or time has been moved, or it is over.
     changed: Condvar,
-    events: OnceLock<Weak<dyn EventStore>>,
+    events: Weak<dyn EventStore>,
+    /// Below this is what earlier lives have left.
+    before: u64,
 }
 
 #[derive(Default)]
@@ -58,15 +60,18 @@ struct Content {
 }
 
 /// How far the book has been read.
-#[derive(Default)]
 enum Reading {
     /// What was appended meanwhile.
-    #[default]
-    Begun,
     Behind(Vec<Behind>),
     Read,
     /// The log could not be read: the book holds what this life has opened, and no more.
     Failed,
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self::Behind(Vec::new())
+    }
 }
 
 struct Behind {
@@ -84,17 +89,19 @@ pub(crate) enum Due {
 }
 
 impl Ledger {
-    pub(crate) fn new() -> Arc<Self> {
+    /// Of that log, to which nothing is appended yet.
+    pub(crate) fn new(events: &Arc<dyn EventStore>) -> Arc<Self> {
         Arc::new(Self {
             content: Mutex::default(),
             changed: Condvar::new(),
-            events: OnceLock::new(),
+            before: events.written(),
+            events: Arc::downgrade(events),
         })
     }
 
-    /// Which log it is of.
-    pub(crate) fn begin(&self, events: &Arc<dyn EventStore>) {
-        let _first: Result<(), _> = self.events.set(Arc::downgrade(events));
+    /// Below this is what earlier lives have left.
+    pub(crate) fn before(&self) -> u64 {
+        self.before
     }
 
     /// Appends a frame with notes.
@@ -115,14 +122,6 @@ impl Ledger {
             self.changed.notify_all();
         }
         Ok(appended)
-    }
-
-    /// From now on what is appended waits behind what is read.
-    pub(crate) fn begin_reading(&self) {
-        let mut content = self.content.lock();
-        if matches!(content.reading, Reading::Begun) {
-            content.reading = Reading::Behind(Vec::new());
-        }
     }
 
     /// The book as the log says, but for what was appended since that was read. Answers what is
@@ -284,7 +283,7 @@ impl Ledger {
         match content.reading {
             Reading::Read => content.book.owed_from(stream),
             // Nobody knows: all of it.
-            Reading::Begun | Reading::Behind(_) | Reading::Failed => Seq::ZERO.checked_add(1),
+            Reading::Behind(_) | Reading::Failed => Seq::ZERO.checked_add(1),
         }
     }
 }
@@ -351,12 +350,12 @@ impl Content {
 impl Witness for Ledger {
     fn testify(&self) -> Option<Testimony> {
         let content = self.content.lock();
-        let events = self.events.get()?.upgrade()?;
+        let events = self.events.upgrade()?;
         match content.reading {
             Reading::Read => {
                 Some(Testimony { position: events.written(), bytes: content.book.encode() })
             }
-            Reading::Begun | Reading::Behind(_) | Reading::Failed => None,
+            Reading::Behind(_) | Reading::Failed => None,
         }
     }
 }

@@ -98,8 +98,12 @@ pub(crate) fn rebuild<A: Actor>(
             Ok(Ran::Through(loading, replayed)) => (loading, replayed),
             Ok(Ran::IntoRewind) => return rewound(source, upto),
             // What cannot be applied may be something that a later rewind went back behind.
-            Err(error) if source.rewinds(start, limit).is_ok_and(|it| !it.found.is_empty()) => {
-                return rewound(source, upto).map_err(|_also| error);
+            Err(error) if is_unfit(&error) => {
+                let rewinds = source.rewinds(start, limit);
+                if rewinds.is_ok_and(|it| !it.found.is_empty()) {
+                    return rewound(source, upto).map_err(|_also| error);
+                }
+                return Err(error);
             }
             Err(error) => return Err(error),
         };
@@ -118,6 +122,15 @@ pub(crate) fn rebuild<A: Actor>(
                 loading.give_up();
             }
         }
+    }
+}
+
+/// Is it about an event that is there and cannot be applied?
+fn is_unfit(error: &ActorError) -> bool {
+    let ActorError::Stopped(stopped) = error else { return false };
+    match stopped.why {
+        StopReason::Panicked(_) | StopReason::NotArchive(_) | StopReason::Unreadable { .. } => true,
+        StopReason::Hole | StopReason::Dropped | StopReason::Frame | StopReason::Note => false,
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use rkyv::util::AlignedVec;
 
-use super::cell::{Body, Cell};
+use super::aside::Aside;
+use super::cell::{Body, Cell, Live};
 use super::durable::CommandId;
 use super::note::{Ended, Oid};
 use super::resume::{self, Permit};
@@ -79,11 +80,20 @@ pub(crate) struct Lane<A: Actor> {
     pub(crate) running: bool,
     /// The ready queue holds an entry for this actor: there is never a second one.
     pub(crate) listed: bool,
+    /// What few actors have.
+    pub(crate) aside: Option<Box<Aside<A>>>,
 }
 
 impl<A: Actor> Lane<A> {
     pub(crate) const fn new() -> Self {
-        Self { queue: VecDeque::new(), reserved: 0, waiting: 0, running: false, listed: false }
+        Self {
+            queue: VecDeque::new(),
+            reserved: 0,
+            waiting: 0,
+            running: false,
+            listed: false,
+            aside: None,
+        }
     }
 
     pub(crate) fn has_room(&self, commands_max: u32) -> bool {
@@ -108,6 +118,18 @@ pub(crate) trait Envelope<A: Actor>: Send {
     /// Takes the turn and sees to the reply.
     fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark);
 
+    /// Is this the time for it? See [`Handle::admits`].
+    fn admits(&self, live: &Live<A>) -> bool;
+
+    /// It is put aside, nobody knows for how long.
+    fn put_aside(&mut self) {}
+
+    /// It is not handled now, since the actor is not in a state to.
+    fn turn_away(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, why: ActorError) {
+        let _ = body;
+        self.refuse(cell, why);
+    }
+
     /// It will not be handled: tells whom it concerns.
     fn refuse(self: Box<Self>, cell: &Cell<A>, why: ActorError);
 }
@@ -120,6 +142,10 @@ pub(crate) struct Tell<C> {
 impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Tell<C> {
     fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark) {
         run_told(self.command, cell, body, mark);
+    }
+
+    fn admits(&self, live: &Live<A>) -> bool {
+        A::admits(&self.command, &live.state)
     }
 
     fn refuse(self: Box<Self>, cell: &Cell<A>, why: ActorError) {
@@ -152,6 +178,11 @@ impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Ask<C, A::Reply> {
         replier.put(take_turn(cell, body, arrival, command));
     }
 
+    fn admits(&self, live: &Live<A>) -> bool {
+        // What was answered before is answered again, whatever the time.
+        live.has_answered(self.once.as_ref()) || A::admits(&self.command, &live.state)
+    }
+
     fn refuse(self: Box<Self>, _: &Cell<A>, why: ActorError) {
         self.replier.refuse(why);
     }
@@ -175,6 +206,20 @@ impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Due<C> {
         drop(permit);
     }
 
+    /// Timers and steps come when they come.
+    fn admits(&self, live: &Live<A>) -> bool {
+        !matches!(self.cause, Cause::Sent(_)) || A::admits(&self.command, &live.state)
+    }
+
+    /// Who takes up what was interrupted does not wait for it.
+    fn put_aside(&mut self) {
+        self.permit = None;
+    }
+
+    fn turn_away(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, why: ActorError) {
+        resume::failed(cell, body, self.cause, (type_name::<C>(), why));
+    }
+
     /// It is still owed.
     fn refuse(self: Box<Self>, _: &Cell<A>, _: ActorError) {}
 }
@@ -188,6 +233,14 @@ pub(crate) struct Wake {
 impl<A: Actor> Envelope<A> for Wake {
     fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark) {
         resume::wake(*self, cell, body, mark);
+    }
+
+    fn admits(&self, _: &Live<A>) -> bool {
+        true
+    }
+
+    fn turn_away(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, why: ActorError) {
+        resume::failed(cell, body, Cause::Timer(self.number), ("a timer", why));
     }
 
     fn refuse(self: Box<Self>, _: &Cell<A>, _: ActorError) {}
@@ -208,14 +261,16 @@ impl<A: Handle<C>, C: Send + 'static> Sent<A, C> {
     }
 }
 
-/// A message of a turn, to an actor of any type. Dropping it gives the room back.
+/// What leaves with a turn: a message to an actor of any type, a reply, a wish. Dropped instead, it
+/// undoes what it has done so far; those of a failed turn are dropped last first.
 pub(crate) trait Outgoing: Send {
-    /// The turn's frame is appended: into the mailbox with it.
-    fn deliver(self: Box<Self>, mark: Mark);
+    /// The turn's frame is appended. What it depends on is `mark`, and `reply` is what of that
+    /// must be durable before somebody outside learns of it.
+    fn deliver(self: Box<Self>, mark: Mark, reply: Mark);
 }
 
 impl<A: Handle<C>, C: Send + 'static> Outgoing for Sent<A, C> {
-    fn deliver(mut self: Box<Self>, mark: Mark) {
+    fn deliver(mut self: Box<Self>, mark: Mark, _: Mark) {
         if let Some(cell) = self.to.take() {
             cell.deliver(Letter { mark, envelope: self });
         }
@@ -229,6 +284,20 @@ impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Sent<A, C> {
             run_told(command, cell, body, mark);
         } else {
             Box::new(Due { command, cause: self.cause, permit: None }).run(cell, body, mark);
+        }
+    }
+
+    fn admits(&self, live: &Live<A>) -> bool {
+        self.command.as_ref().is_none_or(|command| A::admits(command, &live.state))
+    }
+
+    fn turn_away(mut self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, why: ActorError) {
+        match self.command.take() {
+            Some(command) if self.cause != Cause::Command => {
+                Box::new(Due { command, cause: self.cause, permit: None })
+                    .turn_away(cell, body, why);
+            }
+            _ => self.refuse(cell, why),
         }
     }
 

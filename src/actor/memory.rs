@@ -22,6 +22,11 @@ use crate::error::{AppendError, Damage, DamageReason, DiskError, ReadError, Sync
 use crate::log::frame::{About, Batch, Frame, Place, Salt};
 use crate::time::Clock;
 use crate::types::{HybridTime, Life, Lsn, Seq, StreamId, StreamMap};
+use fault::Faults;
+
+mod fault;
+
+pub use fault::Call;
 
 /// Where the first frame stands.
 const FIRST: u64 = 4096;
@@ -69,9 +74,12 @@ struct Inner {
     /// The durable mark moves only when told.
     held: bool,
     append_failure: Option<AppendError>,
+    /// So many appends work yet.
+    appends_left: Option<u64>,
     read_failure: Option<ReadError>,
     poisoned: Option<DiskError>,
     refuses_snapshots: bool,
+    faults: Faults,
     wakers: Vec<(Lsn, Waker)>,
 }
 
@@ -104,9 +112,11 @@ impl Memory {
             time: HybridTime::default(),
             held: false,
             append_failure: None,
+            appends_left: None,
             read_failure: None,
             poisoned: None,
             refuses_snapshots: false,
+            faults: Faults::default(),
             wakers: Vec::new(),
         };
         Arc::new(Self {
@@ -146,9 +156,23 @@ impl Memory {
         self.inner.lock().frames.len()
     }
 
+    /// Where the frames end.
+    #[cfg(test)]
+    pub(crate) fn frame_ends(&self) -> Vec<Lsn> {
+        self.inner.lock().frames.iter().filter_map(|frame| Lsn::new(frame.end)).collect()
+    }
+
+    /// Appends fail after so many more.
+    #[cfg(test)]
+    pub(crate) fn fail_appends_after(&self, appends: u64) {
+        self.inner.lock().appends_left = Some(appends);
+    }
+
     /// Appends fail with this, until called with `None`.
     pub fn fail_appends(&self, failure: Option<AppendError>) {
-        self.inner.lock().append_failure = failure;
+        let mut inner = self.inner.lock();
+        inner.append_failure = failure;
+        inner.appends_left = None;
     }
 
     /// Replays fail with this, until called with `None`.
@@ -245,6 +269,13 @@ impl Memory {
         if let Some(failure) = &inner.append_failure {
             return Err(failure.clone());
         }
+        if let Some(failure) = inner.faults.strike(Call::Append, stream) {
+            return Err(AppendError::Disk(failure));
+        }
+        if let Some(left) = &mut inner.appends_left {
+            let Some(fewer) = left.checked_sub(1) else { return Err(AppendError::Closed) };
+            *left = fewer;
+        }
         let in_stream = inner.streams.entry(stream).or_default();
         let expected = Seq::new(first.get().saturating_sub(1)).unwrap_or(Seq::MAX);
         if checked && events > 0 && in_stream.last != expected {
@@ -318,9 +349,12 @@ impl EventStore for Memory {
         visit: &mut dyn FnMut(Frame<'_>) -> ControlFlow<()>,
     ) -> Result<Replayed, ReadError> {
         let frames = {
-            let inner = self.inner.lock();
+            let mut inner = self.inner.lock();
             if let Some(failure) = &inner.read_failure {
                 return Err(failure.clone());
+            }
+            if let Some(failure) = inner.faults.strike(Call::Read, stream) {
+                return Err(failure.into());
             }
             inner.streams.get(&stream).map(|it| it.frames.clone()).unwrap_or_default()
         };
@@ -355,6 +389,12 @@ impl EventStore for Memory {
                 return Err(SyncError::InDoubt { lsn: mark, cause: cause.clone() });
             }
             if !inner.held {
+                if inner.faults.strike(Call::Sync, StreamId::SYSTEM).is_some() {
+                    drop(inner);
+                    self.poison();
+                    inner = self.inner.lock();
+                    continue;
+                }
                 self.commit(inner, u64::MAX);
                 return Ok(());
             }
@@ -376,7 +416,13 @@ impl EventStore for Memory {
             return;
         }
         inner.wakers.push((mark, waker.clone()));
-        if !inner.held {
+        if inner.held {
+            return;
+        }
+        if inner.faults.strike(Call::Sync, StreamId::SYSTEM).is_some() {
+            drop(inner);
+            self.poison();
+        } else {
             self.commit(inner, u64::MAX);
         }
     }
@@ -438,12 +484,16 @@ impl EventStore for Memory {
     fn has_dropped(&self) -> bool {
         false
     }
+
+    fn has_room(&self) -> bool {
+        !matches!(self.inner.lock().append_failure, Some(AppendError::DiskFull(_)))
+    }
 }
 
 impl SnapshotStore for Memory {
     fn save(&self, snapshot: NewSnapshot) -> bool {
         let mut inner = self.inner.lock();
-        if inner.refuses_snapshots {
+        if inner.refuses_snapshots || inner.faults.strike(Call::Save, snapshot.stream).is_some() {
             return false;
         }
         inner.snapshots.entry(snapshot.stream).or_default().push(snapshot);
@@ -455,7 +505,10 @@ impl SnapshotStore for Memory {
         stream: StreamId,
         visit: &mut dyn FnMut(SnapshotRef<'_>) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
-        let inner = self.inner.lock();
+        let mut inner = self.inner.lock();
+        if let Some(failure) = inner.faults.strike(Call::Load, stream) {
+            return Err(failure.into());
+        }
         for snapshot in inner.snapshots.get(&stream).into_iter().flatten().rev() {
             let NewSnapshot { kind, name, seq, covers, version, state, side, .. } = snapshot;
             let (seq, covers, version) = (*seq, *covers, *version);

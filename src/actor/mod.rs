@@ -74,6 +74,7 @@
 #![forbid(unsafe_code)]
 
 mod addr;
+mod aside;
 mod book;
 mod cell;
 mod close;
@@ -82,10 +83,13 @@ mod departures;
 mod desk;
 mod durable;
 mod error;
+mod full;
 mod going_back;
 mod kind;
+mod later;
 mod ledger;
 mod load;
+mod loads;
 mod mailbox;
 pub mod memory;
 mod note;
@@ -97,12 +101,16 @@ pub mod provider;
 mod resume;
 mod runtime;
 mod saving;
+mod service;
 mod side;
+mod stash;
 mod steps;
+mod supervise;
 mod sweep;
 mod ticket;
 mod turn;
 mod value;
+mod weight;
 mod worker;
 
 #[cfg(test)]
@@ -112,6 +120,7 @@ pub use addr::{Addr, Peek};
 pub use close::CloseReport;
 pub use durable::{CommandId, Durable, Outcome, Step, StepContext, Stepped};
 pub use error::{ActorError, Collision, Refused, StopReason, Stopped, Why};
+pub use later::ReplyKey;
 pub use note::{Missed, Oid, StepPolicy};
 pub use options::{
     ActorOptions, DeadLetter, MAILBOX_COMMANDS, OnDeadLetter, RuntimeOptions, SNAPSHOTS_KEPT,
@@ -121,6 +130,9 @@ pub use resume::{OnRecovery, Recovery, RecoveryPhase, Registrar};
 pub(crate) use runtime::KnownKinds;
 pub use runtime::Runtime;
 pub use saving::SnapshotPolicy;
+pub use service::Services;
+pub use stash::STASH_COMMANDS;
+pub use supervise::Supervision;
 pub use ticket::Ticket;
 pub use turn::Turn;
 pub use value::{NotArchive, Tail, Value};
@@ -173,6 +185,63 @@ pub trait Handle<C: Send + 'static>: Actor {
     ///
     /// A panic fails the turn: see [`ActorError::Panicked`].
     fn handle(command: C, turn: &mut Turn<'_, Self>) -> Self::Reply;
+
+    /// Is this the time for the command? `false` puts it aside, until a turn calls
+    /// [`unstash`](Turn::unstash): then it is looked at again, in the order of arrival and before
+    /// any newer one. Who asked waits meanwhile.
+    ///
+    /// At most [`ActorOptions::stash`] commands are put aside; one more is answered
+    /// [`ActorError::Full`], or is a dead letter if it was told. They stay through panics of other
+    /// turns and while the state is out of memory, and get [`ActorError::Closed`] at close. They
+    /// are in memory only. A command that others must not overtake is admitted and kept as an
+    /// event instead.
+    ///
+    /// It looks at the state and does nothing else. A panic fails the command like one of
+    /// `handle`.
+    ///
+    /// ```
+    /// # use annals::actor::memory::Memory;
+    /// # use annals::actor::{Actor, Handle, Runtime, RuntimeOptions, Turn};
+    /// # #[derive(Default)]
+    /// # struct Shop { open: bool }
+    /// # impl Actor for Shop {
+    /// #     type Event = ();
+    /// #     const KIND: &'static str = "shop";
+    /// #     fn apply(&mut self, _: &()) { self.open = true; }
+    /// # }
+    /// struct Buy;
+    /// struct Open;
+    ///
+    /// impl Handle<Buy> for Shop {
+    ///     type Reply = &'static str;
+    ///     fn handle(_: Buy, _: &mut Turn<'_, Self>) -> &'static str {
+    ///         "thank you"
+    ///     }
+    ///     fn admits(_: &Buy, shop: &Self) -> bool {
+    ///         shop.open
+    ///     }
+    /// }
+    /// impl Handle<Open> for Shop {
+    ///     type Reply = ();
+    ///     fn handle(_: Open, turn: &mut Turn<'_, Self>) {
+    ///         turn.emit(());
+    ///         turn.unstash();
+    ///     }
+    /// }
+    /// # let memory = Memory::new();
+    /// # let runtime = Runtime::start(memory.clone(), memory, Default::default(),
+    /// #     RuntimeOptions::default())?;
+    /// let shop = runtime.actor::<Shop>("corner")?;
+    /// let early = shop.post(Buy)?;
+    /// shop.ask(Open)?;
+    /// assert_eq!(early.wait()?, "thank you");
+    /// # Ok::<(), annals::actor::ActorError>(())
+    /// ```
+    fn admits(command: &C, actor: &Self) -> bool {
+        // Without a body that looks at them, the two are unused.
+        let (_, _) = (command, actor);
+        true
+    }
 }
 
 /// An event of another version, as it was stored.

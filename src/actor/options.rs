@@ -9,7 +9,10 @@ use super::durable::{Durable, Durables, Step, Stepped};
 use super::policy::{Decision, Persistence};
 use super::resume::{OnRecovery, Registrar};
 use super::saving::{SnapshotPolicy, Snapshots};
+use super::service::Services;
 use super::side::AnswersKept;
+use super::stash::STASH_COMMANDS;
+use super::supervise::Supervision;
 use super::{Actor, ActorError, Handle, Value};
 pub use crate::snapshot::KEPT as SNAPSHOTS_KEPT;
 use crate::types::Durability;
@@ -41,6 +44,9 @@ pub struct ActorOptions<A: Actor> {
     pub(crate) mailbox: u32,
     pub(crate) idle: Option<Duration>,
     pub(crate) snapshots: Option<Snapshots<A>>,
+    pub(crate) stash: u32,
+    pub(crate) supervision: Option<Supervision>,
+    pub(crate) weigh: Option<fn(&A) -> usize>,
     pub(crate) persistence: Option<Persistence>,
     pub(crate) commit_when: Option<fn(&A, &A::Event) -> Decision>,
     pub(crate) answers: AnswersKept,
@@ -55,7 +61,8 @@ pub struct ActorOptions<A: Actor> {
 type ReadState<A> = fn(&[u8]) -> Option<A>;
 
 impl<A: Actor> ActorOptions<A> {
-    /// The runtime's durability and idle time, a mailbox of [`MAILBOX_COMMANDS`], no snapshots.
+    /// The runtime's durability and idle time, a mailbox of [`MAILBOX_COMMANDS`], a stash of
+    /// [`STASH_COMMANDS`], no snapshots, no rest after a failure.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -63,6 +70,9 @@ impl<A: Actor> ActorOptions<A> {
             mailbox: MAILBOX_COMMANDS,
             idle: None,
             snapshots: None,
+            stash: STASH_COMMANDS,
+            supervision: None,
+            weigh: None,
             persistence: None,
             commit_when: None,
             answers: AnswersKept { count: 1_000, age_ms: 24 * 60 * 60 * 1_000 },
@@ -141,6 +151,31 @@ impl<A: Actor> ActorOptions<A> {
         self
     }
 
+    /// How many commands may be put aside until it is time for them
+    /// ([`Handle::admits`](super::Handle::admits)). Default [`STASH_COMMANDS`].
+    #[must_use]
+    pub fn stash(mut self, commands: u32) -> Self {
+        self.stash = commands;
+        self
+    }
+
+    /// What happens after a turn that panicked, or a state that could not be read just now.
+    /// Without this nothing does: the next command finds the actor as if it had not been.
+    #[must_use]
+    pub fn supervise(mut self, supervision: Supervision) -> Self {
+        self.supervision = Some(supervision);
+        self
+    }
+
+    /// How many bytes a state takes beside its own size, about: what it points to. It is asked
+    /// after each turn with events, so it should count, not walk. See
+    /// [`RuntimeOptions::resident_bytes_max`].
+    #[must_use]
+    pub fn weigh(mut self, weigh: fn(&A) -> usize) -> Self {
+        self.weigh = Some(weigh);
+        self
+    }
+
     /// Stores the state now and then, so that a replay does not begin at the first event.
     ///
     /// `version` is that of the state's type: raise it with every change of its fields. A
@@ -204,6 +239,8 @@ impl<A: Actor> fmt::Debug for ActorOptions<A> {
             .field("durability", &self.durability)
             .field("mailbox", &self.mailbox)
             .field("idle", &self.idle)
+            .field("stash", &self.stash)
+            .field("supervision", &self.supervision)
             .field("snapshots", &self.snapshots.as_ref().map(|it| (it.version, &it.policy)))
             .field("keep_snapshots", &self.kept)
             .finish_non_exhaustive()
@@ -228,6 +265,13 @@ pub struct RuntimeOptions {
     pub durability: Durability,
     /// How many states may be in memory, about; those unused for longest leave first.
     pub residents_max: usize,
+    /// How many bytes the states in memory may take, about; those unused for longest leave first.
+    /// What each takes says [`ActorOptions::weigh`], else the size of its type. Default: no limit.
+    pub resident_bytes_max: usize,
+    /// How many states may be read from storage at the same time; who wants another one waits,
+    /// first come, first served. Fewer than there are workers keep the others free for actors
+    /// that are in memory. At least 1; default: no limit but that of threads.
+    pub loads_max: usize,
     /// After how long without a command a state leaves memory, give or take an eighth, and not
     /// more precisely than some 100 ms.
     pub idle: Duration,
@@ -253,6 +297,8 @@ pub struct RuntimeOptions {
     pub on_recovery: Option<OnRecovery>,
     /// Kinds that are known from the start: see [`Self::actor`].
     pub kinds: Vec<Registrar>,
+    /// What handlers find by [`Turn::service`](super::Turn::service).
+    pub services: Services,
 }
 
 impl RuntimeOptions {
@@ -272,6 +318,8 @@ impl Default for RuntimeOptions {
             workers,
             durability: Durability::default(),
             residents_max: 1_000_000,
+            resident_bytes_max: usize::MAX,
+            loads_max: usize::MAX,
             idle: Duration::from_mins(10),
             visit_commands: NonZeroU32::new(256).unwrap_or(NonZeroU32::MIN),
             close_deadline: Duration::from_secs(10),
@@ -283,6 +331,7 @@ impl Default for RuntimeOptions {
             attempts_max: 5,
             on_recovery: None,
             kinds: Vec::new(),
+            services: Services::default(),
         }
     }
 }
@@ -293,9 +342,12 @@ impl fmt::Debug for RuntimeOptions {
             .field("workers", &self.workers)
             .field("durability", &self.durability)
             .field("residents_max", &self.residents_max)
+            .field("resident_bytes_max", &self.resident_bytes_max)
+            .field("loads_max", &self.loads_max)
             .field("idle", &self.idle)
             .field("visit_commands", &self.visit_commands)
             .field("close_deadline", &self.close_deadline)
+            .field("services", &self.services)
             .finish_non_exhaustive()
     }
 }

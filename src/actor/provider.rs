@@ -92,6 +92,13 @@ pub trait EventStore: Debug + Send + Sync + 'static {
     /// Were frames dropped by retention?
     fn has_dropped(&self) -> bool;
 
+    /// After an append has failed for want of room: is there some again? It may try the disk, and
+    /// is asked a few times a second while turns are refused. `true` where nobody knows: then an
+    /// append will tell.
+    fn has_room(&self) -> bool {
+        true
+    }
+
     /// Kind and name of the actor whose stream it is, as its first frame says.
     ///
     /// # Errors

@@ -237,9 +237,8 @@ fn read_book(
     recovery: &mut Recovery,
     tell: &dyn Fn(&mut Recovery),
 ) -> Result<Book, ReadError> {
-    shared.ledger.begin_reading();
-    // What is appended from here on goes into the book by itself.
-    let end = shared.events.written();
+    // What this life appends goes into the book by itself.
+    let end = shared.ledger.before();
     let found = shared.events.testimony();
     let found = found.and_then(|found| Some((Book::decode(&found.bytes)?, found.position)));
     let (mut book, from) = found.unwrap_or_default();
@@ -447,7 +446,17 @@ pub(crate) fn failed<A: Actor>(
             shared.ledger.again(oid, now.saturating_add(WAIT_MS));
             return;
         }
-        ActorError::Read(_) => {
+        // The actor rests: that is nobody's failure but its own.
+        ActorError::Resting { left } => {
+            let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            shared.ledger.again(oid, now.saturating_add(left).saturating_add(1));
+            return;
+        }
+        ActorError::GivenUp { .. } => {
+            shared.ledger.again(oid, now.saturating_add(BACKOFF_MS_MAX));
+            return;
+        }
+        ActorError::Read(_) | ActorError::Full => {
             shared.ledger.again(oid, now.saturating_add(WAIT_MS));
             return;
         }

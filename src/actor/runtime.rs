@@ -16,10 +16,12 @@ use super::cell::drop_quietly;
 use super::close::{CloseReport, Threads};
 use super::departures::Departures;
 use super::error::Why;
+use super::full::FullDisk;
 use super::going_back::GoingBack;
 use super::kind::{AnyKind, Kind};
 use super::ledger::Ledger;
 use super::load::{self, Source};
+use super::loads::Loads;
 use super::note::{Note, Oid};
 use super::options::{DeadLetter, RuntimeOptions};
 use super::past::{self, At, Past, RawEvent, Span};
@@ -28,6 +30,7 @@ use super::resume::{self, Recovery, RecoveryPhase};
 use super::steps::Steps;
 use super::ticket::Deadline;
 use super::turn::in_turn;
+use super::weight::Weights;
 use super::worker::Job;
 use super::{Actor, ActorError, Addr, sweep};
 use crate::metrics::{Measure, Meter};
@@ -72,12 +75,12 @@ impl Runtime {
     ) -> Result<Self, ActorError> {
         let (jobs, to_do) = crossbeam_channel::unbounded();
         let (keeper, calls) = crossbeam_channel::bounded(1);
+        let ledger = Ledger::new(&events);
         let shared = Arc::new(Shared {
             events,
             snapshots,
             started: clock.monotonic_coarse(),
             clock,
-            options,
             jobs,
             keeper,
             gate: AtomicU8::new(Gate::Open.code()),
@@ -86,11 +89,15 @@ impl Runtime {
             dead_letters: AtomicU64::new(0),
             activity: AtomicU64::new(0),
             poisoned: AtomicBool::new(false),
+            full: FullDisk::default(),
+            loads: Loads::new(options.loads_max),
+            weights: Weights::new(options.resident_bytes_max),
+            options,
             ended: Mutex::new(0),
             changed: Condvar::new(),
             meter: Meter::default(),
             kinds: RwLock::default(),
-            ledger: Ledger::new(),
+            ledger,
             steps: Steps::new(),
             going_back: Arc::default(),
             departures: Departures::default(),
@@ -99,7 +106,6 @@ impl Runtime {
             recovered: Condvar::new(),
             quarantined: Mutex::default(),
         });
-        shared.ledger.begin(&shared.events);
         shared.events.heed(Arc::<Ledger>::clone(&shared.ledger));
         for registrar in &shared.options.kinds {
             registrar.register(&shared)?;
@@ -133,6 +139,12 @@ impl Runtime {
     /// States in memory.
     pub fn residents(&self) -> usize {
         self.shared.residents()
+    }
+
+    /// Bytes that the states in memory take, about: 0 where
+    /// [`RuntimeOptions::resident_bytes_max`] sets no limit, since nobody counts then.
+    pub fn resident_bytes(&self) -> u64 {
+        self.shared.weights.bytes()
     }
 
     /// Names that are known to somebody, or whose state is in memory.
@@ -219,7 +231,7 @@ impl Runtime {
     }
 
     /// Messages that were not handled, timers that are armed and steps that have not ended, of all
-    /// actors.
+    /// actors; as far as the [recovery](Self::recovery) has read what earlier lives have left.
     pub fn owed(&self) -> usize {
         self.shared.ledger.open()
     }
@@ -304,6 +316,15 @@ impl KnownKinds {
     /// Snapshots that are kept of each actor of a kind.
     pub(crate) fn keeps(&self, kind: &str) -> usize {
         self.get(kind).map_or(KEPT, |kind| kind.keeps())
+    }
+
+    /// Waits until it is known what is owed, at most that long.
+    pub(crate) fn wait_read(&self, limit: Duration) {
+        let deadline = Deadline::after(limit);
+        let mut recovery = self.0.recovery.lock();
+        while recovery.phase == RecoveryPhase::Reading && !deadline.is_over() {
+            self.0.recovered.wait_for(&mut recovery, deadline.left());
+        }
     }
 
     /// May retention drop what lies below event `upto`, as far as rewinds are concerned? Until
@@ -426,6 +447,9 @@ pub(crate) struct Shared {
     /// Visits ended since the gate began to close.
     activity: AtomicU64,
     poisoned: AtomicBool,
+    pub(crate) full: FullDisk,
+    pub(crate) loads: Loads,
+    pub(crate) weights: Weights,
     /// Threads that have ended.
     pub(crate) ended: Mutex<usize>,
     /// Of `ended` or `activity`.

@@ -53,24 +53,45 @@ pub(crate) fn sweep(shared: &Arc<Shared>) {
     relieve(shared);
 }
 
-/// Passivates the states unused for longest until there are a sixteenth less than may be.
+/// Passivates the states unused for longest until there are a sixteenth less than may be, in
+/// number and in bytes.
 fn relieve(shared: &Arc<Shared>) {
     shared.advance_tick();
-    let max = shared.options.residents_max;
-    if shared.residents() <= max {
+    let (max, bytes_max) = (shared.options.residents_max, shared.weights.bytes_max());
+    if shared.residents() <= max && shared.weights.bytes() <= bytes_max {
         return;
     }
-    let target = max - max / 16;
+    let (target, bytes_target) = (max - max / 16, bytes_max - bytes_max / 16);
     let kinds = shared.each_kind();
     let mut used = Vec::new();
     for kind in &kinds {
         kind.used(&mut used);
     }
-    used.retain(|tick| *tick != 0);
+    used.retain(|(tick, _)| *tick != 0);
     let surplus = used.len().saturating_sub(target);
-    let Some(last) = surplus.checked_sub(1) else { return };
-    let (_, tick, _) = used.select_nth_unstable(last);
+    let bytes_surplus = shared.weights.bytes().saturating_sub(bytes_target);
+    let Some(tick) = last_to_leave(&mut used, surplus, bytes_surplus) else { return };
+    let too_much = || shared.residents() > target || shared.weights.bytes() > bytes_target;
     for kind in kinds {
-        kind.sweep(*tick, &|| shared.residents() > target);
+        kind.sweep(tick, &too_much);
     }
+}
+
+/// The last use of those that leave, if `surplus` of them do and at least `bytes_surplus`.
+fn last_to_leave(used: &mut [(u32, u64)], surplus: usize, bytes_surplus: u64) -> Option<u32> {
+    if bytes_surplus == 0 {
+        let (_, (tick, _), _) = used.select_nth_unstable(surplus.checked_sub(1)?);
+        return Some(*tick);
+    }
+    used.sort_unstable();
+    let mut bytes = 0;
+    let mut last = None;
+    for (number, (tick, weight)) in used.iter().enumerate() {
+        if number >= surplus && bytes >= bytes_surplus {
+            break;
+        }
+        bytes += weight;
+        last = Some(*tick);
+    }
+    last
 }

@@ -300,6 +300,11 @@ impl<R> Replier<R> {
         }
     }
 
+    /// Does somebody wait for it?
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.slot.as_ref().is_some_and(|slot| Arc::strong_count(slot) > 1)
+    }
+
     pub(crate) fn refuse(self, why: ActorError) {
         self.put(Parked::error(why));
     }

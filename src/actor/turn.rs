@@ -14,7 +14,7 @@ use super::commit::{self, Ending};
 use super::desk::{Before, Desk};
 use super::error::{Refused, Why};
 use super::going_back::Rewinding;
-use super::mailbox::{Arrival, Cause, Sent};
+use super::mailbox::{Arrival, Cause, Outgoing, Sent};
 use super::note::{Note, Packed, StepPolicy};
 use super::policy::{Decision, Persistence};
 use super::ticket::Parked;
@@ -140,18 +140,19 @@ impl Drop for Depth {
     }
 }
 
-impl<A: Actor> Turn<'_, A> {
+impl<'a, A: Actor> Turn<'a, A> {
     /// Says that something has happened: applied to the state now, stored when the turn ends.
     ///
     /// It answers nothing. If the event cannot be stored (it refuses to be archived, the turn
     /// grows past what a frame holds, the disk is full) the whole turn fails: its caller gets
-    /// the error, and the state is read again from the log.
+    /// the error, and the state is as before the turn, read again from the log if need be. From
+    /// the event on that cannot be stored none is applied.
     ///
     /// A panic of `apply` fails the turn, even if the handler catches it.
     #[expect(clippy::needless_pass_by_value, reason = "what has happened is not used again")]
     pub fn emit(&mut self, event: A::Event) {
+        // A turn that fails changes nothing more: if it had not before, the state stays as it is.
         if self.wishes.failure.is_some() {
-            // Nothing of this turn will be: what is in memory need not follow it further.
             return;
         }
         if let Some(commit_when) = self.cell.kind.options.commit_when {
@@ -159,10 +160,12 @@ impl<A: Actor> Turn<'_, A> {
             let decision = decided.unwrap_or(Decision::Commit);
             self.wishes.decision = self.wishes.decision.and(decision);
         }
-        self.wishes.state = StateIs::Torn;
-        if let Err(failure) = self.record(&event) {
+        let admitted = self.cell.shared().admit_event();
+        if let Err(failure) = admitted.and_then(|()| self.record(&event)) {
             self.wishes.failure = Some(failure);
+            return;
         }
+        self.wishes.state = StateIs::Torn;
         self.live.state.apply(&event);
         self.wishes.state = StateIs::Ahead;
         self.wishes.seen |= self.cell.kind.seen_in(&self.live.state, &event);
@@ -219,12 +222,17 @@ impl<A: Actor> Turn<'_, A> {
         Ok(())
     }
 
+    pub(crate) const fn cell_ref(&self) -> &'a Arc<Cell<A>> {
+        self.cell
+    }
+
     /// Writes a note; the turn fails if it cannot be.
     pub(super) fn write(&mut self, note: &Note<'_>) {
         if self.wishes.failure.is_some() {
             return;
         }
-        let written = self.name_it().and_then(|()| {
+        let admitted = self.cell.shared().admit_event();
+        let written = admitted.and_then(|()| self.name_it()).and_then(|()| {
             let desk = self.desk();
             desk.note(note).map_err(|_reject| too_large(desk.batch.frame_bytes()))
         });
@@ -327,9 +335,13 @@ impl<A: Actor> Turn<'_, A> {
         if let Err(why) = to.cell().reserve() {
             return Err(Refused { command, why });
         }
-        let sent = Sent::new(Arc::clone(to.cell()), command, Cause::Command);
-        self.desk().outgoing.push(Box::new(sent));
+        self.take_along(Box::new(Sent::new(Arc::clone(to.cell()), command, Cause::Command)));
         Ok(())
+    }
+
+    /// To be delivered with the turn's frame.
+    pub(crate) fn take_along(&mut self, outgoing: Box<dyn Outgoing>) {
+        self.desk().outgoing.push(outgoing);
     }
 
     /// How hard this turn must be stored before its reply leaves, whatever the kind's default.
@@ -423,11 +435,15 @@ where
     if let Some(ActorError::Panicked { message }) = &failure {
         let (kind, name, seq) = (A::KIND, &*cell.name, first.get());
         trace::TurnPanicked { kind, name, seq, error: message }.tell();
+        cell.note_failure();
     }
     let ending = Ending { cell, first, before, wishes, arrival: (arrival.mark, arrival.answered) };
     match (failure, reply) {
         (None, Some(reply)) => match ending.succeed(live, desk) {
-            Ok(mark) => Parked { result: Ok(reply), mark },
+            Ok(mark) => {
+                cell.note_success();
+                Parked { result: Ok(reply), mark }
+            }
             Err((failure, wishes)) => {
                 drop_quietly(reply);
                 if wishes.state != StateIs::Stored {

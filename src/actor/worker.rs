@@ -8,12 +8,15 @@ use crossbeam_channel::Receiver;
 
 use super::Actor;
 use super::cell::{Cell, drop_quietly};
+use super::loads::Permit;
 use super::runtime::Shared;
 
 /// An entry of the ready queue. Each actor has at most one `Visit` in it.
 pub(crate) enum Job {
     /// Commands are queued.
     Visit(Arc<dyn Resident>),
+    /// The same, for one that had to wait for its leave to be read.
+    Load(Arc<dyn Resident>, Permit),
     /// A snapshot is due.
     Save(Arc<dyn Resident>),
     /// The state wants to leave memory.
@@ -29,7 +32,7 @@ pub(crate) enum Job {
 /// An actor of any type, as workers and tickets see it.
 pub(crate) trait Resident: Send + Sync {
     fn shared(&self) -> &Arc<Shared>;
-    fn visit(self: Arc<Self>, commands_max: NonZeroU32);
+    fn visit(self: Arc<Self>, commands_max: NonZeroU32, permit: Option<Permit>);
     fn save(&self);
     fn flush(self: Arc<Self>);
     fn passivate(&self);
@@ -40,9 +43,9 @@ impl<A: Actor> Resident for Cell<A> {
         Self::shared(self)
     }
 
-    fn visit(self: Arc<Self>, commands_max: NonZeroU32) {
+    fn visit(self: Arc<Self>, commands_max: NonZeroU32, permit: Option<Permit>) {
         let max = usize::try_from(commands_max.get()).unwrap_or(usize::MAX);
-        Self::visit(&self, max);
+        Self::visit(&self, max, permit);
     }
 
     fn save(&self) {
@@ -73,7 +76,8 @@ pub(crate) fn work(jobs: &Receiver<Job>, commands_max: NonZeroU32) {
             return;
         }
         survive(|| match job {
-            Job::Visit(resident) => resident.visit(commands_max),
+            Job::Visit(resident) => resident.visit(commands_max, None),
+            Job::Load(resident, permit) => resident.visit(commands_max, Some(permit)),
             Job::Save(resident) => resident.save(),
             Job::Passivate(resident) => resident.passivate(),
             Job::Depart(shared) => shared.departures.depart(&shared),

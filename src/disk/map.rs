@@ -20,7 +20,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::Arc;
-#[cfg(any(test, feature = "internals"))]
+#[cfg(any(test, feature = "internals", feature = "testkit"))]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
@@ -34,7 +34,7 @@ pub(super) struct Region {
     bytes: usize,
     hold: Hold,
     /// Up to where some map of it has published: what the simulated disk must not change.
-    #[cfg(any(test, feature = "internals"))]
+    #[cfg(any(test, feature = "internals", feature = "testkit"))]
     still: AtomicUsize,
 }
 
@@ -75,7 +75,7 @@ impl Region {
             start,
             bytes,
             hold,
-            #[cfg(any(test, feature = "internals"))]
+            #[cfg(any(test, feature = "internals", feature = "testkit"))]
             still: AtomicUsize::new(0),
         }
     }
@@ -111,7 +111,7 @@ impl Region {
     ///
     /// # Safety
     /// Nobody in this process writes any of `at..at + buffer.len()` at the same time.
-    #[cfg(any(test, feature = "internals"))]
+    #[cfg(any(test, feature = "internals", feature = "testkit"))]
     pub(super) unsafe fn copy_out(&self, at: usize, buffer: &mut [u8]) {
         let end = at.checked_add(buffer.len());
         assert!(end.is_some_and(|end| end <= self.bytes), "copy past the end of a region");
@@ -240,31 +240,31 @@ impl RingSource {
     }
 
     /// Size in bytes.
-    #[cfg(any(test, feature = "internals"))]
+    #[cfg(any(test, feature = "internals", feature = "testkit"))]
     pub(super) fn len(&self) -> usize {
         self.region.bytes
     }
 
     /// How much of `bytes` bytes at `position` comes before the ring's wrap.
-    #[cfg(any(test, feature = "internals"))]
+    #[cfg(any(test, feature = "internals", feature = "testkit"))]
     pub(super) fn contiguous(&self, position: u64, bytes: usize) -> usize {
         wrapped(position, bytes, self.region.bytes).next().map_or(0, |(_, part)| part.len())
     }
 
     /// Is `other` an end of the same ring?
-    #[cfg(any(test, feature = "internals"))]
+    #[cfg(any(test, feature = "internals", feature = "testkit"))]
     pub(super) fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.region, &other.region)
     }
 
     /// Is this the last handle, the writing end gone with the others?
-    #[cfg(any(test, feature = "internals"))]
+    #[cfg(any(test, feature = "internals", feature = "testkit"))]
     pub(super) fn is_last(&self) -> bool {
         Arc::strong_count(&self.region) == 1
     }
 
     /// Copies `buffer.len()` bytes out, for a disk that has no kernel.
-    #[cfg(any(test, feature = "internals"))]
+    #[cfg(any(test, feature = "internals", feature = "testkit"))]
     pub(super) fn copy_out(&self, position: u64, buffer: &mut [u8]) {
         for (at, part) in wrapped(position, buffer.len(), self.region.bytes) {
             let Some(part) = buffer.get_mut(part) else { return };
@@ -291,13 +291,13 @@ fn wrapped(
 /// The bytes of a file of the simulated disk: written here, seen by its maps.
 ///
 /// One exists per region, and to write is to have it by `&mut`.
-#[cfg(any(test, feature = "internals"))]
+#[cfg(any(test, feature = "internals", feature = "testkit"))]
 #[derive(Debug)]
 pub(super) struct FilePages {
     region: Arc<Region>,
 }
 
-#[cfg(any(test, feature = "internals"))]
+#[cfg(any(test, feature = "internals", feature = "testkit"))]
 impl FilePages {
     /// A file of that content.
     pub(super) fn new(content: &[u8]) -> io::Result<Self> {
@@ -363,7 +363,7 @@ impl FilePages {
 }
 
 /// A write would change bytes that a map has published.
-#[cfg(any(test, feature = "internals"))]
+#[cfg(any(test, feature = "internals", feature = "testkit"))]
 #[derive(Copy, Clone, Debug)]
 pub(super) struct PublishedChanges;
 
@@ -398,7 +398,7 @@ impl SegmentMap {
     pub(crate) fn publish(&self, end: usize) {
         assert!(end <= self.bytes, "published past the end of a segment");
         // Release: pairs with the Acquire in `FilePages::copy_in`.
-        #[cfg(any(test, feature = "internals"))]
+        #[cfg(any(test, feature = "internals", feature = "testkit"))]
         self.region.still.fetch_max(end, Ordering::Release);
         self.published.raise(end);
     }

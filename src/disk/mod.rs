@@ -21,6 +21,9 @@ mod published;
 pub mod real;
 #[cfg(any(test, feature = "internals"))]
 pub mod sim;
+#[cfg(all(feature = "testkit", not(any(test, feature = "internals"))))]
+#[expect(dead_code, reason = "the test kit shows a part of it")]
+pub mod sim;
 
 pub use map::{RingSource, RingWriter, SegmentMap};
 pub use real::RealDisk;

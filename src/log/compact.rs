@@ -445,17 +445,20 @@ impl Shared {
             rows: 0,
             carried: 0,
             table_crc: 0,
+            gone: sources.iter().map(|source| source.gone).max().unwrap_or(0),
         };
         let mut copy = Copy {
             plan,
             output: Output::create(&*self.disk, path)?,
             table: TableMaker::new(origins, all_lost),
             dropped: 0,
+            gone: 0,
             stream: Stream::default(),
         };
         merge(&mut sources, &mut copy)?;
-        let Copy { mut output, table, dropped, .. } = copy;
+        let Copy { mut output, table, dropped, gone, .. } = copy;
         header.dropped += dropped;
+        header.gone = header.gone.max(gone);
         header.table = output.at;
         table.write(&mut header, &mut |bytes| output.push(bytes))?;
         output.finish(&header)?;
@@ -469,6 +472,8 @@ struct Copy<'a> {
     output: Output<'a>,
     table: TableMaker,
     dropped: u64,
+    /// Where the last of those ended.
+    gone: u64,
     stream: Stream,
 }
 
@@ -495,6 +500,7 @@ impl Sink for Copy<'_> {
         if goes && !named {
             self.stream.dropped = self.stream.dropped.max(last_event(frame));
             self.dropped += 1;
+            self.gone = self.gone.max(frame.end());
             return Ok(());
         }
         self.stream.kept |= !goes;

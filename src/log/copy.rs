@@ -261,16 +261,19 @@ impl LogView {
         Ok((file, path))
     }
 
-    /// The newest checkpoint that lies below `end`, if there is one.
+    /// The newest checkpoint that lies below `end`, if there is one, with the newest testimony that
+    /// was given below it: what the copy does not have, it must not be told of.
     ///
     /// # Errors
     /// The file system's.
     pub(crate) fn copy_checkpoint(&self, to: &Path, end: u64) -> Result<bool, DiskError> {
         let Some(dir) = &self.options.checkpoints else { return Ok(false) };
         let all = Checkpoint::read_all(&*self.disk, dir, self.id);
+        let mut told = all.iter().filter(|it| it.told().is_some_and(|told| told <= end));
+        let testimony = told.find_map(|it| it.testimony(&*self.disk));
         match all.into_iter().find(|checkpoint| checkpoint.position <= end) {
             Some(checkpoint) => {
-                checkpoint.write(&*self.disk, to, self.id)?;
+                checkpoint.write(&*self.disk, to, self.id, testimony.as_ref())?;
                 Ok(true)
             }
             None => Ok(false),

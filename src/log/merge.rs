@@ -31,6 +31,8 @@ pub(super) struct Source {
     pub totals: Totals,
     /// Frames that retention has dropped before.
     pub dropped: u64,
+    /// And they were below this position.
+    pub gone: u64,
     pub origins: Vec<Origin>,
     /// What crashes took back.
     pub lost: Vec<Range<u64>>,
@@ -76,6 +78,7 @@ impl Source {
             users: walked.users,
             totals: walked.totals,
             dropped: 0,
+            gone: 0,
             origins: walked.origins,
             lost: Vec::new(),
         })
@@ -91,6 +94,7 @@ impl Source {
             users: table.carried() as u64,
             totals: run.header.totals,
             dropped: run.header.dropped,
+            gone: run.header.gone(),
             origins: table.origins().collect(),
             lost: table.lost().collect(),
             of: Of::Run(Arc::clone(run)),

@@ -11,9 +11,8 @@
 
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -32,6 +31,7 @@ mod commit;
 pub mod compact;
 mod copy;
 pub mod finding;
+mod follow;
 pub mod frame;
 mod index;
 mod links;
@@ -79,9 +79,11 @@ pub(crate) use checkpoint::checkpoint_is_valid;
 pub use checkpoint::{Testimony, Totals, Witness};
 pub use compact::{Compacted, Keep, Plan};
 pub(crate) use copy::{Copied, CopyRequest};
+pub(crate) use follow::Follow;
 pub use open::Opening;
 pub use read::{Frames, Limit, StreamEnd};
 pub use recover::{Ending, Evidence, RecoveryReport, Start};
+pub(crate) use tail::Advanced;
 pub use tail::Tail;
 pub use verify::LogVerification;
 pub use view::{Cursor, LogView, Seen, SegmentInfo};
@@ -288,7 +290,9 @@ struct Shared {
     /// The checkpoint that is to be written.
     due: Mutex<Option<(u64, Totals)>>,
     /// Who says what the checkpoints hold besides.
-    witness: Mutex<Option<Arc<dyn Witness>>>,
+    witness: Mutex<Option<Weak<dyn Witness>>>,
+    /// One writes a checkpoint at a time: keeper or close.
+    checkpointing: Mutex<()>,
     /// Files of earlier lives that hold nothing and are to go.
     leftovers: Mutex<Vec<PathBuf>>,
     /// One compaction at a time; and the failure after which there is none any more.
@@ -543,14 +547,19 @@ impl Log {
         }
     }
 
-    /// From now on checkpoints hold what `witness` says.
+    /// From now on checkpoints hold what `witness` says, for as long as somebody else holds it: the
+    /// log does not keep it alive, and forgets it when it is closed. The one at the end of
+    /// [`close`](Self::close) is asked for before that. Where nobody testifies, the newest
+    /// testimony is carried on.
+    #[expect(clippy::needless_pass_by_value, reason = "who gives it thinks of who keeps it")]
     pub fn heed(&self, witness: Arc<dyn Witness>) {
-        *self.shared.witness.lock() = Some(witness);
+        *self.shared.witness.lock() = Some(Arc::downgrade(&witness));
     }
 
-    /// What the newest checkpoint holds that is of this past.
+    /// What the newest checkpoint holds that is of this past: its position is no higher than the
+    /// log, and no crash has taken back what was there. It is read from the disk.
     pub fn testimony(&self) -> Option<Testimony> {
-        None
+        self.shared.testimony()
     }
 
     /// Were frames dropped by retention?
@@ -581,9 +590,19 @@ impl Log {
         &self.shared.watch.meter
     }
 
+    /// Where its times come from.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.shared.options.clock
+    }
+
     /// Where its files are.
     pub(crate) fn dir(&self) -> &std::path::Path {
         &self.shared.options.dir
+    }
+
+    /// Is there room on the disk for the next segment? Tries to make it if it is not there.
+    pub(crate) fn has_room(&self) -> bool {
+        self.shared.preparer.has_room(|| self.shared.keeper_bell.ring())
     }
 
     /// What the keeper thread does besides, for tests that do without it: segments made ahead,

@@ -1,17 +1,16 @@
 //! Opening a log, its background threads, and closing it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
 use super::bell::{Bell, Rung};
-use super::chain::Chain;
-use super::checkpoint::{Checkpoint, Totals};
+use super::chain::{Chain, Piece};
+use super::checkpoint::{Checkpoint, TESTIMONY_MAX, Testimony, Totals};
 use super::commit::{CommitQueue, Work};
 use super::frame::{Batch, FrameKind, Salt};
 use super::mark::{self, Mark};
@@ -98,6 +97,10 @@ impl Opening {
         if survey.decision != Decision::StartAnew || !holds(Rule::RemoveLast) {
             remove(&*disk, &dir, &survey.spares)?;
         }
+        if let Some(dir) = &options.checkpoints {
+            // Once the log has grown past them they would be believed.
+            remove(&*disk, dir, &survey.strangers)?;
+        }
         let (ring_writer, ring) = open_ring(&*disk, &options)?;
         let mark = open_mark(&*disk, &options, (id, &survey))?;
         let segments = segments(&disk, &dir, &survey);
@@ -167,6 +170,7 @@ impl Opening {
             before: OnceLock::new(),
             due: Mutex::new(None),
             witness: Mutex::new(None),
+            checkpointing: Mutex::new(()),
             leftovers: Mutex::new(Vec::new()),
             compacting: Mutex::new(None),
             options,
@@ -366,6 +370,10 @@ fn stop(shared: &Shared, threads: &mut Vec<JoinHandle<()>>) {
     shared.drain_bell.stop();
     shared.keeper_bell.stop();
     for thread in threads.drain(..) {
+        // The witness's last owner can be the keeper, for a moment, and the log's with it.
+        if thread.thread().id() == std::thread::current().id() {
+            continue;
+        }
         if let Err(panic) = thread.join() {
             std::panic::resume_unwind(panic);
         }
@@ -441,13 +449,22 @@ impl Shared {
         else {
             return;
         };
+        // Before any of our locks is taken: it takes one under which others append.
+        let testimony = self.ask_witness();
         let write = || -> Result<(), ReadError> {
-            if self.durable.load(Ordering::Acquire) < position {
+            let testimony = testimony.or_else(|| self.testimony());
+            let told = testimony.as_ref().map_or(0, |testimony| testimony.position);
+            // Else a power cut could leave a checkpoint that tells of what is lost.
+            if holds(Rule::CheckpointDurable)
+                && self.durable.load(Ordering::Acquire) < position.max(told)
+            {
                 self.sync_written(self.syncing.lock())?;
             }
             let totals = self.totals_before()?.plus(counted);
             let segments = self.chain.read().segments().to_vec();
-            Checkpoint::new(position, totals, &segments).write(&*self.disk, dir, self.id)?;
+            let checkpoint = Checkpoint::new(position, totals, &segments);
+            let _one = self.checkpointing.lock();
+            checkpoint.write(&*self.disk, dir, self.id, testimony.as_ref())?;
             Ok(())
         };
         // An older checkpoint does, or none: the next open reads more.
@@ -458,6 +475,42 @@ impl Shared {
         };
         counter.fetch_add(1, Ordering::Relaxed);
         self.watch.checkpointed(position, written);
+    }
+
+    /// What the witness says, if there is one and it says what can be kept.
+    fn ask_witness(&self) -> Option<Testimony> {
+        let witness = self.witness.lock().as_ref().and_then(Weak::upgrade)?;
+        // Who has the witness's lock may be waiting for a segment, which this thread would make.
+        let testimony = self.preparer.away(|| witness.testify());
+        testimony.filter(|testimony| {
+            testimony.position <= self.written.load(Ordering::Acquire)
+                && testimony.bytes.len() as u64 <= TESTIMONY_MAX
+        })
+    }
+
+    /// The newest testimony that is of this past.
+    pub(super) fn testimony(&self) -> Option<Testimony> {
+        let dir = self.options.checkpoints.as_ref()?;
+        let checkpoints = Checkpoint::read_all(&*self.disk, dir, self.id);
+        let believed = |it: &&Checkpoint| it.told().is_some_and(|told| self.is_past(told));
+        checkpoints.iter().filter(believed).find_map(|it| it.testimony(&*self.disk))
+    }
+
+    /// Is everything below `position` of this past? Not if a crash took back what was there.
+    fn is_past(&self, position: u64) -> bool {
+        if position >= self.written.load(Ordering::Acquire) {
+            return position == self.written.load(Ordering::Acquire);
+        }
+        match self.locate(position) {
+            Ok(Piece::Segment(_)) => true,
+            Ok(Piece::Run(run)) => match run.lost_at(position) {
+                Ok(lost) => lost.is_none_or(|lost| lost.start == position),
+                Err(_) => false,
+            },
+            // What begins there is lost, and what ends there is not.
+            Err(ReadError::PositionLost { lost, .. }) => lost.start == position,
+            Err(_) => false,
+        }
     }
 
     /// What was appended before this life.
@@ -544,6 +597,7 @@ impl Log {
         shared.append.lock().closing = Closing::Closed;
         shared.tails.ring();
         stop(shared, &mut self.threads.lock());
+        *shared.witness.lock() = None;
         if closed.is_ok() && self.poisoned().is_none() {
             shared.preparer.discard();
         }

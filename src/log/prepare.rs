@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::segment::{Previous, Retired, Segment, SegmentHeader};
 use super::watch::Watch;
@@ -117,6 +117,15 @@ impl Preparer {
         self.state.lock().kept = true;
     }
 
+    /// The keeper calls what may wait for an appender: meanwhile no appender waits for the keeper.
+    pub(super) fn away<T>(&self, call: impl FnOnce() -> T) -> T {
+        let kept = std::mem::replace(&mut self.state.lock().kept, false);
+        self.ready.notify_all();
+        let answer = call();
+        self.state.lock().kept = kept;
+        answer
+    }
+
     /// The keeper's turn: makes one segment if one is missing. Answers whether there is more to
     /// do.
     pub(super) fn make_ahead(&self) -> bool {
@@ -148,21 +157,34 @@ impl Preparer {
     }
 
     fn take_ready(&self, wake_keeper: impl Fn()) -> Result<Arc<Segment>, AppendError> {
+        loop {
+            let mut state = self.await_ready(&wake_keeper)?;
+            if let Some(segment) = state.ready.pop_front() {
+                drop(state);
+                wake_keeper();
+                return Ok(segment);
+            }
+        }
+    }
+
+    /// Could a segment be taken? Tries to make one if none is there.
+    pub(super) fn has_room(&self, wake_keeper: impl Fn()) -> bool {
+        self.await_ready(&wake_keeper).is_ok()
+    }
+
+    /// Returns as soon as a segment is there, or cannot be made.
+    fn await_ready(&self, wake_keeper: &impl Fn()) -> Result<MutexGuard<'_, State>, AppendError> {
         let mut state = self.state.lock();
-        if let Some(segment) = state.ready.pop_front() {
-            drop(state);
-            wake_keeper();
-            return Ok(segment);
+        if !state.ready.is_empty() {
+            return Ok(state);
         }
         // Relaxed: a counter.
         self.waits.fetch_add(1, Ordering::Relaxed);
         // An error of an earlier try is old news: there may be room by now.
         state.failed = None;
         loop {
-            if let Some(segment) = state.ready.pop_front() {
-                drop(state);
-                wake_keeper();
-                return Ok(segment);
+            if !state.ready.is_empty() {
+                return Ok(state);
             }
             if let Some(error) = &state.failed {
                 let error = error.clone();

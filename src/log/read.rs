@@ -62,6 +62,8 @@ pub struct Frames {
     sealed: bool,
     /// Offset and length of the frame that was stepped to.
     current: Option<(u64, usize)>,
+    /// Below this position something may be missing of what it should have come by.
+    gone: u64,
 }
 
 /// What there is at a reader's place.
@@ -91,6 +93,12 @@ impl Frames {
             return inside.position();
         }
         self.segment.as_ref().map_or(0, |segment| segment.header.base + self.offset)
+    }
+
+    /// Retention has dropped frames at or behind where the reader was or is, all of them below
+    /// this position; 0: it has not, as far as the reader has come.
+    pub fn gone(&self) -> u64 {
+        self.gone
     }
 
     /// No frame will come any more.
@@ -213,6 +221,10 @@ impl Frames {
     fn enter_run(&mut self, run: Arc<Run>, position: u64) {
         self.segment = None;
         self.ready = 0;
+        let gone = run.header.gone();
+        if gone > position {
+            self.gone = self.gone.max(gone);
+        }
         self.run = Some(InRun::new(run, position));
     }
 
@@ -278,7 +290,7 @@ pub(super) fn last_event(frame: &Frame<'_>) -> Seq {
 
 impl Shared {
     /// Where readers stop.
-    fn end(&self, limit: Limit) -> u64 {
+    pub(super) fn end(&self, limit: Limit) -> u64 {
         match (limit, self.poison.get().filter(|_| holds(Rule::PoisonHides))) {
             (Limit::Written, None) => self.written.load(Ordering::Acquire),
             (Limit::Durable, _) | (_, Some(_)) => self.durable.load(Ordering::Acquire),
@@ -286,7 +298,7 @@ impl Shared {
     }
 
     /// Sees to it that the indexes know all frames that `stream` has now.
-    fn ensure_indexed(&self, stream: StreamId) -> Result<(), ReadError> {
+    pub(super) fn ensure_indexed(&self, stream: StreamId) -> Result<(), ReadError> {
         let mut indexed = self.recent.indexed();
         if !self.recent.contains(stream) {
             return Ok(());
@@ -404,7 +416,7 @@ impl Shared {
         Ok(found)
     }
 
-    fn spot_in<'a>(
+    pub(super) fn spot_in<'a>(
         &self,
         piece: &'a Piece,
         stream: StreamId,
@@ -500,6 +512,7 @@ impl Log {
             ready: 0,
             sealed: false,
             current: None,
+            gone: 0,
         };
         if from == 0 {
             return Ok(frames);

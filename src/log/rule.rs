@@ -42,6 +42,8 @@ pub enum Rule {
     PoisonRefuses,
     /// and serves nothing that is not durable.
     PoisonHides,
+    /// What a checkpoint tells of is durable before it has its name.
+    CheckpointDurable,
     /// No more is left not durable than a recovery looks for.
     LagBounded,
 }

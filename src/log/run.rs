@@ -28,7 +28,9 @@
 //!  112  rows      u32      }
 //!  116  carried   u32      }
 //!  120  crc       u32      over the table
-//!  124  zeros
+//!  124  zeros    u32
+//!  128  gone      u64      everything that retention has dropped began below; 0: nothing has
+//!  136  zeros
 //! 4092  crc       u32      over all before
 //! 4096  frames             one after the other; those of one stream side by side, in order
 //! table origins   { from u64, base u64, life number u64, life bits u64 }, ascending: frames from
@@ -98,12 +100,15 @@ pub struct RunHeader {
     pub carried: u32,
     /// Checksum of the table.
     pub table_crc: u32,
+    /// Everything that retention has dropped of the range was below this position; 0 if nothing
+    /// was.
+    pub gone: u64,
 }
 
 impl RunHeader {
     /// The page, checksum included.
     pub fn encode(&self) -> [u8; PAGE] {
-        let mut fields = Vec::with_capacity(124);
+        let mut fields = Vec::with_capacity(136);
         fields.extend_from_slice(&MAGIC);
         fields.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         fields.extend_from_slice(&layout().to_le_bytes());
@@ -117,6 +122,8 @@ impl RunHeader {
         for number in [self.origins, self.lost, self.rows, self.carried, self.table_crc] {
             fields.extend_from_slice(&number.to_le_bytes());
         }
+        fields.extend_from_slice(&[0; 4]);
+        fields.extend_from_slice(&self.gone.to_le_bytes());
         let mut page = [0; PAGE];
         let (body, crc) = page.split_at_mut(CRC_AT);
         for (target, field) in body.iter_mut().zip(fields) {
@@ -141,7 +148,9 @@ impl RunHeader {
             return Err(HeaderReject::Bad("it is not a run's"));
         }
         let (words, rest) = rest.split_at(8);
-        let (numbers, counts) = rest.split_at(88);
+        let (numbers, rest) = rest.split_at(88);
+        let (counts, rest) = rest.split_at(24);
+        let gone = rest.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
         let mut words = words.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
         let version = words.next().unwrap_or(0);
         if version != FORMAT_VERSION {
@@ -171,6 +180,7 @@ impl RunHeader {
             rows: count(),
             carried: count(),
             table_crc: count(),
+            gone,
         };
         if header.is_possible() {
             Ok(header)
@@ -194,6 +204,7 @@ impl RunHeader {
             && self.bytes <= BYTES_MAX
             && self.table_bytes() == self.bytes - self.table
             && counts.iter().all(|count| *count <= POSITION_MAX)
+            && self.gone <= self.limit
     }
 
     /// Size of the table.
@@ -201,6 +212,15 @@ impl RunHeader {
         let [origins, lost, rows, carried] =
             [self.origins, self.lost, self.rows, self.carried].map(u64::from);
         origins * ORIGIN as u64 + lost * LOST as u64 + rows * ROW as u64 + carried * 16
+    }
+
+    /// Below this position something may be missing that retention has dropped; 0: nothing is.
+    pub fn gone(&self) -> u64 {
+        match (self.dropped, self.gone) {
+            (0, _) => 0,
+            (_, 0) => self.limit,
+            (_, gone) => gone,
+        }
     }
 
     /// Positions that it answers for.

@@ -72,6 +72,38 @@ impl Spot<'_> {
         }
     }
 
+    /// How many of the frames there stand below `position`.
+    pub(super) fn below(&self, position: u64) -> Result<usize, ReadError> {
+        match self {
+            Self::Segment(here) => {
+                let base = here.segment.header.base;
+                Ok(here.places.partition_point(|place| base + offset_of(*place) < position))
+            }
+            Self::Run(run, row) => {
+                let table = run.table()?;
+                let (mut low, mut high) = (0, row.count as usize);
+                while low < high {
+                    let middle = low.midpoint(high);
+                    let place = table.place(row.numbers().start + middle);
+                    if place.is_some_and(|(lsn, _)| lsn < position) {
+                        low = middle + 1;
+                    } else {
+                        high = middle;
+                    }
+                }
+                Ok(low)
+            }
+        }
+    }
+
+    /// What was dropped there stood below this position.
+    pub(super) fn gone(&self) -> u64 {
+        match self {
+            Self::Segment(_) => 0,
+            Self::Run(run, _) => run.header.gone(),
+        }
+    }
+
     /// The `number`-th frame.
     pub(super) fn frame(&self, number: usize, stream: StreamId) -> Result<Frame<'_>, ReadError> {
         match self {

@@ -47,6 +47,8 @@ pub(super) struct Survey {
     pub time: HybridTime,
     /// What is known to have been appended below a position.
     pub counted: (Totals, u64),
+    /// Checkpoints of another past, which went further.
+    pub strangers: Vec<PathBuf>,
     pub report: RecoveryReport,
     rescue: Vec<Rescue>,
 }
@@ -170,6 +172,8 @@ pub(super) fn judge(
         decision = if chain.is_empty() { Decision::Fresh } else { Decision::StartAnew };
     }
     let counted = counted(&checkpoints, (&runs, &chain), place, end);
+    let strangers = checkpoints.iter().filter(|it| !it.is_within(end));
+    let strangers = strangers.map(|it| it.path().to_owned()).collect();
     let used = place.number + 1;
     spares.extend(chain.iter().skip(used).map(|link| link.path.clone()));
     let report = RecoveryReport {
@@ -196,6 +200,7 @@ pub(super) fn judge(
         mark: mark_found,
         time,
         counted,
+        strangers,
         report,
         rescue,
     })
@@ -238,6 +243,7 @@ fn aside(
         mark: slots::Found::default(),
         time: HybridTime::default(),
         counted: (Totals::default(), 0),
+        strangers: Vec::new(),
         report,
         rescue: Vec::new(),
     })

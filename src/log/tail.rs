@@ -44,6 +44,17 @@ impl Tails {
     }
 }
 
+/// What a step along the log came to.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Advanced {
+    /// It stands at a frame.
+    Frame,
+    /// The time given is over.
+    Over,
+    /// There will be no other: the log is closed, or poisoned.
+    Ended,
+}
+
 /// A reader that follows the log. See [`Log::tail`].
 #[derive(Debug)]
 pub struct Tail {
@@ -58,6 +69,20 @@ impl Tail {
     /// # Errors
     /// See [`ReadError`]; the tail stays where it is.
     pub fn next(&mut self, limit: Duration) -> Result<Option<Frame<'_>>, ReadError> {
+        match self.advance(limit)? {
+            Advanced::Frame => self.current(),
+            Advanced::Over | Advanced::Ended => Ok(None),
+        }
+    }
+
+    /// Steps to the next frame, waiting for it for at most `limit`.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; the tail stays where it is.
+    pub(crate) fn advance(&mut self, limit: Duration) -> Result<Advanced, ReadError> {
+        if limit.is_zero() && self.frames.advance()? {
+            return Ok(Advanced::Frame);
+        }
         let clock = self.shared.options.clock.clone();
         let deadline = clock.monotonic().saturating_add(limit);
         loop {
@@ -66,17 +91,36 @@ impl Tail {
             if !matches!(ready, Ok(false)) {
                 self.leave();
                 ready?;
-                return self.frames.current();
+                return Ok(Advanced::Frame);
             }
             let left = deadline.saturating_sub(clock.monotonic());
-            if left.is_zero() || self.shared.poison.get().is_some() || self.frames.closed() {
+            let ended = self.shared.poison.get().is_some() || self.frames.closed();
+            if left.is_zero() || ended {
                 self.leave();
-                return Ok(None);
+                return Ok(if ended { Advanced::Ended } else { Advanced::Over });
             }
             // Woken, timed out, interrupted: look again.
             self.shared.tails.word.wait(seen, Some(left));
             self.leave();
         }
+    }
+
+    /// The frame that `advance` stepped to.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub(crate) fn current(&self) -> Result<Option<Frame<'_>>, ReadError> {
+        self.frames.current()
+    }
+
+    /// Where the next frame is looked for.
+    pub(crate) fn position(&self) -> u64 {
+        self.frames.position()
+    }
+
+    /// See [`Frames::gone`].
+    pub(crate) fn gone(&self) -> u64 {
+        self.frames.gone()
     }
 
     fn listen(&self) -> u32 {

@@ -7,7 +7,7 @@
 //!        ring        what was appended last; never synced
 //!        log/        segments of events and their indexes
 //!        snapshots/  segments of archived states
-//!        ckpt-<pos>  what was counted, and the segments' headers; the last two
+//!        ckpt-<pos>  what was counted and owed, and the segments' headers; the last two
 //!        catalogue/  derived: names; delete it at will
 //! ```
 //!
@@ -31,6 +31,7 @@ use crate::trace::{self, Work};
 use crate::types::Life;
 
 mod backup;
+mod cursor;
 mod history;
 mod identity;
 mod options;
@@ -40,6 +41,7 @@ mod publish;
 mod repair;
 mod retain;
 mod scrub;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -47,6 +49,8 @@ mod verify;
 mod view;
 
 pub use backup::{Backup, BackupOptions};
+pub use cursor::Cursor;
+use cursor::Cursors;
 use identity::{Identity, IdentityFile};
 pub use options::StoreOptions;
 pub use repair::{Plan, Repair, RepairStep, Repaired};
@@ -54,6 +58,9 @@ use retain::Retention;
 pub use retain::{Retain, RetentionStats};
 use scrub::Scrub;
 pub use scrub::ScrubStats;
+pub use stream::{
+    Begin, Change, Delivery, Fact, Feed, Filter, Happening, Position, Subscription, Told,
+};
 pub use verify::{Progress, Verification};
 pub use view::{ActorName, LastLife, SnapshotInfo, View};
 
@@ -109,6 +116,7 @@ pub struct Store {
     runtime: Runtime,
     catalogue: Option<Catalogue>,
     snapshots: Arc<Snapshots>,
+    cursors: Arc<Cursors>,
     events: Arc<Log>,
     report: OpenReport,
     close_deadline: Duration,
@@ -297,6 +305,7 @@ impl Store {
             runtime,
             catalogue,
             snapshots,
+            cursors: Cursors::new(&events),
             events,
             report,
             close_deadline,

@@ -86,6 +86,23 @@ impl StoreOptions {
         self
     }
 
+    /// Adds a value that handlers find by its type, with [`Turn::service`](crate::Turn::service);
+    /// another one of the same type is replaced.
+    ///
+    /// ```
+    /// use annals::Store;
+    ///
+    /// struct Greeting(String);
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let store = Store::options().service(Greeting("hello".into())).open(dir.path())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn service<T: Send + Sync + 'static>(mut self, service: T) -> Self {
+        self.runtime.services.insert(service);
+        self
+    }
+
     /// About how many actors may be in memory. Default: a million.
     pub fn residents_max(mut self, actors: usize) -> Self {
         self.runtime.residents_max = actors;

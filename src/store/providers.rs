@@ -12,6 +12,15 @@ use crate::log::{Limit, Log};
 use crate::snapshot::{NewSnapshot, SnapshotRef, Snapshots};
 use crate::types::{Lsn, Seq, StreamId};
 
+/// A store's parts as their traits, for the suite that every provider passes.
+#[cfg(feature = "testkit")]
+impl super::Store {
+    pub(crate) fn providers(&self) -> (Arc<dyn EventStore>, Arc<dyn SnapshotStore>) {
+        let (events, snapshots) = (Arc::clone(&self.events), Arc::clone(&self.snapshots));
+        (events, snapshots)
+    }
+}
+
 impl EventStore for Log {
     fn append(
         &self,
@@ -91,6 +100,10 @@ impl EventStore for Log {
 
     fn has_dropped(&self) -> bool {
         Self::has_dropped(self)
+    }
+
+    fn has_room(&self) -> bool {
+        Self::has_room(self)
     }
 }
 

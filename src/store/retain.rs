@@ -29,6 +29,8 @@ use crate::types::{HybridTime, Seq, StreamId};
 const PERIOD: Duration = Duration::from_mins(1);
 /// Actors that are asked for a snapshot at a time.
 const ASKED_MAX: usize = 256;
+/// How long a call by hand waits for an open that has not ended in all respects.
+const READING_MAX: Duration = Duration::from_secs(60);
 /// Passes of one call by hand: the first asks for snapshots, the next can use them.
 const PASSES_MAX: usize = 3;
 
@@ -190,6 +192,10 @@ impl Retention {
     /// Everything that can be done now.
     pub(super) fn by_hand(&self) -> Result<RetentionStats, ReadError> {
         let before = self.stats();
+        if self.worker.policy.retain != Retain::All {
+            // Before that it may be any event, and nothing goes.
+            self.worker.kinds.wait_read(READING_MAX);
+        }
         for _ in 0..PASSES_MAX {
             let asked = self.stats().laggards_asked;
             self.worker.pass(true)?;

@@ -288,3 +288,47 @@ fn nobody_goes_back_to_what_retention_has_dropped() {
     let last = store.history::<Book>("a", Span::all().newest_first().limit(1)).unwrap();
     assert_eq!(last.first().unwrap().what, Happened::Rewound { to: Seq::ZERO });
 }
+
+/// As `Book`, but four of its snapshots are kept.
+#[derive(Default, Archive, Serialize, Deserialize)]
+#[rkyv(crate = annals::rkyv)]
+struct Careful(Vec<u64>);
+
+impl Actor for Careful {
+    type Event = Noted;
+    const KIND: &'static str = "careful";
+    fn apply(&mut self, event: &Noted) {
+        self.0.push(event.note);
+    }
+    fn options() -> ActorOptions<Self> {
+        ActorOptions::new().snapshots(1, SnapshotPolicy::every(3)).keep_snapshots(4)
+    }
+}
+
+impl Handle<Note> for Careful {
+    type Reply = ();
+    fn handle(Note(note): Note, turn: &mut Turn<'_, Self>) {
+        turn.emit(Noted { note, padding: vec![7; 2_000] });
+    }
+}
+
+/// Case 111, 118: of the snapshots at 3, 6, ... 18 the last four stay, and what is above the
+/// oldest of these.
+#[test]
+fn a_kind_says_how_many_snapshots_of_its_actors_are_kept() {
+    let disk = disk(1);
+    let open = || options(&disk).retain(Retain::UntilSnapshot).open("/store").unwrap();
+    for note in 1..=20 {
+        let store = open();
+        store.actor::<Careful>("a").unwrap().ask(Note(note)).unwrap();
+        store.close(Duration::from_secs(10)).unwrap();
+    }
+    let store = open();
+    store.actor::<Careful>("a").unwrap();
+    store.compact().unwrap();
+    let left = store.history::<Careful>("a", Seq::ZERO).unwrap();
+    let left: Vec<_> = left.iter().map(|past| past.seq.get()).collect();
+    assert_eq!(left, [vec![1], (10..=20).collect()].concat());
+    let oldest = store.state_at::<Careful>("a", At::Seq(seq(9))).unwrap();
+    assert_eq!(oldest.0.0, (1..=9).collect::<Vec<_>>());
+}

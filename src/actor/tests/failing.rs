@@ -7,7 +7,7 @@ use crate::error::{AppendError, Damage, DamageReason, DiskError, ReadError};
 use crate::log::frame::{Batch, RecordKind};
 use crate::types::{Seq, StreamId};
 
-fn disk_full() -> AppendError {
+pub(super) fn disk_full() -> AppendError {
     let source = Arc::new(std::io::ErrorKind::StorageFull.into());
     AppendError::DiskFull(DiskError { doing: "preparing", path: "disk".into(), source })
 }
@@ -17,7 +17,7 @@ fn append(memory: &Memory, name: &str, first: u64, events: &[(u16, u64)]) {
     append_named(memory, StreamId::of("list", name), ("list", name), first, events);
 }
 
-fn append_named(
+pub(super) fn append_named(
     memory: &Memory,
     stream: StreamId,
     (kind, name): (&str, &str),
@@ -49,8 +49,8 @@ fn why(reply: Result<Vec<u64>, ActorError>) -> (StopReason, u64) {
 
 #[test]
 fn a_turn_that_finds_no_room_fails_whole_and_later_ones_work() {
-    let memory = Memory::new();
-    let runtime = runtime(&memory);
+    let (memory, clock) = (Memory::new(), ManualClock::at_millis(0));
+    let runtime = with_clock(&memory, &clock, RuntimeOptions::default());
     let (list, other) = (list(&runtime, "a"), list(&runtime, "b"));
     list.ask(Add(1)).unwrap();
     memory.fail_appends(Some(disk_full()));
@@ -64,6 +64,7 @@ fn a_turn_that_finds_no_room_fails_whole_and_later_ones_work() {
     assert!(matches!(*error, AppendError::DiskFull(_)));
     assert_eq!(list.ask(Get).unwrap(), [1]);
     memory.fail_appends(None);
+    clock.advance(Duration::from_millis(100));
     assert_eq!(list.ask(Add(5)).unwrap(), 2);
     assert!(other.ask(Get).unwrap().is_empty());
     assert_eq!(runtime.dead_letters(), 0, "its asker got the error");

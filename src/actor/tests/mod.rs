@@ -3,13 +3,20 @@
 mod basics;
 mod closing;
 mod failing;
+mod full;
+mod later;
+mod loads;
 mod mailboxes;
+mod owed;
 mod passivation;
 mod replies;
 mod rewinds;
 mod saving;
+mod services;
 mod snapshots;
+mod stash;
 mod stress;
+mod supervision;
 mod values;
 
 use std::sync::Arc;
@@ -19,7 +26,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::memory::Memory;
 use super::{Actor, ActorError, ActorOptions, Addr, Handle, Runtime, RuntimeOptions, Turn};
-use crate::time::Clock;
+use crate::time::{Clock, ManualClock};
 use crate::types::Durability;
 
 /// Longer than anything takes; a wait for something that must happen.
@@ -101,6 +108,11 @@ fn runtime(memory: &Arc<Memory>) -> Runtime {
 fn runtime_with(memory: &Arc<Memory>, options: RuntimeOptions) -> Runtime {
     let (events, snapshots) = (Arc::clone(memory), Arc::clone(memory));
     Runtime::start(events, snapshots, Clock::System, options).unwrap()
+}
+
+fn with_clock(memory: &Arc<Memory>, clock: &Arc<ManualClock>, options: RuntimeOptions) -> Runtime {
+    let (events, snapshots) = (Arc::clone(memory), Arc::clone(memory));
+    Runtime::start(events, snapshots, Clock::Manual(Arc::clone(clock)), options).unwrap()
 }
 
 fn list(runtime: &Runtime, name: &str) -> Addr<List> {

@@ -1,12 +1,6 @@
 //! States that leave memory, and names that nobody holds.
 
 use super::*;
-use crate::time::ManualClock;
-
-fn with_clock(memory: &Arc<Memory>, clock: &Arc<ManualClock>, options: RuntimeOptions) -> Runtime {
-    let (events, snapshots) = (Arc::clone(memory), Arc::clone(memory));
-    Runtime::start(events, snapshots, Clock::Manual(Arc::clone(clock)), options).unwrap()
-}
 
 #[test]
 fn an_actor_leaves_memory_after_its_idle_time_and_nobody_notices() {

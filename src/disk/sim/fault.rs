@@ -132,6 +132,8 @@ impl Failure {
 pub struct Fault {
     failure: Failure,
     op: Option<Op>,
+    /// Any of these, unless there are none.
+    ops: &'static [Op],
     path_part: Option<String>,
     skip: u64,
     for_ever: bool,
@@ -140,13 +142,20 @@ pub struct Fault {
 impl Fault {
     /// Strikes the next call, once, unless told otherwise.
     pub const fn new(failure: Failure) -> Self {
-        Self { failure, op: None, path_part: None, skip: 0, for_ever: false }
+        Self { failure, op: None, ops: &[], path_part: None, skip: 0, for_ever: false }
     }
 
     /// Strikes, and counts, calls of this kind only.
     #[must_use]
     pub const fn on(mut self, op: Op) -> Self {
         self.op = Some(op);
+        self
+    }
+
+    /// Strikes, and counts, calls of these kinds only; of any kind where there are none.
+    #[must_use]
+    pub const fn on_any(mut self, ops: &'static [Op]) -> Self {
+        self.ops = ops;
         self
     }
 
@@ -173,6 +182,7 @@ impl Fault {
 
     fn fits(&self, ask: &Ask<'_>, state: &State) -> bool {
         self.op.is_none_or(|op| op == ask.op)
+            && (self.ops.is_empty() || self.ops.contains(&ask.op))
             && match self.failure {
                 Failure::Io | Failure::NoSpace | Failure::Interrupted => true,
                 Failure::Short => ask.op.is_transfer(),

@@ -35,6 +35,7 @@ fn made() -> (RunHeader, Vec<u8>) {
         rows: 0,
         carried: 0,
         table_crc: 0,
+        gone: 12_400,
     };
     let mut table = Vec::new();
     maker
@@ -78,6 +79,7 @@ fn a_runs_header_with_impossible_numbers_is_none() {
         RunHeader { table: u64::MAX, ..good },
         RunHeader { carried: u32::MAX, ..good },
         RunHeader { dropped: u64::MAX, ..good },
+        RunHeader { gone: 16_400, ..good },
         RunHeader { totals: Totals { frames: u64::MAX, ..good.totals }, ..good },
     ] {
         let read = RunHeader::decode(&forged.encode());
