@@ -27,8 +27,8 @@ impl<A: Actor> Turn<'_, A> {
     ///   deferred still.
     /// - [`ActorError::NoEvent`] if there is no event `to` yet.
     /// - [`ActorError::Stopped`] with [`StopReason::Dropped`](crate::actor::StopReason::Dropped)
-    ///   where retention has dropped events that it needs, or is about to; with the other reasons where those
-    ///   events cannot be applied.
+    ///   where retention has dropped events that it needs, or is about to; with the other reasons
+    ///   where those events cannot be applied.
     /// - [`ActorError::Read`] if they cannot be read just now, and [`ActorError::Append`] if
     ///   deferred turns cannot be appended.
     ///
