@@ -406,7 +406,7 @@ pub(crate) fn wake<A: Actor>(wake: Wake, cell: &Arc<Cell<A>>, body: &mut Body<A>
     }
     // A step that comes back in doubt.
     if let Some(step) = side.step(number).cloned() {
-        let packed = step.step.packed();
+        let packed = step.work.packed();
         let of = Of { cause: Cause::Step(number, Ended::InDoubt), key: step.key.into(), permit };
         let durables = &cell.kind.options.durables;
         match durables.open_step((packed.name, packed.version), packed.archive, of) {
@@ -487,12 +487,10 @@ impl Shared {
     pub(crate) fn remember(&self, note: &Note<'_>) -> Result<(), AppendError> {
         let stream = StreamId::of(KIND, NAME);
         let mut last = self.remembered.lock();
-        let seq = match *last {
-            Some(seq) => seq,
-            None => {
-                let looked = self.events.replay(stream, Seq::MAX, &mut |_| ControlFlow::Break(()));
-                looked?.last
-            }
+        let seq = if let Some(seq) = *last {
+            seq
+        } else {
+            self.events.replay(stream, Seq::MAX, &mut |_| ControlFlow::Break(()))?.last
         };
         let mut desk = Desk::take();
         let mut record = |kind, bytes: &[u8]| desk.batch.push(kind, 1, bytes);

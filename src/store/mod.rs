@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::actor::{Actor, Addr, CloseReport, Runtime};
+use crate::actor::{Actor, Addr, CloseReport, Recovery, Runtime};
 use crate::catalogue::{Catalogue, CatalogueState, names_from};
 use crate::disk::{Disk, LockGuard};
 use crate::error::{DiskError, Error, OpenError};
@@ -403,6 +403,17 @@ impl Store {
     /// The event log, for those who read it as a whole.
     pub fn log(&self) -> &Arc<Log> {
         &self.events
+    }
+
+    /// How far the taking up of what was interrupted has come.
+    pub fn recovery(&self) -> Recovery {
+        self.runtime.recovery()
+    }
+
+    /// Waits until what was interrupted is taken up, at most that long. Nobody has to: commands are
+    /// handled meanwhile.
+    pub fn wait_recovered(&self, limit: Duration) -> Recovery {
+        self.runtime.wait_recovered(limit)
     }
 
     /// The actors' runtime.
