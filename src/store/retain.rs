@@ -30,7 +30,7 @@ const PERIOD: Duration = Duration::from_mins(1);
 /// Actors that are asked for a snapshot at a time.
 const ASKED_MAX: usize = 256;
 /// How long a call by hand waits for an open that has not ended in all respects.
-const READING_MAX: Duration = Duration::from_secs(60);
+const READING_MAX: Duration = Duration::from_mins(1);
 /// Passes of one call by hand: the first asks for snapshots, the next can use them.
 const PASSES_MAX: usize = 3;
 
