@@ -17,9 +17,10 @@ use super::close::{CloseReport, Threads};
 use super::departures::Departures;
 use super::error::Why;
 use super::full::FullDisk;
+use super::going_back::GoingBack;
 use super::kind::{AnyKind, Kind};
 use super::ledger::Ledger;
-use super::load::Source;
+use super::load::{self, Source};
 use super::loads::Loads;
 use super::note::{Note, Oid};
 use super::options::{DeadLetter, RuntimeOptions};
@@ -99,6 +100,7 @@ impl Runtime {
             kinds: RwLock::default(),
             ledger,
             steps: Steps::new(),
+            going_back: Arc::default(),
             departures: Departures::default(),
             remembered: Mutex::default(),
             recovery: Mutex::default(),
@@ -317,6 +319,25 @@ impl KnownKinds {
         self.get(kind).map_or(KEPT, |kind| kind.keeps())
     }
 
+    /// May retention drop what lies below event `upto`, as far as rewinds are concerned? Until
+    /// [`dropped`](Self::dropped) is called none goes back below it.
+    pub(crate) fn drop_below(&self, stream: StreamId, upto: Seq) -> bool {
+        let going_back = &self.0.going_back;
+        if !going_back.drop_below(stream, upto) {
+            return false;
+        }
+        let goes_below = load::goes_below(&*self.0.events, stream, upto);
+        if goes_below {
+            going_back.keep(stream);
+        }
+        !goes_below
+    }
+
+    /// What retention was to drop is gone, or stays.
+    pub(crate) fn dropped(&self) {
+        self.0.going_back.dropped();
+    }
+
     /// Can an actor of this process begin with it? `None` where its kind is not known.
     pub(crate) fn reads(&self, snapshot: &SnapshotRef<'_>) -> Option<bool> {
         Some(self.get(snapshot.kind)?.reads(snapshot))
@@ -430,6 +451,7 @@ pub(crate) struct Shared {
     /// What is owed, and when it is due.
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) steps: Steps,
+    pub(crate) going_back: Arc<GoingBack>,
     pub(crate) departures: Departures,
     /// The last number of the stream that remembers what was taken up, once it is known.
     pub(crate) remembered: Mutex<Option<Seq>>,

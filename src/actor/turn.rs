@@ -13,6 +13,7 @@ use super::cell::{Body, Cell, Live, drop_quietly};
 use super::commit::{self, Ending};
 use super::desk::{Before, Desk};
 use super::error::{Refused, Why};
+use super::going_back::Rewinding;
 use super::mailbox::{Arrival, Cause, Outgoing, Sent};
 use super::note::{Note, Packed, StepPolicy};
 use super::policy::{Decision, Persistence};
@@ -83,6 +84,8 @@ pub(super) struct Wishes {
     pub passivate: bool,
     /// Which predicates of the snapshot policy an event has met.
     pub seen: u64,
+    /// It goes back, and nothing may be dropped of what that relies on until it is appended.
+    pub rewinding: Option<Rewinding>,
     /// Who and why, of all events of the turn.
     pub labels: Vec<Label>,
     /// What its events ask for.

@@ -21,6 +21,7 @@ mod faults;
 mod feed;
 mod kit;
 mod noted;
+mod past;
 mod repair;
 mod retain;
 mod scrub;
