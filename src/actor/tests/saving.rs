@@ -40,7 +40,9 @@ struct Turned(Vec<u64>);
 impl<P: Policy> Handle<Turned> for Sum<P> {
     type Reply = u64;
     fn handle(Turned(events): Turned, turn: &mut Turn<'_, Self>) -> u64 {
-        events.into_iter().for_each(|event| turn.emit(event));
+        for event in events {
+            turn.emit(event);
+        }
         turn.0
     }
 }
