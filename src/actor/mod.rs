@@ -98,6 +98,8 @@ mod owe;
 pub mod past;
 mod policy;
 pub mod provider;
+mod queue;
+mod ready;
 mod resume;
 mod runtime;
 mod saving;

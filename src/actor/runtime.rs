@@ -26,6 +26,7 @@ use super::note::{Note, Oid};
 use super::options::{DeadLetter, RuntimeOptions};
 use super::past::{self, At, Past, RawEvent, Span};
 use super::provider::{EventStore, Pins, SnapshotRef, SnapshotStore};
+use super::ready::Ready;
 use super::resume::{self, Recovery, RecoveryPhase};
 use super::steps::Steps;
 use super::ticket::Deadline;
@@ -74,7 +75,7 @@ impl Runtime {
         clock: Clock,
         options: RuntimeOptions,
     ) -> Result<Self, ActorError> {
-        let (jobs, to_do) = crossbeam_channel::unbounded();
+        let (ready, to_do) = Ready::new();
         let (keeper, calls) = crossbeam_channel::bounded(1);
         let ledger = Ledger::new(&events);
         let shared = Arc::new(Shared {
@@ -82,7 +83,7 @@ impl Runtime {
             snapshots,
             started: clock.monotonic_coarse(),
             clock,
-            jobs,
+            ready,
             keeper,
             gate: AtomicU8::new(Gate::Open.code()),
             tick: AtomicU32::new(1),
@@ -368,7 +369,7 @@ impl KnownKinds {
 
     /// Jobs that wait for a worker.
     pub(crate) fn ready(&self) -> usize {
-        self.0.jobs.len()
+        self.0.ready.len()
     }
 
     pub(crate) fn dead_letters(&self) -> u64 {
@@ -429,7 +430,7 @@ pub(crate) struct Shared {
     /// What ticks count from.
     started: Duration,
     /// Unbounded, but with at most one visit per actor in it.
-    jobs: Sender<Job>,
+    pub(crate) ready: Ready,
     /// A call wakes the keeper, a second one before that is not needed; `Stop` ends it.
     keeper: Sender<sweep::Call>,
     gate: AtomicU8,
@@ -544,11 +545,7 @@ impl Shared {
     }
 
     pub(crate) fn send(&self, job: Job) {
-        // The receivers live as long as the workers. After them nobody must run anything: what
-        // is in mailboxes is settled by the close that ended them.
-        if let Err(unsent) = self.jobs.send(job) {
-            drop(unsent);
-        }
+        self.ready.send(job);
     }
 
     pub(crate) fn call_keeper(&self, call: sweep::Call) {

@@ -84,25 +84,42 @@ pub(super) struct Wishes {
     pub passivate: bool,
     /// Which predicates of the snapshot policy an event has met.
     pub seen: u64,
-    /// It goes back, and nothing may be dropped of what that relies on until it is appended.
-    pub rewinding: Option<Rewinding>,
-    /// Who and why, of all events of the turn.
-    pub labels: Vec<Label>,
     /// What its events ask for.
     pub decision: Decision,
     /// It ends with a barrier.
     pub barrier: bool,
     pub suspended: bool,
     pub finished: bool,
+    pub state: StateIs,
+    /// What few turns want: one pointer for all others.
+    pub rare: Option<Box<Rare>>,
+    /// Why the turn cannot be appended.
+    pub failure: Option<ActorError>,
+}
+
+/// What few turns want.
+#[derive(Default)]
+pub(super) struct Rare {
+    /// It goes back, and nothing may be dropped of what that relies on until it is appended.
+    pub rewinding: Option<Rewinding>,
+    /// Who and why, of all events of the turn.
+    pub labels: Vec<Label>,
     /// Begun steps, to be run once the turn is stored as hard as they ask for.
     pub steps: Vec<super::steps::Task>,
     /// What is to run once the turn is as durable as its reply.
     pub after: Vec<Box<dyn FnOnce() + Send>>,
     /// Things opened in this turn.
     pub opened: u64,
-    pub state: StateIs,
-    /// Why the turn cannot be appended.
-    pub failure: Option<ActorError>,
+}
+
+impl Wishes {
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    pub(super) fn labels(&self) -> &[Label] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.labels)
+    }
 }
 
 /// What a turn has made of the state.

@@ -60,7 +60,7 @@ impl<A: Actor> Turn<'_, A> {
         let batch = &mut self.desk().batch;
         let pushed = batch.push(RecordKind::Rewind, 1, &to.get().to_le_bytes());
         pushed.map_err(|_reject| too_large(batch.frame_bytes()))?;
-        self.wishes.rewinding = Some(rewinding);
+        self.wishes.rare().rewinding = Some(rewinding);
         self.wishes.barrier = true;
         self.live.seq = next;
         self.wishes.state = StateIs::Ahead;
