@@ -338,12 +338,21 @@ fn deliver_message(
     })?;
     let Some(((kind, name), (command, version, archive))) = frame_bytes else { return Ok(()) };
     let Some(known) = shared.kind(&kind) else {
-        shared.ledger.park(&kind, oid);
+        park(shared, &kind, oid);
         return Ok(());
     };
     let of = Of { cause: Cause::Sent(oid), key: "".into(), permit };
     known.deliver(&name, Owed::Message { command: (&command, version), archive: &archive, of });
     Ok(())
+}
+
+/// Waits for its kind to be known. Looked at again afterwards: it may have been made known between
+/// the first look and this, and then nobody else comes for it.
+fn park(shared: &Shared, kind: &str, oid: Oid) {
+    shared.ledger.park(kind, oid);
+    if shared.kind(kind).is_some() {
+        shared.ledger.unpark(kind, shared.clock.wall_ms());
+    }
 }
 
 fn deliver_own(
@@ -354,7 +363,7 @@ fn deliver_own(
 ) -> Result<(), ReadError> {
     let Some((kind, name)) = shared.events.name_of(oid.stream)? else { return Ok(()) };
     let Some(known) = shared.kind(&kind) else {
-        shared.ledger.park(&kind, oid);
+        park(shared, &kind, oid);
         return Ok(());
     };
     known.deliver(
@@ -406,7 +415,7 @@ pub(crate) fn wake<A: Actor>(wake: Wake, cell: &Arc<Cell<A>>, body: &mut Body<A>
     }
     // A step that comes back in doubt.
     if let Some(step) = side.step(number).cloned() {
-        let packed = step.step.packed();
+        let packed = step.work.packed();
         let of = Of { cause: Cause::Step(number, Ended::InDoubt), key: step.key.into(), permit };
         let durables = &cell.kind.options.durables;
         match durables.open_step((packed.name, packed.version), packed.archive, of) {
@@ -487,12 +496,10 @@ impl Shared {
     pub(crate) fn remember(&self, note: &Note<'_>) -> Result<(), AppendError> {
         let stream = StreamId::of(KIND, NAME);
         let mut last = self.remembered.lock();
-        let seq = match *last {
-            Some(seq) => seq,
-            None => {
-                let looked = self.events.replay(stream, Seq::MAX, &mut |_| ControlFlow::Break(()));
-                looked?.last
-            }
+        let seq = if let Some(seq) = *last {
+            seq
+        } else {
+            self.events.replay(stream, Seq::MAX, &mut |_| ControlFlow::Break(()))?.last
         };
         let mut desk = Desk::take();
         let mut record = |kind, bytes: &[u8]| desk.batch.push(kind, 1, bytes);
