@@ -366,6 +366,12 @@ impl Pins for Ledger {
         Self::owed_from(self, stream)
     }
 
+    /// Of what was taken up only the newest counts, of what is open still. To know less is to take
+    /// up once more what has ended the process.
+    fn is_superseding(&self, stream: StreamId) -> bool {
+        stream == super::resume::attempts()
+    }
+
     fn wait_known(&self, limit: Duration) {
         let deadline = Deadline::after(limit);
         let mut content = self.content.lock();
