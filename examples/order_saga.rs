@@ -510,12 +510,11 @@ impl Handle<Picked> for Order {
     type Reply = ();
 
     fn handle(Picked { parcel }: Picked, turn: &mut Turn<'_, Self>) {
-        match parcel {
-            Some(parcel) => turn.emit(Event::Shipped { parcel }),
-            None => {
-                turn.emit(Event::Broken);
-                call(turn, false);
-            }
+        if let Some(parcel) = parcel {
+            turn.emit(Event::Shipped { parcel });
+        } else {
+            turn.emit(Event::Broken);
+            call(turn, false);
         }
     }
 }

@@ -317,6 +317,7 @@ fn all_awake(store: &Store, count: u64) -> Result<(), Failure> {
     Ok(())
 }
 
+#[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
 fn thousands(count: u64) -> f64 {
     count as f64 / 1_000.0
 }

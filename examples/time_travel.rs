@@ -10,7 +10,6 @@
 //! ([`Turn::rewind`]), which is itself an event of the past, and so can be undone in turn.
 //!
 //! All of it is compared with a fold of the file by other code.
-#![expect(clippy::disallowed_methods, reason = "an example reads its own data")]
 
 use std::collections::BTreeMap;
 use std::fs;
