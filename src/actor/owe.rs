@@ -179,7 +179,8 @@ impl<A: Actor> Turn<'_, A> {
         let packed = Packed { name: S::NAME, version: S::VERSION, archive: &archive };
         self.write(&Note::Began { number, policy: S::POLICY, key, step: packed });
         let oid = Oid { stream: self.cell.stream, number };
-        let context = StepContext { oid, key: key.into() };
+        let services = self.cell.shared().options.services.clone();
+        let context = StepContext { oid, key: key.into(), services };
         let run = steps::work(self.cell, step, context);
         let waits = S::POLICY != StepPolicy::After;
         self.wishes.barrier |= waits;
