@@ -19,6 +19,8 @@ mod exhaustive;
 mod faults;
 mod kit;
 mod noted;
+mod owed;
+mod owing;
 mod repair;
 mod retain;
 mod scrub;
