@@ -42,7 +42,7 @@ impl<A: Actor> Ending<'_, A> {
         self,
         live: &mut Live<A>,
         desk: Option<Box<Desk>>,
-    ) -> Result<Mark, (ActorError, Wishes)> {
+    ) -> Result<Mark, Box<(ActorError, StateIs)>> {
         let Self { cell, first, before, wishes, arrival: (carried, answered) } = self;
         if let Some(mut desk) = desk {
             let start = before.unwrap_or_else(Before::nothing);
@@ -53,7 +53,7 @@ impl<A: Actor> Ending<'_, A> {
                 let Some(next) = numbered else {
                     let failure = super::turn::too_large(desk.batch.frame_bytes());
                     put_away(live, desk, Some(start));
-                    return Err((failure, wishes));
+                    return Err(Box::new((failure, wishes.state)));
                 };
                 live.seq = next;
             }
@@ -61,7 +61,7 @@ impl<A: Actor> Ending<'_, A> {
             if labelled && let Err(failure) = label::add(&wishes.labels, &mut desk.batch) {
                 live.seq = first;
                 put_away(live, desk, Some(start));
-                return Err((failure, wishes));
+                return Err(Box::new((failure, wishes.state)));
             }
             let kept = cell.kind.options.answers;
             if desk.has_notes_since(start) {
@@ -86,7 +86,7 @@ impl<A: Actor> Ending<'_, A> {
                 if lost {
                     flush(cell, live).unwrap_or_else(|why| give_up(cell, live, &why));
                 }
-                return Err((failure, wishes));
+                return Err(Box::new((failure, wishes.state)));
             } else {
                 let reply = mark_of_turn(cell, live, (carried, wishes.durability));
                 desk.deliver(live.end.max(carried), reply);
@@ -95,7 +95,7 @@ impl<A: Actor> Ending<'_, A> {
         } else if answered || wishes.barrier {
             // Who is answered learns of turns that were gathered.
             if let Err(failure) = flush(cell, live) {
-                return Err((failure, wishes));
+                return Err(Box::new((failure, wishes.state)));
             }
         }
         let mark = mark_of_turn(cell, live, (carried, wishes.durability));

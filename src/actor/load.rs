@@ -318,7 +318,7 @@ impl<A: Actor> Source<'_, A> {
             let side = Side::decode(snapshot.side, self.options.answers);
             let read = || self.options.read_state(snapshot.version, snapshot.state);
             match (side, catch_unwind(AssertUnwindSafe(read))) {
-                (Some(side), Ok(Some(state))) => {
+                (Ok(side), Ok(Some(state))) => {
                     let (seq, covers) = (snapshot.seq, Some(snapshot.covers));
                     found = Some(Base { state, seq, covers, side });
                     ControlFlow::Break(())

@@ -116,6 +116,43 @@ pub trait EventStore: Debug + Send + Sync + 'static {
     }
 }
 
+/// What must stay of the events although snapshots cover it: asked by who drops old ones.
+pub trait Pins: Debug + Send + Sync + 'static {
+    /// Nothing of `stream` goes from this event on: it holds what is owed.
+    fn owed_from(&self, stream: StreamId) -> Option<Seq> {
+        let _ = stream;
+        None
+    }
+
+    /// Nothing at or above this position goes: a durable cursor has not passed it.
+    fn cursor_floor(&self) -> Option<u64> {
+        None
+    }
+
+    /// Is each frame of `stream` superseded by the next, but for the first, which has the name?
+    fn is_superseding(&self, stream: StreamId) -> bool {
+        let _ = stream;
+        false
+    }
+
+    /// Old events of `stream`, which a snapshot covers, stay because of what is owed: it may state
+    /// that anew. Called without locks, a few hundred times a pass at most, again and again.
+    fn is_held_up(&self, stream: StreamId) {
+        let _ = stream;
+    }
+
+    /// Waits until what is owed is known, at most that long. Before that everything is.
+    fn wait_known(&self, limit: Duration) {
+        let _ = limit;
+    }
+}
+
+/// Nothing is owed, and nobody reads.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct NoPins;
+
+impl Pins for NoPins {}
+
 /// Keeps states. Losing one costs a replay, never an answer.
 pub trait SnapshotStore: Debug + Send + Sync + 'static {
     /// Hands a snapshot over; does not wait for the disk. `false` if it was not taken (too many

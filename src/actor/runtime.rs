@@ -24,7 +24,7 @@ use super::loads::Loads;
 use super::note::{Note, Oid};
 use super::options::{DeadLetter, RuntimeOptions};
 use super::past::{self, At, Past, RawEvent, Span};
-use super::provider::{EventStore, SnapshotRef, SnapshotStore};
+use super::provider::{EventStore, Pins, SnapshotRef, SnapshotStore};
 use super::resume::{self, Recovery, RecoveryPhase};
 use super::steps::Steps;
 use super::ticket::Deadline;
@@ -32,6 +32,7 @@ use super::turn::in_turn;
 use super::weight::Weights;
 use super::worker::Job;
 use super::{Actor, ActorError, Addr, sweep};
+use crate::log::name::SYSTEM;
 use crate::metrics::{Measure, Meter};
 use crate::snapshot::KEPT;
 use crate::time::Clock;
@@ -210,6 +211,11 @@ impl Runtime {
         past::state_at(&source, at)
     }
 
+    /// What must stay of the events.
+    pub(crate) fn pins(&self) -> Arc<dyn Pins> {
+        Arc::<Ledger>::clone(&self.shared.ledger)
+    }
+
     /// How far the taking up of what was interrupted has come.
     pub fn recovery(&self) -> Recovery {
         self.shared.recovery.lock().clone()
@@ -298,11 +304,6 @@ impl KnownKinds {
         let kinds = shared.kinds.read();
         let id = kinds.by_name.get(kind)?;
         Some(Arc::clone(&kinds.by_type.get(id)?.any))
-    }
-
-    /// The first number of `stream` that must stay in the log.
-    pub(crate) fn owed_from(&self, stream: StreamId) -> Option<Seq> {
-        self.0.ledger.owed_from(stream)
     }
 
     fn get(&self, kind: &str) -> Option<Arc<dyn AnyKind>> {
@@ -467,7 +468,9 @@ impl Shared {
         if let Some(known) = kinds.get::<A>() {
             return Ok(Arc::clone(known));
         }
-        let good = !A::KIND.is_empty() && u16::try_from(A::KIND.len()).is_ok();
+        let good = !A::KIND.is_empty()
+            && u16::try_from(A::KIND.len()).is_ok()
+            && !A::KIND.starts_with(SYSTEM);
         if !good || kinds.by_name.contains_key(A::KIND) {
             return Err(ActorError::KindTaken { kind: A::KIND });
         }

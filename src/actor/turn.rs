@@ -76,6 +76,7 @@ pub struct Turn<'a, A: Actor> {
 
 /// What a handler wanted besides events and messages, and what went wrong.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 pub(super) struct Wishes {
     pub durability: Option<Durability>,
     pub snapshot: bool,
@@ -382,6 +383,7 @@ pub(super) fn too_large(bytes: usize) -> ActorError {
 }
 
 /// Takes one turn: load, handle, append, send, and the reply with what it waits for.
+#[expect(clippy::needless_pass_by_value, reason = "it has come, and is used up")]
 pub(crate) fn take_turn<A, C>(
     cell: &Arc<Cell<A>>,
     body: &mut Body<A>,
@@ -441,9 +443,10 @@ where
                 cell.note_success();
                 Parked { result: Ok(reply), mark }
             }
-            Err((failure, wishes)) => {
+            Err(failed) => {
+                let (failure, state) = *failed;
                 drop_quietly(reply);
-                if wishes.state != StateIs::Stored {
+                if state != StateIs::Stored {
                     cell.forget(body);
                 }
                 Parked::error(failure)

@@ -9,6 +9,7 @@ mod loads;
 mod mailboxes;
 mod owed;
 mod passivation;
+mod patience;
 mod replies;
 mod rewinds;
 mod services;
