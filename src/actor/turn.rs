@@ -497,6 +497,8 @@ impl<A: Actor> Turn<'_, A> {
                 let now = self.now().millis();
                 let due = self.live.side.as_ref().and_then(|side| side.timer_numbered(number));
                 let due = due.map_or(0, |timer| timer.rhythm.after(now));
+                // It rings again when it is stored that it has rung: that is not left for later.
+                self.wishes.barrier |= due > 0;
                 self.write(&Note::Fired { number, due });
             }
             Cause::Step(number, how) => {

@@ -21,6 +21,8 @@ mod faults;
 mod feed;
 mod kit;
 mod noted;
+mod owed;
+mod owing;
 mod past;
 mod repair;
 mod retain;
