@@ -672,7 +672,7 @@ impl World {
         self.seen.states += 1;
         self.seen.interrupted += recovery.interrupted;
         if other.random.once_in(16) {
-            drop(store.close(LONG).unwrap());
+            let _report = store.close(LONG).unwrap();
             let store = options(&other.disk, &other.clock, self.files).open("/store").unwrap();
             assert_eq!(store.runtime().wait_recovered(LONG).interrupted, 0, "{what}: again");
             assert_eq!(settle_all(&store, &other.clock, what), found, "{what}: again");

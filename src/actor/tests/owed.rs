@@ -662,3 +662,27 @@ fn a_snapshot_holds_what_its_actor_owes() {
         std::thread::yield_now();
     }
 }
+
+/// The first message of a life meets a handler that fails before what earlier lives have left is
+/// read: what was to be tried again was forgotten, since the book did not have it yet.
+#[test]
+fn what_is_to_be_tried_again_is_not_forgotten_while_the_book_is_being_read() {
+    let memory = Memory::new();
+    let clock = ManualClock::at_millis(1_000);
+    let events: Arc<dyn crate::actor::provider::EventStore> = Arc::<Memory>::clone(&memory);
+    let ledger = crate::actor::ledger::Ledger::new(&events);
+    let oid = crate::actor::Oid { stream: crate::types::StreamId::of("diary", "a"), number: 1 };
+    ledger.again(oid, 1_500);
+    let mut desk = crate::actor::desk::Desk::take();
+    let packed = crate::actor::note::Packed { name: "write", version: 1, archive: b"" };
+    let sent =
+        crate::actor::note::Note::Sent { number: 1, kind: "diary", name: "b", command: packed };
+    desk.batch.push(crate::log::frame::RecordKind::Turn, 1, &[]).unwrap();
+    desk.note(&sent).unwrap();
+    let first = crate::types::Seq::new(1).unwrap();
+    ledger.append(&*events, &mut desk, oid.stream, first).unwrap();
+    clock.advance(Duration::from_secs(1));
+    assert!(ledger.install(crate::actor::book::Book::default(), 2_000).is_empty());
+    let due = ledger.wait(&Clock::Manual(clock));
+    assert!(matches!(due, crate::actor::ledger::Due::Alarms(due) if due[0].0 == oid));
+}
