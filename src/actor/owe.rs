@@ -20,7 +20,8 @@ use crate::types::HybridTime;
 impl<A: Actor> Turn<'_, A> {
     /// Sends a command to another actor of this store (or to this one) for good: **it is handled
     /// exactly once**, whatever crashes come between, in the order in which this actor sends to
-    /// that one as long as no handler fails.
+    /// that one as long as no handler fails and no crash comes between. (What is sent after a crash
+    /// may be handled before what was sent ahead of it and is only being taken up.)
     ///
     /// It is stored with this turn, and that it was handled is stored with the turn that does so.
     /// If that turn fails it is tried again, with longer and longer pauses, at most

@@ -25,7 +25,9 @@ use annals::{
 };
 use parking_lot::Mutex;
 
-use crate::owing::{Lines, Policy, alive, check_lines, check_survived, kept_of, unsettled};
+use crate::owing::{
+    Lines, Policy, alive, behind, check_lines, check_order, check_survived, kept_of, unsettled,
+};
 use crate::support::{Replay, disk, seeds};
 
 const LONG: Duration = Duration::from_secs(30);
@@ -239,8 +241,10 @@ struct World {
     store: Option<Store>,
     lines: Lines,
     /// Of each actor's lines, what survives the process, and what survives power loss.
-    process: BTreeMap<&'static str, usize>,
-    power: BTreeMap<&'static str, usize>,
+    process: Kept,
+    power: Kept,
+    /// So many lines each had when this life began to work.
+    began: Kept,
     /// The first answers to commands with an id, by whom; and whether power loss takes them.
     answers: BTreeMap<u64, (&'static str, u64)>,
     next: u64,
@@ -361,6 +365,7 @@ impl World {
             lines: CLERKS.into_iter().map(|(name, _)| (name, Vec::new())).collect(),
             process: BTreeMap::new(),
             power: BTreeMap::new(),
+            began: Kept::new(),
             answers: BTreeMap::new(),
             next: 0,
             seen: Seen::default(),
@@ -381,23 +386,25 @@ impl World {
         self.tamper();
         let survived = read(&self.disk, &self.clock, self.files);
         if let Some(survived) = &survived {
-            // A recovery makes durable what it found.
+            check_survived(survived, &self.lines, &self.process).unwrap();
             self.process = survived.iter().map(|(name, lines)| (*name, lines.len())).collect();
         }
-        self.power = self.process.clone();
+        let before = (self.process.clone(), self.power.clone());
         self.disk.watch();
         OUTSIDE.lock().get_mut(&self.seed).unwrap().disk = Some(self.disk.clone());
         let store = options(&self.disk, &self.clock, self.files).open("/store").unwrap();
         let recovery = store.runtime().wait_recovered(LONG);
         assert_eq!(recovery.phase, RecoveryPhase::Done, "{recovery:?}");
-        let before = (self.process.clone(), self.power.clone());
         self.lines = settle_all(&store, &self.clock, "open");
         check_lines(&self.lines).unwrap();
         self.store = Some(store);
         let lines = &self.lines;
         self.answers.retain(|id, (name, at)| line_at(lines, name, *at) == format!("once {id}"));
         self.look(&before, "open");
+        // A recovery makes durable what it found.
+        self.power = before.0;
         self.process = self.lines.iter().map(|(name, lines)| (*name, lines.len())).collect();
+        self.began = self.process.clone();
         for (name, policy) in CLERKS {
             let policy = match policy {
                 Policy::EachTurn => continue,
@@ -428,7 +435,9 @@ impl World {
         let what = self.do_something();
         let what = format!("act {number}, {what}");
         self.lines = settle(self.store(), &self.clock, &what);
-        check_lines(&self.lines).unwrap_or_else(|wrong| panic!("{what}: {wrong}"));
+        let in_order = check_order(&behind(&self.lines, &self.began), &self.lines);
+        let checked = check_lines(&self.lines).and(in_order);
+        checked.unwrap_or_else(|wrong| panic!("{what}: {wrong}"));
         for (name, policy) in CLERKS {
             let kept = self.process.entry(name).or_default();
             *kept = kept_of(policy, &self.lines[name], *kept);
@@ -510,9 +519,8 @@ impl World {
             8 => {
                 let key = format!("k{}", self.random.below(3));
                 self.ask(name, power, move |turn| {
-                    if turn.cancel(&key) {
-                        turn.emit(format!("cancelled {key}"));
-                    }
+                    let armed = turn.cancel(&key);
+                    turn.emit(format!("{} {key}", if armed { "cancelled" } else { "unarmed" }));
                 });
                 format!("{name} cancels {at}")
             }
@@ -620,6 +628,7 @@ impl World {
             lines: Lines::new(),
             process: BTreeMap::new(),
             power: BTreeMap::new(),
+            began: Kept::new(),
             answers: self.answers.clone(),
             store: None,
             ..*self
@@ -645,6 +654,10 @@ impl World {
         assert!(whole, "{what}: {recovery:?}");
         let found = settle_all(&store, &other.clock, what);
         check_lines(&found).unwrap_or_else(|it| wrong(it));
+        if let Some(survived) = &survived {
+            let counts = survived.iter().map(|(name, lines)| (*name, lines.len())).collect();
+            check_order(survived, &behind(&found, &counts)).unwrap_or_else(|it| wrong(it));
+        }
         for (name, found) in &found {
             let done = &self.lines[name];
             let promised = promised.get(name).copied().unwrap_or(0);
@@ -652,9 +665,10 @@ impl World {
             assert!(found.starts_with(survived), "{what}: {name}: {found:#?} not {survived:#?}");
             // A step whose end did not survive is in doubt, whatever it has done.
             for line in found.iter().skip(survived.len()) {
-                let doubt = line.starts_with("stepped") && survived.len() >= promised;
-                assert!(!doubt || line.contains("doubt") || must_be_dropped(self.files), "{line}");
-                self.seen.doubts += u64::from(line.starts_with("stepped"));
+                let stepped = line.starts_with("stepped");
+                let known = self.files != Files::Dropped;
+                assert!(!stepped || line.contains("doubt") || !known, "{what}: {line}");
+                self.seen.doubts += u64::from(stepped);
             }
         }
         if let Some((name, line)) = must {
@@ -704,10 +718,6 @@ impl World {
 }
 
 type Kept = BTreeMap<&'static str, usize>;
-
-fn must_be_dropped(files: Files) -> bool {
-    files == Files::Dropped
-}
 
 /// The line that was an actor's last when it had so many.
 fn line_at<'a>(lines: &'a Lines, name: &str, count: u64) -> &'a str {
