@@ -237,12 +237,8 @@ impl<A: Actor> Cell<A> {
             return; // Who runs will list it again when leaving.
         }
         lane.running = true;
-        let mut letters = if lane.queue.len() <= commands_max {
-            // The buffer goes with its contents: an idle actor has none.
-            std::mem::take(&mut lane.queue)
-        } else {
-            lane.queue.drain(..commands_max).collect()
-        };
+        // If it takes all, the buffer goes along: an idle actor has none.
+        let mut letters = lane.queue.take_front(commands_max);
         self.unlock_with_room(lane, true);
         let _visit = Visit { cell: self };
         let mut body = self.body();

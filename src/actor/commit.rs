@@ -57,8 +57,8 @@ impl<A: Actor> Ending<'_, A> {
                 };
                 live.seq = next;
             }
-            let labelled = live.seq > first && !wishes.labels.is_empty();
-            if labelled && let Err(failure) = label::add(&wishes.labels, &mut desk.batch) {
+            let labelled = live.seq > first && !wishes.labels().is_empty();
+            if labelled && let Err(failure) = label::add(wishes.labels(), &mut desk.batch) {
                 live.seq = first;
                 put_away(live, desk, Some(start));
                 return Err(Box::new((failure, wishes.state)));
@@ -99,10 +99,12 @@ impl<A: Actor> Ending<'_, A> {
             }
         }
         let mark = mark_of_turn(cell, live, (carried, wishes.durability));
-        let mark_of_steps = if mark.is_some() { live.end.max(carried) } else { None };
         aftermath(cell, live, first, &wishes);
-        super::steps::begin(cell.shared(), wishes.steps, mark_of_steps);
-        super::departures::run_after(cell.shared(), wishes.after, mark);
+        if let Some(rare) = wishes.rare {
+            let mark_of_steps = if mark.is_some() { live.end.max(carried) } else { None };
+            super::steps::begin(cell.shared(), rare.steps, mark_of_steps);
+            super::departures::run_after(cell.shared(), rare.after, mark);
+        }
         Ok(mark)
     }
 

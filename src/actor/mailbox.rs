@@ -1,7 +1,6 @@
 //! The mailbox: commands that wait for one actor.
 
 use std::any::type_name;
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rkyv::util::AlignedVec;
@@ -10,6 +9,7 @@ use super::aside::Aside;
 use super::cell::{Body, Cell, Live};
 use super::durable::CommandId;
 use super::note::{Ended, Oid};
+use super::queue::Queue;
 use super::resume::{self, Permit};
 use super::ticket::Replier;
 use super::turn::take_turn;
@@ -71,7 +71,7 @@ impl<R> Copy for Once<R> {}
 
 /// What waits for an actor, and who is with it. Guarded by the cell's lane lock.
 pub(crate) struct Lane<A: Actor> {
-    pub(crate) queue: VecDeque<Letter<A>>,
+    pub(crate) queue: Queue<Letter<A>>,
     /// Room promised to turns that have not ended.
     pub(crate) reserved: u32,
     /// Threads that wait for room.
@@ -87,7 +87,7 @@ pub(crate) struct Lane<A: Actor> {
 impl<A: Actor> Lane<A> {
     pub(crate) const fn new() -> Self {
         Self {
-            queue: VecDeque::new(),
+            queue: Queue::new(),
             reserved: 0,
             waiting: 0,
             running: false,

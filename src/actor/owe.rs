@@ -184,7 +184,7 @@ impl<A: Actor> Turn<'_, A> {
         let run = steps::work(self.cell, step, context);
         let waits = S::POLICY != StepPolicy::After;
         self.wishes.barrier |= waits;
-        self.wishes.steps.push(Task { run, waits });
+        self.wishes.rare().steps.push(Task { run, waits });
     }
 
     /// Leaves a message for the outside, to be fetched by whoever follows that topic. It is stored
@@ -203,14 +203,15 @@ impl<A: Actor> Turn<'_, A> {
     /// Runs `then` once this turn is as durable as its reply would be; never, if the turn fails or
     /// the process ends before. It runs on a worker and should be short.
     pub fn after(&mut self, then: impl FnOnce() + Send + 'static) {
-        self.wishes.after.push(Box::new(then));
+        self.wishes.rare().after.push(Box::new(then));
         self.wishes.barrier = true;
     }
 
     /// The number of what is opened next.
     fn open(&mut self) -> u64 {
-        self.wishes.opened += 1;
-        self.live.side.as_ref().map_or(0, |side| side.opened) + self.wishes.opened
+        let rare = self.wishes.rare();
+        rare.opened += 1;
+        self.live.side.as_ref().map_or(0, |side| side.opened) + rare.opened
     }
 
     fn archive<D: Durable>(&mut self, value: &D) -> AlignedVec<16> {

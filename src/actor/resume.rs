@@ -188,8 +188,8 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
     };
     // A close ends the reading early: then nobody knows the whole of it, and no checkpoint may say
     // that this is all.
-    let Some(book) = book else { return };
-    let book_is_whole = shared.events.testimony().is_some() || !shared.events.has_dropped();
+    let Some((book, told)) = book else { return };
+    let book_is_whole = told || !shared.events.has_dropped();
     let now = shared.clock.wall_ms();
     let mut interrupted = shared.ledger.install(book, now);
     interrupted.sort_unstable_by_key(|(oid, open)| (open.lsn, *oid));
@@ -240,16 +240,17 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
 }
 
 /// The book of the newest checkpoint, and what came behind it before this life; `None` where a
-/// close came before all was read.
+/// close came before all was read. And whether a checkpoint had a part in it.
 fn read_book(
     shared: &Shared,
     recovery: &mut Recovery,
     tell: &dyn Fn(&mut Recovery),
-) -> Result<Option<Book>, ReadError> {
+) -> Result<Option<(Book, bool)>, ReadError> {
     // What this life appends goes into the book by itself.
     let end = shared.ledger.before();
     let found = shared.events.testimony();
     let found = found.and_then(|found| Some((Book::decode(&found.bytes)?, found.position)));
+    let told = found.is_some();
     let (mut book, from) = found.unwrap_or_default();
     recovery.bytes_total = end.saturating_sub(from);
     let mut whole = true;
@@ -275,7 +276,7 @@ fn read_book(
         }
     })?;
     recovery.bytes = recovery.bytes_total;
-    Ok(whole.then_some(book))
+    Ok(whole.then_some((book, told)))
 }
 
 fn note_all(book: &mut Book, frame: &Frame<'_>) {

@@ -13,6 +13,7 @@ use super::cell::{Body, Cell, Live, drop_quietly};
 use super::commit::{self, Ending};
 use super::desk::{Before, Desk};
 use super::error::{Refused, Why};
+use super::going_back::Rewinding;
 use super::mailbox::{Arrival, Cause, Outgoing, Sent};
 use super::note::{Note, Packed, StepPolicy};
 use super::policy::{Decision, Persistence};
@@ -83,23 +84,42 @@ pub(super) struct Wishes {
     pub passivate: bool,
     /// Which predicates of the snapshot policy an event has met.
     pub seen: u64,
-    /// Who and why, of all events of the turn.
-    pub labels: Vec<Label>,
     /// What its events ask for.
     pub decision: Decision,
     /// It ends with a barrier.
     pub barrier: bool,
     pub suspended: bool,
     pub finished: bool,
+    pub state: StateIs,
+    /// What few turns want: one pointer for all others.
+    pub rare: Option<Box<Rare>>,
+    /// Why the turn cannot be appended.
+    pub failure: Option<ActorError>,
+}
+
+/// What few turns want.
+#[derive(Default)]
+pub(super) struct Rare {
+    /// It goes back, and nothing may be dropped of what that relies on until it is appended.
+    pub rewinding: Option<Rewinding>,
+    /// Who and why, of all events of the turn.
+    pub labels: Vec<Label>,
     /// Begun steps, to be run once the turn is stored as hard as they ask for.
     pub steps: Vec<super::steps::Task>,
     /// What is to run once the turn is as durable as its reply.
     pub after: Vec<Box<dyn FnOnce() + Send>>,
     /// Things opened in this turn.
     pub opened: u64,
-    pub state: StateIs,
-    /// Why the turn cannot be appended.
-    pub failure: Option<ActorError>,
+}
+
+impl Wishes {
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    pub(super) fn labels(&self) -> &[Label] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.labels)
+    }
 }
 
 /// What a turn has made of the state.
@@ -477,6 +497,8 @@ impl<A: Actor> Turn<'_, A> {
                 let now = self.now().millis();
                 let due = self.live.side.as_ref().and_then(|side| side.timer_numbered(number));
                 let due = due.map_or(0, |timer| timer.rhythm.after(now));
+                // It rings again when it is stored that it has rung: that is not left for later.
+                self.wishes.barrier |= due > 0;
                 self.write(&Note::Fired { number, due });
             }
             Cause::Step(number, how) => {
