@@ -32,6 +32,8 @@ Usage: sleepers [options]
 
 /// One of so many has set an alarm; as many are sent a message.
 const AWAKE_OF: u64 = 1_000;
+/// Set in one life, to ring in the next.
+const ALARM: Duration = Duration::from_secs(3);
 /// Turns that are under way at a time.
 const IN_FLIGHT: usize = 4_096;
 /// How long any of this may take, before it is called an error.
@@ -68,9 +70,8 @@ impl Actor for Sleeper {
     }
 }
 
-/// Is born, with or without an alarm, and stays in memory or does not.
+/// Is born, and stays in memory or does not.
 struct Begin {
-    alarm: Option<Duration>,
     stay: bool,
 }
 
@@ -79,12 +80,21 @@ impl Handle<Begin> for Sleeper {
 
     fn handle(command: Begin, turn: &mut Turn<'_, Self>) {
         turn.emit(Event::Born);
-        if let Some(after) = command.alarm {
-            turn.wake_after("alarm", after, &Call);
-        }
         if !command.stay {
             turn.passivate();
         }
+    }
+}
+
+/// Sets an alarm and sleeps on.
+struct SetAlarm(Duration);
+
+impl Handle<SetAlarm> for Sleeper {
+    type Reply = ();
+
+    fn handle(SetAlarm(after): SetAlarm, turn: &mut Turn<'_, Self>) {
+        turn.wake_after("alarm", after, &Call);
+        turn.passivate();
     }
 }
 
@@ -143,18 +153,18 @@ fn options() -> StoreOptions {
     Store::options().durability(Durability::Process).actor::<Sleeper>()
 }
 
-/// Has `what` said to all of `numbers`, many at a time.
+/// Has all of them born, many at a time.
 fn begin(
     store: &Store,
     count: u64,
-    begin: impl Fn(u64) -> Begin,
+    stay: bool,
     name: impl Fn(u64) -> String,
 ) -> Result<Duration, Failure> {
     let began = Instant::now();
     let mut tickets = Vec::with_capacity(IN_FLIGHT);
     let steps = (count / 10).max(1);
     for number in 0..count {
-        tickets.push(store.actor::<Sleeper>(&name(number))?.post(begin(number))?);
+        tickets.push(store.actor::<Sleeper>(&name(number))?.post(Begin { stay })?);
         if tickets.len() == IN_FLIGHT {
             for ticket in tickets.drain(..) {
                 ticket.wait()?;
@@ -190,12 +200,11 @@ fn per(bytes: u64, count: u64) -> u64 {
 fn make(dir: &Path, count: u64) -> Result<(), Failure> {
     let store = options().open(dir)?;
     println!("{count} sleepers are born:");
-    // Some alarms are to ring long after the store was opened again.
-    let alarm = Duration::from_millis(2_000 + count / 50);
-    let is_one = |number: u64| number.is_multiple_of(AWAKE_OF);
-    let of = |number| Begin { alarm: is_one(number).then_some(alarm), stay: false };
-    let born = begin(&store, count, of, name_of)?;
+    let born = begin(&store, count, false, name_of)?;
     println!("  {:.0} thousand a second", thousands(count) / born.as_secs_f64());
+    for number in (0..count).filter(|number| number % AWAKE_OF == 0) {
+        store.actor::<Sleeper>(&name_of(number))?.ask(SetAlarm(ALARM))?;
+    }
     let _closed = store.close(LONG)?;
     Ok(())
 }
@@ -229,7 +238,7 @@ fn run(dir: &Path, count: u64) -> Result<(), Failure> {
         store.runtime().owed()
     );
     println!(
-        "  memory of all who sleep: {} KiB, {} bytes each",
+        "  the open store takes {} KiB in all, {} bytes a sleeper",
         sleeping / 1024,
         per(sleeping, count)
     );
@@ -307,10 +316,14 @@ fn all_awake(store: &Store, count: u64) -> Result<(), Failure> {
     let few = count.min(100_000);
     println!("For comparison, {few} who stay awake:");
     let (memory_before, before) = (memory()?, store.stats().residents);
-    begin(store, few, |_| Begin { alarm: None, stay: true }, |number| format!("awake-{number}"))?;
+    begin(store, few, true, |number| format!("awake-{number}"))?;
     let took = memory()?.saturating_sub(memory_before);
     let residents = (store.stats().residents - before) as u64;
-    println!("  memory: {} KiB, {} bytes each", took / 1024, per(took, residents));
+    println!(
+        "  the process grew by {} KiB, what it took to write them included: {} bytes each",
+        took / 1024,
+        per(took, residents)
+    );
     if residents != few {
         return Err(format!("{residents} are in memory").into());
     }

@@ -192,7 +192,7 @@ fn read<D: Durable>(version: u16, archive: &[u8]) -> Option<D> {
 /// ```
 /// use annals::actor::CommandId;
 ///
-/// assert_eq!(CommandId::of("order 7, attempt by mail"), CommandId::of("order 7, attempt by mail"));
+/// assert_eq!(CommandId::of("order 7, by mail"), CommandId::of("order 7, by mail"));
 /// ```
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommandId(pub u128);

@@ -1,9 +1,9 @@
 //! The ready queue: jobs for the workers, and who of them sleeps.
 //!
 //! A thread that sends must not pay for a worker's waking up each time: that is a call of the
-//! system, and dearer than the turn. So a worker that finds nothing *searches* for a while before it
-//! sleeps, nobody is woken as long as one searches, and who finds a job as the last searcher wakes
-//! the next if there is more. So the workers that are up are as many as there is work for.
+//! system, and dearer than the turn. So a worker that finds nothing *searches* for a while before
+//! it sleeps, nobody is woken as long as one searches, and who finds a job as the last searcher
+//! wakes the next if there is more. So the workers that are up are as many as there is work for.
 //!
 //! No job is overlooked. Who sends puts its job in and then reads how many search; who ends its
 //! search says so and then looks into the queue; between the two steps both have a fence, so one of
