@@ -115,7 +115,8 @@ pub(crate) fn recycled(bench: &mut Bench) {
 fn forget_all() -> Plan<'static> {
     Plan {
         run_bytes_max: 1 << 30,
-        keep: &|_| Ok(Keep { upto: Seq::MAX, first: false }),
+        keep: &|_| Ok(Keep { upto: Seq::MAX, first: false, superseded: false }),
+        pinned: u64::MAX,
         below: u64::MAX,
         before: HybridTime::from_bits(u64::MAX),
         renew: false,

@@ -135,6 +135,7 @@ fn compact(log: &Log, position: u64) -> u64 {
     let plan = Plan {
         run_bytes_max: 1 << 30,
         keep: &|_| Ok(Keep::ALL),
+        pinned: 0,
         below: 0,
         before: HybridTime::default(),
         renew: false,

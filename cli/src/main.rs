@@ -97,7 +97,7 @@ enum Command {
     Names {
         /// The store's folder
         store: PathBuf,
-        /// Only those of this kind
+        /// Only those of this kind; without it all but Annals' own, such as `annals.cursor`
         #[arg(long)]
         kind: Option<String>,
     },

@@ -76,8 +76,9 @@ impl Book {
                 Change::None
             }
             Note::Handled { oid, .. } => self.close(*oid),
-            Note::Disarmed { number } | Note::Ended { number, .. } => self.close(own(*number)),
-            Note::Fired { number, due: 0 } => self.close(own(*number)),
+            Note::Disarmed { number }
+            | Note::Ended { number, .. }
+            | Note::Fired { number, due: 0 } => self.close(own(*number)),
             Note::Fired { number, due } => {
                 let oid = own(*number);
                 self.tries.remove(&oid);

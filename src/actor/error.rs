@@ -105,8 +105,9 @@ pub enum ActorError {
     /// not appended.
     #[error("what is said of a turn comes before all else that it stores")]
     LabelTooLate,
-    /// Another Rust type has the same [`KIND`](super::Actor::KIND), or it is empty or too long.
-    #[error("the kind `{kind}` is another type's, or not 1 to 65,535 bytes long")]
+    /// Another Rust type has the same [`KIND`](super::Actor::KIND), or it is empty or too long, or
+    /// begins with `annals.`, which is for what Annals itself keeps.
+    #[error("the kind `{kind}` is another's, or not 1 to 65,535 bytes long")]
     KindTaken {
         /// The kind.
         kind: &'static str,

@@ -19,7 +19,8 @@ use parking_lot::{Condvar, Mutex};
 use super::book::{Book, Change, Open, What};
 use super::desk::Desk;
 use super::note::{Note, Oid};
-use super::provider::{Appended, EventStore, Testimony, Witness};
+use super::provider::{Appended, EventStore, Pins, Testimony, Witness};
+use super::ticket::Deadline;
 use super::worker::Resident;
 use crate::error::AppendError;
 use crate::time::Clock;
@@ -356,6 +357,29 @@ impl Witness for Ledger {
                 Some(Testimony { position: events.written(), bytes: content.book.encode() })
             }
             Reading::Behind(_) | Reading::Failed => None,
+        }
+    }
+}
+
+impl Pins for Ledger {
+    fn owed_from(&self, stream: StreamId) -> Option<Seq> {
+        Self::owed_from(self, stream)
+    }
+
+    /// Of what was taken up only the newest counts, of what is open still. To know less is to take
+    /// up once more what has ended the process.
+    fn is_superseding(&self, stream: StreamId) -> bool {
+        stream == super::resume::attempts()
+    }
+
+    fn wait_known(&self, limit: Duration) {
+        let deadline = Deadline::after(limit);
+        let mut content = self.content.lock();
+        while matches!(content.reading, Reading::Behind(_))
+            && !content.stopped
+            && !deadline.is_over()
+        {
+            self.changed.wait_for(&mut content, deadline.left());
         }
     }
 }

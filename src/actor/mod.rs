@@ -84,6 +84,7 @@ mod desk;
 mod durable;
 mod error;
 mod full;
+mod going_back;
 mod kind;
 mod later;
 mod ledger;

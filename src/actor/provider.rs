@@ -65,8 +65,8 @@ pub trait EventStore: Debug + Send + Sync + 'static {
     fn written(&self) -> u64;
 
     /// Visits the frames of all streams from position `from` on (0: from the first) up to what is
-    /// appended when this is called. The frames of each stream come in order; those of different
-    /// streams may not, where old ones are clustered. `Break` ends the visits.
+    /// appended when this is called, in the order in which they were appended. `Break` ends the
+    /// visits.
     ///
     /// # Errors
     /// See [`ReadError`]; frames before the error were visited. [`ReadError::PositionLost`] where
@@ -115,6 +115,43 @@ pub trait EventStore: Debug + Send + Sync + 'static {
         Ok(found)
     }
 }
+
+/// What must stay of the events although snapshots cover it: asked by who drops old ones.
+pub trait Pins: Debug + Send + Sync + 'static {
+    /// Nothing of `stream` goes from this event on: it holds what is owed.
+    fn owed_from(&self, stream: StreamId) -> Option<Seq> {
+        let _ = stream;
+        None
+    }
+
+    /// Nothing at or above this position goes: a durable cursor has not passed it.
+    fn cursor_floor(&self) -> Option<u64> {
+        None
+    }
+
+    /// Is each frame of `stream` superseded by the next, but for the first, which has the name?
+    fn is_superseding(&self, stream: StreamId) -> bool {
+        let _ = stream;
+        false
+    }
+
+    /// Old events of `stream`, which a snapshot covers, stay because of what is owed: it may state
+    /// that anew. Called without locks, a few hundred times a pass at most, again and again.
+    fn is_held_up(&self, stream: StreamId) {
+        let _ = stream;
+    }
+
+    /// Waits until what is owed is known, at most that long. Before that everything is.
+    fn wait_known(&self, limit: Duration) {
+        let _ = limit;
+    }
+}
+
+/// Nothing is owed, and nobody reads.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct NoPins;
+
+impl Pins for NoPins {}
 
 /// Keeps states. Losing one costs a replay, never an answer.
 pub trait SnapshotStore: Debug + Send + Sync + 'static {

@@ -32,7 +32,7 @@ use crate::log::frame::{Frame, RecordKind};
 use crate::log::name;
 use crate::types::{Lsn, Seq, StreamId};
 
-/// The stream that remembers what was taken up.
+/// Its kind and name.
 const KIND: &str = "annals.resume";
 const NAME: &str = "attempts";
 
@@ -43,6 +43,11 @@ const BACKOFF_MS_MAX: u64 = 60_000;
 const WAIT_MS: u64 = 1_000;
 /// Progress is told after so many frames.
 const TELL_EVERY: u64 = 1 << 16;
+
+/// The stream that remembers what was taken up.
+pub(crate) fn attempts() -> StreamId {
+    StreamId::of(KIND, NAME)
+}
 
 /// Held while something that was interrupted is with its actor.
 #[derive(Debug)]
@@ -181,7 +186,10 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
             return;
         }
     };
-    let book_is_whole = shared.events.testimony().is_some() || !shared.events.has_dropped();
+    // A close ends the reading early: then nobody knows the whole of it, and no checkpoint may say
+    // that this is all.
+    let Some((book, told)) = book else { return };
+    let book_is_whole = told || !shared.events.has_dropped();
     let now = shared.clock.wall_ms();
     let mut interrupted = shared.ledger.install(book, now);
     interrupted.sort_unstable_by_key(|(oid, open)| (open.lsn, *oid));
@@ -231,18 +239,21 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
     tell(&mut recovery);
 }
 
-/// The book of the newest checkpoint, and what came behind it before this life.
+/// The book of the newest checkpoint, and what came behind it before this life; `None` where a
+/// close came before all was read. And whether a checkpoint had a part in it.
 fn read_book(
     shared: &Shared,
     recovery: &mut Recovery,
     tell: &dyn Fn(&mut Recovery),
-) -> Result<Book, ReadError> {
+) -> Result<Option<(Book, bool)>, ReadError> {
     // What this life appends goes into the book by itself.
     let end = shared.ledger.before();
     let found = shared.events.testimony();
     let found = found.and_then(|found| Some((Book::decode(&found.bytes)?, found.position)));
+    let told = found.is_some();
     let (mut book, from) = found.unwrap_or_default();
     recovery.bytes_total = end.saturating_sub(from);
+    let mut whole = true;
     shared.events.scan(from, &mut |frame| {
         let lsn = frame.lsn().get();
         if lsn < from {
@@ -258,13 +269,14 @@ fn read_book(
             tell(recovery);
         }
         if shared.gate() == Gate::Closed {
+            whole = false;
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
         }
     })?;
     recovery.bytes = recovery.bytes_total;
-    Ok(book)
+    Ok(whole.then_some((book, told)))
 }
 
 fn note_all(book: &mut Book, frame: &Frame<'_>) {
@@ -338,12 +350,21 @@ fn deliver_message(
     })?;
     let Some(((kind, name), (command, version, archive))) = frame_bytes else { return Ok(()) };
     let Some(known) = shared.kind(&kind) else {
-        shared.ledger.park(&kind, oid);
+        park(shared, &kind, oid);
         return Ok(());
     };
     let of = Of { cause: Cause::Sent(oid), key: "".into(), permit };
     known.deliver(&name, Owed::Message { command: (&command, version), archive: &archive, of });
     Ok(())
+}
+
+/// Waits for its kind to be known. Looked at again afterwards: it may have been made known between
+/// the first look and this, and then nobody else comes for it.
+fn park(shared: &Shared, kind: &str, oid: Oid) {
+    shared.ledger.park(kind, oid);
+    if shared.kind(kind).is_some() {
+        shared.ledger.unpark(kind, shared.clock.wall_ms());
+    }
 }
 
 fn deliver_own(
@@ -354,7 +375,7 @@ fn deliver_own(
 ) -> Result<(), ReadError> {
     let Some((kind, name)) = shared.events.name_of(oid.stream)? else { return Ok(()) };
     let Some(known) = shared.kind(&kind) else {
-        shared.ledger.park(&kind, oid);
+        park(shared, &kind, oid);
         return Ok(());
     };
     known.deliver(
@@ -406,7 +427,7 @@ pub(crate) fn wake<A: Actor>(wake: Wake, cell: &Arc<Cell<A>>, body: &mut Body<A>
     }
     // A step that comes back in doubt.
     if let Some(step) = side.step(number).cloned() {
-        let packed = step.step.packed();
+        let packed = step.work.packed();
         let of = Of { cause: Cause::Step(number, Ended::InDoubt), key: step.key.into(), permit };
         let durables = &cell.kind.options.durables;
         match durables.open_step((packed.name, packed.version), packed.archive, of) {
@@ -485,14 +506,12 @@ fn settle<A: Actor>(cell: &Arc<Cell<A>>, body: &mut Body<A>, note: &Note<'_>) {
 impl Shared {
     /// Appends a note to the stream that remembers what was taken up.
     pub(crate) fn remember(&self, note: &Note<'_>) -> Result<(), AppendError> {
-        let stream = StreamId::of(KIND, NAME);
+        let stream = attempts();
         let mut last = self.remembered.lock();
-        let seq = match *last {
-            Some(seq) => seq,
-            None => {
-                let looked = self.events.replay(stream, Seq::MAX, &mut |_| ControlFlow::Break(()));
-                looked?.last
-            }
+        let seq = if let Some(seq) = *last {
+            seq
+        } else {
+            self.events.replay(stream, Seq::MAX, &mut |_| ControlFlow::Break(()))?.last
         };
         let mut desk = Desk::take();
         let mut record = |kind, bytes: &[u8]| desk.batch.push(kind, 1, bytes);

@@ -17,14 +17,15 @@ use super::close::{CloseReport, Threads};
 use super::departures::Departures;
 use super::error::Why;
 use super::full::FullDisk;
+use super::going_back::GoingBack;
 use super::kind::{AnyKind, Kind};
 use super::ledger::Ledger;
-use super::load::Source;
+use super::load::{self, Source};
 use super::loads::Loads;
 use super::note::{Note, Oid};
 use super::options::{DeadLetter, RuntimeOptions};
 use super::past::{self, At, Past, RawEvent, Span};
-use super::provider::{EventStore, SnapshotRef, SnapshotStore};
+use super::provider::{EventStore, Pins, SnapshotRef, SnapshotStore};
 use super::ready::Ready;
 use super::resume::{self, Recovery, RecoveryPhase};
 use super::steps::Steps;
@@ -33,6 +34,7 @@ use super::turn::in_turn;
 use super::weight::Weights;
 use super::worker::Job;
 use super::{Actor, ActorError, Addr, sweep};
+use crate::log::name::SYSTEM;
 use crate::metrics::{Measure, Meter};
 use crate::snapshot::KEPT;
 use crate::time::Clock;
@@ -99,6 +101,7 @@ impl Runtime {
             kinds: RwLock::default(),
             ledger,
             steps: Steps::new(),
+            going_back: Arc::default(),
             departures: Departures::default(),
             remembered: Mutex::default(),
             recovery: Mutex::default(),
@@ -211,6 +214,11 @@ impl Runtime {
         past::state_at(&source, at)
     }
 
+    /// What must stay of the events.
+    pub(crate) fn pins(&self) -> Arc<dyn Pins> {
+        Arc::<Ledger>::clone(&self.shared.ledger)
+    }
+
     /// How far the taking up of what was interrupted has come.
     pub fn recovery(&self) -> Recovery {
         self.shared.recovery.lock().clone()
@@ -301,11 +309,6 @@ impl KnownKinds {
         Some(Arc::clone(&kinds.by_type.get(id)?.any))
     }
 
-    /// The first number of `stream` that must stay in the log.
-    pub(crate) fn owed_from(&self, stream: StreamId) -> Option<Seq> {
-        self.0.ledger.owed_from(stream)
-    }
-
     fn get(&self, kind: &str) -> Option<Arc<dyn AnyKind>> {
         let kinds = self.0.kinds.read();
         let id = kinds.by_name.get(kind)?;
@@ -315,6 +318,25 @@ impl KnownKinds {
     /// Snapshots that are kept of each actor of a kind.
     pub(crate) fn keeps(&self, kind: &str) -> usize {
         self.get(kind).map_or(KEPT, |kind| kind.keeps())
+    }
+
+    /// May retention drop what lies below event `upto`, as far as rewinds are concerned? Until
+    /// [`dropped`](Self::dropped) is called none goes back below it.
+    pub(crate) fn drop_below(&self, stream: StreamId, upto: Seq) -> bool {
+        let going_back = &self.0.going_back;
+        if !going_back.drop_below(stream, upto) {
+            return false;
+        }
+        let goes_below = load::goes_below(&*self.0.events, stream, upto);
+        if goes_below {
+            going_back.keep(stream);
+        }
+        !goes_below
+    }
+
+    /// What retention was to drop is gone, or stays.
+    pub(crate) fn dropped(&self) {
+        self.0.going_back.dropped();
     }
 
     /// Can an actor of this process begin with it? `None` where its kind is not known.
@@ -430,6 +452,7 @@ pub(crate) struct Shared {
     /// What is owed, and when it is due.
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) steps: Steps,
+    pub(crate) going_back: Arc<GoingBack>,
     pub(crate) departures: Departures,
     /// The last number of the stream that remembers what was taken up, once it is known.
     pub(crate) remembered: Mutex<Option<Seq>>,
@@ -468,7 +491,9 @@ impl Shared {
         if let Some(known) = kinds.get::<A>() {
             return Ok(Arc::clone(known));
         }
-        let good = !A::KIND.is_empty() && u16::try_from(A::KIND.len()).is_ok();
+        let good = !A::KIND.is_empty()
+            && u16::try_from(A::KIND.len()).is_ok()
+            && !A::KIND.starts_with(SYSTEM);
         if !good || kinds.by_name.contains_key(A::KIND) {
             return Err(ActorError::KindTaken { kind: A::KIND });
         }

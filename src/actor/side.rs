@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use super::desk::Desk;
 use super::note::{Note, Packed, Reader, Rhythm, StepPolicy, Writer};
 use super::policy::Persistence;
+use crate::error::Reject;
 use crate::types::Seq;
 
 /// Of [`Side::encode`].
@@ -50,7 +51,7 @@ pub(crate) struct Timer {
 pub(crate) struct Step {
     pub policy: StepPolicy,
     pub key: Box<str>,
-    pub step: Kept,
+    pub work: Kept,
 }
 
 /// An archived value of a durable type.
@@ -104,7 +105,7 @@ impl Side {
             }
             Note::Began { number, policy, key, step } => {
                 self.open(*number);
-                let step = Step { policy: *policy, key: (*key).into(), step: step.into() };
+                let step = Step { policy: *policy, key: (*key).into(), work: step.into() };
                 self.steps.insert(*number, step);
             }
             Note::Ended { number, .. } => {
@@ -159,8 +160,8 @@ impl Side {
             let command = command.packed();
             notes.push(Note::Armed { number: *number, key, rhythm: *rhythm, command });
         }
-        for (number, Step { policy, key, step }) in &self.steps {
-            let step = step.packed();
+        for (number, Step { policy, key, work }) in &self.steps {
+            let step = work.packed();
             notes.push(Note::Began { number: *number, policy: *policy, key, step });
         }
         for id in &self.answers.order {
@@ -183,12 +184,16 @@ impl Side {
         bytes
     }
 
-    /// `None` where the bytes are none that this build can read.
-    pub(crate) fn decode(bytes: &[u8], kept: AnswersKept) -> Option<Option<Box<Self>>> {
+    /// # Errors
+    /// [`Reject::Records`] where the bytes are none that this build can read.
+    pub(crate) fn decode(bytes: &[u8], kept: AnswersKept) -> Result<Option<Box<Self>>, Reject> {
         if bytes.is_empty() {
-            return Some(None);
+            return Ok(None);
         }
-        let mut from = Reader(bytes);
+        Self::read(Reader(bytes), kept).map(Box::new).map(Some).ok_or(Reject::Records)
+    }
+
+    fn read(mut from: Reader<'_>, kept: AnswersKept) -> Option<Self> {
         if from.u16()? != VERSION {
             return None;
         }
@@ -197,7 +202,7 @@ impl Side {
             let version = from.u16()?;
             side.apply(&Note::decode(version, from.blob()?)?, kept);
         }
-        Some(Some(Box::new(side)))
+        Some(side)
     }
 }
 

@@ -49,11 +49,14 @@ pub struct Keep {
     /// But not the one with the stream's first event, which carries its name. And that events
     /// were dropped is remembered.
     pub first: bool,
+    /// What goes has been superseded by what stays: no limit of age or size holds for it, and it is
+    /// not counted as dropped.
+    pub superseded: bool,
 }
 
 impl Keep {
     /// All of it.
-    pub const ALL: Self = Self { upto: Seq::ZERO, first: true };
+    pub const ALL: Self = Self { upto: Seq::ZERO, first: true, superseded: false };
 }
 
 /// What a compaction is to do.
@@ -63,7 +66,10 @@ pub struct Plan<'a> {
     pub run_bytes_max: u64,
     /// What may go of a stream. Asked once for each stream of the pieces that are taken.
     pub keep: &'a dyn Fn(StreamId) -> Result<Keep, ReadError>,
-    /// Nothing at or above this position goes.
+    /// Nothing at or above this position goes, whatever it is. Below `u64::MAX` it also means that
+    /// `keep` goes by what is in this log: all of that is made durable before anything goes.
+    pub pinned: u64,
+    /// And nothing at or above this position.
     pub below: u64,
     /// And nothing that was appended at this time or later.
     pub before: HybridTime,
@@ -78,6 +84,7 @@ impl std::fmt::Debug for Plan<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Plan")
             .field("run_bytes_max", &self.run_bytes_max)
+            .field("pinned", &self.pinned)
             .field("below", &self.below)
             .field("before", &self.before)
             .field("renew", &self.renew)
@@ -89,9 +96,9 @@ impl std::fmt::Debug for Plan<'_> {
 impl Plan<'_> {
     /// May `frame` go, as far as it goes by itself?
     fn lets_go(&self, keep: Keep, frame: &Frame<'_>) -> bool {
-        last_event(frame) <= keep.upto
-            && frame.lsn().get() < self.below
-            && frame.header().time < self.before
+        let lsn = frame.lsn().get();
+        let aged = lsn < self.below && frame.header().time < self.before;
+        last_event(frame) <= keep.upto && lsn < self.pinned && (aged || keep.superseded)
     }
 }
 
@@ -453,10 +460,15 @@ impl Shared {
             table: TableMaker::new(origins, all_lost),
             dropped: 0,
             gone: 0,
+            left_out: false,
             stream: Stream::default(),
         };
         merge(&mut sources, &mut copy)?;
-        let Copy { mut output, table, dropped, gone, .. } = copy;
+        let Copy { mut output, table, dropped, gone, left_out, .. } = copy;
+        if left_out && plan.pinned < u64::MAX {
+            // What let it go may have been said a moment ago: a power cut must not take that back.
+            self.sync_written(self.syncing.lock())?;
+        }
         header.dropped += dropped;
         header.gone = header.gone.max(gone);
         header.table = output.at;
@@ -474,6 +486,8 @@ struct Copy<'a> {
     dropped: u64,
     /// Where the last of those ended.
     gone: u64,
+    /// Something was left out.
+    left_out: bool,
     stream: Stream,
 }
 
@@ -499,8 +513,11 @@ impl Sink for Copy<'_> {
         let named = keep.first && frame.header().seq == FIRST_SEQ;
         if goes && !named {
             self.stream.dropped = self.stream.dropped.max(last_event(frame));
-            self.dropped += 1;
-            self.gone = self.gone.max(frame.end());
+            self.left_out = true;
+            if !keep.superseded {
+                self.dropped += 1;
+                self.gone = self.gone.max(frame.end());
+            }
             return Ok(());
         }
         self.stream.kept |= !goes;

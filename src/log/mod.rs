@@ -57,6 +57,7 @@ mod spot;
 mod survey;
 mod sync;
 mod tail;
+mod testify;
 #[cfg(test)]
 mod tests;
 pub(crate) mod verify;
@@ -560,6 +561,21 @@ impl Log {
     /// log, and no crash has taken back what was there. It is read from the disk.
     pub fn testimony(&self) -> Option<Testimony> {
         self.shared.testimony()
+    }
+
+    /// Writes checkpoints now, so that all that are kept hold what the witness says now.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub(crate) fn testify_now(&self) -> Result<(), ReadError> {
+        let written = self.shared.testify_now();
+        self.shared.tell();
+        written
+    }
+
+    /// What is below has gone into the testimony of each checkpoint that is kept.
+    pub(crate) fn told_by_all(&self) -> u64 {
+        self.shared.told_by_all()
     }
 
     /// Were frames dropped by retention?

@@ -4,6 +4,11 @@
 //! seq 1 and in every snapshot, so that the hash in a frame can be told back, and two names with
 //! one hash are noticed.
 
+/// Kinds that begin like this are not actors': what is kept in their streams is Annals' own.
+pub const SYSTEM: &str = "annals.";
+/// The kind of a durable cursor's stream: each of its frames supersedes the one before.
+pub const CURSOR: &str = "annals.cursor";
+
 /// The longest kind or name.
 pub const NAME_BYTES_MAX: usize = u16::MAX as usize;
 

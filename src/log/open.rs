@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
 use super::bell::{Bell, Rung};
-use super::chain::{Chain, Piece};
-use super::checkpoint::{Checkpoint, TESTIMONY_MAX, Testimony, Totals};
+use super::chain::Chain;
+use super::checkpoint::Totals;
 use super::commit::{CommitQueue, Work};
 use super::frame::{Batch, FrameKind, Salt};
 use super::mark::{self, Mark};
@@ -89,18 +89,8 @@ impl Opening {
         let Self { disk, options, id, survey } = self;
         let began = options.clock.monotonic();
         let dir = options.dir.clone();
-        if survey.chain.is_empty() {
-            disk.create_dir(&dir).map_err(DiskError::at("creating", &dir))?;
-            sync_parent(&*disk, &dir)?;
-        }
         let going_on = survey.decision == Decision::GoOn;
-        if survey.decision != Decision::StartAnew || !holds(Rule::RemoveLast) {
-            remove(&*disk, &dir, &survey.spares)?;
-        }
-        if let Some(dir) = &options.checkpoints {
-            // Once the log has grown past them they would be believed.
-            remove(&*disk, dir, &survey.strangers)?;
-        }
+        clear(&*disk, &options, &survey)?;
         let (ring_writer, ring) = open_ring(&*disk, &options)?;
         let mark = open_mark(&*disk, &options, (id, &survey))?;
         let segments = segments(&disk, &dir, &survey);
@@ -196,6 +186,23 @@ impl Opening {
         report.took += shared.options.clock.monotonic().saturating_sub(began);
         Ok((Log { shared, threads: Mutex::new(threads) }, report))
     }
+}
+
+/// Makes the folder ready for a life.
+fn clear(disk: &dyn Disk, options: &LogOptions, survey: &Survey) -> Result<(), OpenError> {
+    let dir = &options.dir;
+    if survey.chain.is_empty() {
+        disk.create_dir(dir).map_err(DiskError::at("creating", dir))?;
+        sync_parent(disk, dir)?;
+    }
+    if survey.decision != Decision::StartAnew || !holds(Rule::RemoveLast) {
+        remove(disk, dir, &survey.spares)?;
+    }
+    if let Some(dir) = &options.checkpoints {
+        // Once the log has grown past them they would be believed.
+        remove(disk, dir, &survey.strangers)?;
+    }
+    Ok(())
 }
 
 fn open_mark(
@@ -442,77 +449,6 @@ fn keeper(shared: &Shared) {
 }
 
 impl Shared {
-    /// Writes the checkpoint that is due, once all below it is durable.
-    pub(super) fn checkpoint(&self) {
-        let (Some(dir), Some((position, counted))) =
-            (&self.options.checkpoints, self.due.lock().take())
-        else {
-            return;
-        };
-        // Before any of our locks is taken: it takes one under which others append.
-        let testimony = self.ask_witness();
-        let write = || -> Result<(), ReadError> {
-            let testimony = testimony.or_else(|| self.testimony());
-            let told = testimony.as_ref().map_or(0, |testimony| testimony.position);
-            // Else a power cut could leave a checkpoint that tells of what is lost.
-            if holds(Rule::CheckpointDurable)
-                && self.durable.load(Ordering::Acquire) < position.max(told)
-            {
-                self.sync_written(self.syncing.lock())?;
-            }
-            let totals = self.totals_before()?.plus(counted);
-            let segments = self.chain.read().segments().to_vec();
-            let checkpoint = Checkpoint::new(position, totals, &segments);
-            let _one = self.checkpointing.lock();
-            checkpoint.write(&*self.disk, dir, self.id, testimony.as_ref())?;
-            Ok(())
-        };
-        // An older checkpoint does, or none: the next open reads more.
-        let written = write();
-        let counter = match written {
-            Ok(()) => &self.counts.checkpoints,
-            Err(_) => &self.counts.checkpoint_failures,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        self.watch.checkpointed(position, written);
-    }
-
-    /// What the witness says, if there is one and it says what can be kept.
-    fn ask_witness(&self) -> Option<Testimony> {
-        let witness = self.witness.lock().as_ref().and_then(Weak::upgrade)?;
-        // Who has the witness's lock may be waiting for a segment, which this thread would make.
-        let testimony = self.preparer.away(|| witness.testify());
-        testimony.filter(|testimony| {
-            testimony.position <= self.written.load(Ordering::Acquire)
-                && testimony.bytes.len() as u64 <= TESTIMONY_MAX
-        })
-    }
-
-    /// The newest testimony that is of this past.
-    pub(super) fn testimony(&self) -> Option<Testimony> {
-        let dir = self.options.checkpoints.as_ref()?;
-        let checkpoints = Checkpoint::read_all(&*self.disk, dir, self.id);
-        let believed = |it: &&Checkpoint| it.told().is_some_and(|told| self.is_past(told));
-        checkpoints.iter().filter(believed).find_map(|it| it.testimony(&*self.disk))
-    }
-
-    /// Is everything below `position` of this past? Not if a crash took back what was there.
-    fn is_past(&self, position: u64) -> bool {
-        if position >= self.written.load(Ordering::Acquire) {
-            return position == self.written.load(Ordering::Acquire);
-        }
-        match self.locate(position) {
-            Ok(Piece::Segment(_)) => true,
-            Ok(Piece::Run(run)) => match run.lost_at(position) {
-                Ok(lost) => lost.is_none_or(|lost| lost.start == position),
-                Err(_) => false,
-            },
-            // What begins there is lost, and what ends there is not.
-            Err(ReadError::PositionLost { lost, .. }) => lost.start == position,
-            Err(_) => false,
-        }
-    }
-
     /// What was appended before this life.
     pub(super) fn totals_before(&self) -> Result<Totals, ReadError> {
         if let Some(totals) = self.before.get() {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::actor::{Actor, Addr, CloseReport, Runtime};
+use crate::actor::{Actor, Addr, CloseReport, Recovery, Runtime};
 use crate::catalogue::{Catalogue, CatalogueState, names_from};
 use crate::disk::{Disk, LockGuard};
 use crate::error::{DiskError, Error, OpenError};
@@ -114,7 +114,7 @@ pub struct Store {
     scrub: Option<Scrub>,
     retention: Retention,
     runtime: Runtime,
-    catalogue: Option<Catalogue>,
+    catalogue: Option<Arc<Catalogue>>,
     snapshots: Arc<Snapshots>,
     cursors: Arc<Cursors>,
     events: Arc<Log>,
@@ -213,6 +213,7 @@ impl Store {
         opened
     }
 
+    #[expect(clippy::too_many_lines, reason = "one order of steps, each once")]
     fn open_parts(path: &Path, options: StoreOptions) -> Result<Self, Error> {
         let began = options.clock.monotonic();
         let mut phases = Phases::new(&options.clock);
@@ -261,7 +262,8 @@ impl Store {
         let catalogue = options
             .catalogue
             .then(|| Catalogue::start(path.join("catalogue"), Arc::clone(&events)))
-            .transpose()?;
+            .transpose()?
+            .map(Arc::new);
         let close_deadline = options.runtime.close_deadline;
         let runtime = Runtime::start(
             Arc::clone(&events) as Arc<dyn crate::actor::provider::EventStore>,
@@ -269,8 +271,11 @@ impl Store {
             options.clock.clone(),
             options.runtime,
         )?;
+        let cursors = Cursors::new(&events);
+        let pinned = cursor::Pinned { owed: runtime.pins(), cursors: Arc::clone(&cursors) };
         let retention = Retention::start(
-            (&events, &snapshots, runtime.kinds()),
+            (&events, &snapshots),
+            (runtime.kinds(), Arc::new(pinned), catalogue.clone()),
             retain::Policy::of(&options.retain, options.compaction, options.run_bytes_max),
             (options.clock.clone(), options.threads),
         )?;
@@ -305,7 +310,7 @@ impl Store {
             runtime,
             catalogue,
             snapshots,
-            cursors: Cursors::new(&events),
+            cursors,
             events,
             report,
             close_deadline,
@@ -380,7 +385,7 @@ impl Store {
 
     /// What became of the catalogue; `None` while that is not known, or where there is none.
     pub fn catalogue_state(&self) -> Option<CatalogueState> {
-        self.catalogue.as_ref().and_then(Catalogue::state)
+        self.catalogue.as_ref().and_then(|catalogue| catalogue.state())
     }
 
     /// What the [scrub](StoreOptions::scrub) has found wrong since the store was opened.
@@ -403,6 +408,17 @@ impl Store {
     /// The event log, for those who read it as a whole.
     pub fn log(&self) -> &Arc<Log> {
         &self.events
+    }
+
+    /// How far the taking up of what was interrupted has come.
+    pub fn recovery(&self) -> Recovery {
+        self.runtime.recovery()
+    }
+
+    /// Waits until what was interrupted is taken up, at most that long. Nobody has to: commands are
+    /// handled meanwhile.
+    pub fn wait_recovered(&self, limit: Duration) -> Recovery {
+        self.runtime.wait_recovered(limit)
     }
 
     /// The actors' runtime.

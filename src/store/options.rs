@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Repair, Retain, Store, View};
-use crate::actor::RuntimeOptions;
+use crate::actor::{Actor, Persistence, Recovery, RuntimeOptions};
 use crate::disk::{Disk, RealDisk};
 use crate::error::Error;
 use crate::time::Clock;
@@ -77,6 +77,27 @@ impl StoreOptions {
     /// Worker threads for commands that were told or had to queue. Default: one a processor.
     pub fn workers(mut self, workers: NonZeroUsize) -> Self {
         self.runtime.workers = workers;
+        self
+    }
+
+    /// Makes a kind of actor known from the start: what a crash has interrupted (messages, timers,
+    /// steps) is taken up by itself only for kinds that are known, and for others once somebody
+    /// asks for an address of that kind.
+    pub fn actor<A: Actor>(mut self) -> Self {
+        self.runtime = self.runtime.actor::<A>();
+        self
+    }
+
+    /// When turns are appended, unless an actor or its kind says otherwise. Default: each turn by
+    /// itself.
+    pub fn persistence(mut self, persistence: Persistence) -> Self {
+        self.runtime.persistence = persistence;
+        self
+    }
+
+    /// Told how the taking up of what was interrupted comes along, from a thread of its own.
+    pub fn on_recovery(mut self, tell: impl Fn(&Recovery) + Send + Sync + 'static) -> Self {
+        self.runtime.on_recovery = Some(Arc::new(tell));
         self
     }
 

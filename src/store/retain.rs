@@ -17,6 +17,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::actor::KnownKinds;
+use crate::actor::provider::Pins;
+use crate::catalogue::Catalogue;
 use crate::error::{DiskError, OpenError, ReadError};
 use crate::log::frame::RecordKind;
 use crate::log::{Compacted, Keep, Log, Plan, name};
@@ -31,6 +33,8 @@ const PERIOD: Duration = Duration::from_mins(1);
 const ASKED_MAX: usize = 256;
 /// Passes of one call by hand: the first asks for snapshots, the next can use them.
 const PASSES_MAX: usize = 3;
+/// A call by hand waits so long for what is owed to be known; until then nothing goes.
+const KNOWN_WITHIN: Duration = Duration::from_secs(10);
 
 /// Which events a store keeps.
 ///
@@ -97,6 +101,9 @@ struct Worker {
     events: Arc<Log>,
     snapshots: Arc<Snapshots>,
     kinds: KnownKinds,
+    pins: Arc<dyn Pins>,
+    /// Knows which streams are cursors'; without it they are kept like others.
+    catalogue: Option<Arc<Catalogue>>,
     policy: Policy,
     clock: Clock,
     /// One pass at a time.
@@ -161,7 +168,8 @@ impl Counts {
 impl Retention {
     /// With a thread, if `threads` and there is anything to do.
     pub(super) fn start(
-        (events, snapshots, kinds): (&Arc<Log>, &Arc<Snapshots>, KnownKinds),
+        (events, snapshots): (&Arc<Log>, &Arc<Snapshots>),
+        (kinds, pins, catalogue): (KnownKinds, Arc<dyn Pins>, Option<Arc<Catalogue>>),
         policy: Policy,
         (clock, threads): (Clock, bool),
     ) -> Result<Self, OpenError> {
@@ -169,6 +177,8 @@ impl Retention {
             events: Arc::clone(events),
             snapshots: Arc::clone(snapshots),
             kinds,
+            pins,
+            catalogue,
             policy,
             clock,
             passing: Mutex::new(Passing { since: u64::MAX, asked: StreamId::SYSTEM }),
@@ -190,6 +200,9 @@ impl Retention {
     /// Everything that can be done now.
     pub(super) fn by_hand(&self) -> Result<RetentionStats, ReadError> {
         let before = self.stats();
+        self.worker.pins.wait_known(KNOWN_WITHIN);
+        // Else those that there are have their say.
+        self.worker.events.testify_now().unwrap_or_default();
         for _ in 0..PASSES_MAX {
             let asked = self.stats().laggards_asked;
             self.worker.pass(true)?;
@@ -263,6 +276,7 @@ impl Worker {
         let before = self.counts.stats();
         let passed = self.pass_alone(thorough);
         // Only now: while the pass is under way a subscriber could not ask for another.
+        self.kinds.dropped();
         self.events.tell_news();
         self.snapshots.log().tell_news();
         if trace::ON {
@@ -295,7 +309,11 @@ impl Worker {
     fn pass_alone(&self, thorough: bool) -> Result<(), ReadError> {
         let mut passing = self.passing.lock();
         let laggards = RefCell::new(BTreeSet::new());
-        let events = self.pass_events(&mut passing, thorough, &laggards);
+        let held_up = RefCell::new(BTreeSet::new());
+        let events = self.pass_events(&mut passing, thorough, (&laggards, &held_up));
+        for stream in held_up.into_inner() {
+            self.pins.is_held_up(stream);
+        }
         let laggards = laggards.into_inner();
         let after = laggards.range((Bound::Excluded(passing.asked), Bound::Unbounded));
         let mut asked = 0;
@@ -318,7 +336,7 @@ impl Worker {
         &self,
         passing: &mut Passing,
         thorough: bool,
-        laggards: &RefCell<BTreeSet<StreamId>>,
+        (laggards, held_up): (&RefCell<BTreeSet<StreamId>>, &RefCell<BTreeSet<StreamId>>),
     ) -> Result<(), ReadError> {
         let (_, runs) = self.events.compactable();
         // The runs are looked at again when there is a quarter more.
@@ -328,14 +346,30 @@ impl Worker {
         let dropping = self.policy.retain != Retain::All && self.snapshots.sync().is_ok();
         let asked = passing.asked;
         let keeps = |kind: &str| self.kinds.keeps(kind);
+        let cursors = self.cursors()?;
         let keep = |stream| {
             self.going_on()?;
+            if cursors.contains(&stream) || self.pins.is_superseding(stream) {
+                // All but the newest.
+                let upto = self.events.last_seq(stream)?.get().saturating_sub(1);
+                let upto = Seq::new(upto).unwrap_or(Seq::ZERO);
+                return Ok(Keep { upto, first: true, superseded: true });
+            }
             if !dropping {
                 return Ok(Keep::ALL);
             }
             let known = |snapshot: &SnapshotRef<'_>| self.kinds.reads(snapshot) == Some(true);
-            if let Some(upto) = self.snapshots.floor(stream, &known, &keeps)? {
-                return Ok(Keep { upto, first: true });
+            let floor = self.snapshots.floor(stream, &known, &keeps)?;
+            if let Some(upto) = floor.filter(|upto| self.kinds.drop_below(stream, *upto)) {
+                let Some(owed) = self.pins.owed_from(stream).filter(|owed| *owed <= upto) else {
+                    return Ok(Keep { upto, ..Keep::ALL });
+                };
+                let mut held_up = held_up.borrow_mut();
+                if held_up.len() < ASKED_MAX {
+                    held_up.insert(stream);
+                }
+                let upto = Seq::new(owed.get().saturating_sub(1)).unwrap_or(Seq::ZERO);
+                return Ok(Keep { upto, ..Keep::ALL });
             }
             // Bounded: of those behind the last that was asked the first, and of the rest some.
             let mut laggards = laggards.borrow_mut();
@@ -350,9 +384,13 @@ impl Worker {
             Ok(Keep::ALL)
         };
         let (below, before) = self.limits();
+        // What no checkpoint tells of must be there to be read after a crash: else a message could
+        // be there without the word of its receiver that it was handled.
+        let told = self.events.told_by_all();
         let plan = Plan {
             run_bytes_max: self.policy.run_bytes_max,
             keep: &keep,
+            pinned: told.min(self.pins.cursor_floor().unwrap_or(u64::MAX)),
             below,
             before,
             renew,
@@ -368,6 +406,13 @@ impl Worker {
             passing.since = 0;
         }
         Ok(())
+    }
+
+    /// The streams of durable cursors.
+    fn cursors(&self) -> Result<BTreeSet<StreamId>, ReadError> {
+        let Some(catalogue) = &self.catalogue else { return Ok(BTreeSet::new()) };
+        let names = catalogue.names(name::CURSOR)?;
+        Ok(names.iter().map(|cursor| StreamId::of(name::CURSOR, cursor)).collect())
     }
 
     /// Nothing goes at or above this position, and nothing of this time or later.
@@ -419,12 +464,17 @@ impl Worker {
             // Of kinds that this program does not know, any that is whole counts.
             let usable = |snapshot: &SnapshotRef<'_>| self.kinds.reads(snapshot) != Some(false);
             let floor = self.snapshots.floor(stream, &usable, &keeps)?;
+            // Where events were dropped, going back may rely on a snapshot.
+            let drops = self.events.has_dropped();
+            let floor = floor.filter(|floor| !drops || self.kinds.drop_below(stream, *floor));
             let upto = floor.and_then(|floor| Seq::new(floor.get().saturating_sub(1)));
-            Ok(Keep { upto: upto.unwrap_or(Seq::ZERO), first: false })
+            let upto = upto.unwrap_or(Seq::ZERO);
+            Ok(Keep { upto, first: false, superseded: false })
         };
         let plan = Plan {
             run_bytes_max: self.policy.run_bytes_max,
             keep: &keep,
+            pinned: u64::MAX,
             below: u64::MAX,
             before: HybridTime::from_bits(u64::MAX),
             renew: due,

@@ -13,6 +13,7 @@ use crate::disk::Disk;
 use crate::error::{DiskError, Error, OpenError};
 use crate::log::finding::{Finding, Severity, What};
 use crate::log::frame::{Frame, RecordKind};
+use crate::log::name::SYSTEM;
 use crate::log::segment::{HeaderReject, SegmentHeader};
 use crate::log::{Cursor, Ending, Evidence, LogOptions, LogView, Seen, SegmentInfo, Totals, name};
 use crate::snapshot::SnapshotRef;
@@ -277,7 +278,9 @@ impl View {
         Ok(bad)
     }
 
-    /// The names of all actors of `kind` that have events, or of all kinds. Reads the whole log.
+    /// The names of all actors of `kind` that have events, or of all kinds of actors: what Annals
+    /// itself keeps (kinds that begin with `annals.`) is shown to who asks for it. Reads the whole
+    /// log.
     ///
     /// # Errors
     /// The file system's.
@@ -287,8 +290,10 @@ impl View {
         cursor.stop_at(self.written());
         while let Some(seen) = cursor.next()? {
             let Seen::Frame(frame) = seen else { continue };
-            names
-                .extend(name_of(&frame).filter(|actor| kind.is_none_or(|kind| kind == actor.kind)));
+            names.extend(name_of(&frame).filter(|actor| match kind {
+                Some(kind) => kind == actor.kind,
+                None => !actor.kind.starts_with(SYSTEM),
+            }));
         }
         Ok(names)
     }

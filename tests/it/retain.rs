@@ -2,16 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals::actor::{ActorError, StopReason};
-use annals::disk::sim::{Random, SimDisk};
+use annals::actor::{ActorError, Durable, StopReason};
+use annals::disk::Disk as _;
+use annals::disk::sim::{Failure, Fault, Random, SimDisk};
 use annals::error::{Error, OpenError};
+use annals::log::frame::{Batch, RecordKind};
 use annals::rkyv::{Archive, Deserialize, Serialize};
 use annals::time::{Clock, ManualClock};
-use annals::types::Seq;
+use annals::types::{Seq, StreamId};
 use annals::{
     Actor, ActorOptions, Durability, Handle, Retain, SnapshotPolicy, Store, StoreOptions, Turn,
 };
@@ -49,6 +52,8 @@ struct Noted {
 }
 
 struct Note(u64, usize);
+#[derive(Archive, Serialize, Deserialize)]
+#[rkyv(crate = annals::rkyv)]
 struct Get;
 
 /// Actors that differ in their snapshots alone.
@@ -288,6 +293,144 @@ fn a_store_that_keeps_all_compacts_and_drops_no_event() {
     assert!(stats.compactions > 0);
     assert!(stats.snapshots_dropped > 0, "of six snapshots two are needed: {stats:?}");
     assert_eq!(history::<Often>(&store, "a").len(), 20);
+}
+
+// Arms timers, and disarms them.
+kind!(Waits, "waits", ActorOptions::new().snapshots(1, SnapshotPolicy::every(3)).command::<Get>());
+
+impl Durable for Get {
+    const NAME: &'static str = "get";
+}
+
+/// Arms a timer of that name, or disarms it.
+struct Arm(&'static str, bool);
+
+impl Handle<Arm> for Waits {
+    type Reply = u64;
+    fn handle(Arm(key, armed): Arm, turn: &mut Turn<'_, Self>) -> u64 {
+        if armed {
+            turn.wake_after(key, Duration::from_secs(1 << 30), &Get);
+        } else {
+            assert!(turn.cancel(key), "it is armed");
+        }
+        turn.seq().get() + 1
+    }
+}
+
+#[test]
+fn what_is_owed_stays_whatever_snapshots_cover_and_goes_once_it_is_settled() {
+    let disk = disk(1);
+    let open = || options(&disk).retain(Retain::UntilSnapshot).open("/store").unwrap();
+    let arm = |key, armed| {
+        let store = open();
+        let seq = store.actor::<Waits>("a").unwrap().ask(Arm(key, armed)).unwrap();
+        store.close(Duration::from_secs(10)).unwrap();
+        seq
+    };
+    let compacted = || {
+        let store = open();
+        store.actor::<Waits>("a").unwrap();
+        store.compact().unwrap();
+        store.runtime().wait_recovered(Duration::from_secs(10));
+        let owed = store.runtime().owed();
+        let mut frames = Vec::new();
+        let visit = &mut |frame: annals::log::frame::Frame<'_>| {
+            frames.push(frame.header().seq.get());
+            ControlFlow::Continue(())
+        };
+        store.log().stream(StreamId::of("waits", "a"), Seq::ZERO, visit).unwrap();
+        store.close(Duration::from_secs(10)).unwrap();
+        (owed, frames)
+    };
+    fill::<Waits>(&open, "a", 0..10);
+    let early = arm("early", true);
+    fill::<Waits>(&open, "a", 10..20);
+    let late = arm("late", true);
+    fill::<Waits>(&open, "a", 20..40);
+    let (owed, frames) = compacted();
+    assert_eq!((owed, frames[..2].to_vec()), (2, vec![1, early]));
+    assert_eq!(frames.last(), frames.iter().max(), "to its end");
+    arm("early", false);
+    fill::<Waits>(&open, "a", 40..60);
+    let (owed, frames) = compacted();
+    assert_eq!((owed, frames[..2].to_vec()), (1, vec![1, late]));
+    arm("late", false);
+    fill::<Waits>(&open, "a", 60..80);
+    let (owed, frames) = compacted();
+    assert_eq!(owed, 0);
+    assert!(frames[1] > 60, "{frames:?}");
+    assert_eq!(sum::<Waits>(&open(), "a"), Sum::of(&(0..80).collect::<Vec<_>>()));
+}
+
+/// What no checkpoint tells of must be there to be read after a crash.
+#[test]
+fn nothing_goes_that_no_checkpoint_tells_of() {
+    let disk = disk(1);
+    let open = || options(&disk).retain(Retain::UntilSnapshot).open("/store").unwrap();
+    fill::<Often>(&open, "a", 0..40);
+    let store = open();
+    store.actor::<Often>("a").unwrap();
+    let checkpoints = || {
+        let files = snapshot(&disk).into_iter().map(|(file, _)| file);
+        files.filter(|file| file.to_string_lossy().contains("ckpt-")).collect::<Vec<_>>()
+    };
+    for file in checkpoints() {
+        disk.remove(&file).unwrap();
+    }
+    disk.fail(Fault::new(Failure::Io).at_path("ckpt").for_ever());
+    assert_eq!(store.compact().unwrap().events_dropped, 0);
+    disk.clear_faults();
+    assert!(store.compact().unwrap().events_dropped > 0);
+    assert!(!checkpoints().is_empty(), "made for that");
+}
+
+/// Of a cursor's stream two frames are enough, in a store that keeps all; and it is no actor.
+#[test]
+fn of_a_cursors_stream_the_name_and_the_newest_stay_and_nobody_lists_it() {
+    let disk = disk(1);
+    let open = || options(&disk).catalogue(true).open("/store").unwrap();
+    let cursor = StreamId::of("annals.cursor", "reader");
+    for seq in 1..=30 {
+        let store = open();
+        let mut batch = Batch::new();
+        if seq == 1 {
+            let name = annals::log::name::encode("annals.cursor", "reader").unwrap();
+            batch.push(RecordKind::Name, 1, &name).unwrap();
+        }
+        batch.push(RecordKind::Event, 1, &[7; 2_000]).unwrap();
+        store.log().append(&mut batch, cursor, Seq::new(seq).unwrap()).unwrap();
+        store.actor::<Often>("a").unwrap().ask(Note(seq, 100)).unwrap();
+        store.close(Duration::from_secs(10)).unwrap();
+    }
+    let store = open();
+    let stats = store.compact().unwrap();
+    assert_eq!(stats.events_dropped, 0);
+    assert!(stats.reclaimed_bytes > 20_000, "{stats:?}");
+    assert!(!store.log().has_dropped(), "the snapshots are derived still");
+    let mut frames = Vec::new();
+    let visit = &mut |frame: annals::log::frame::Frame<'_>| {
+        frames.push(frame.header().seq.get());
+        ControlFlow::Continue(())
+    };
+    store.log().stream(cursor, Seq::ZERO, visit).unwrap();
+    assert_eq!((frames[0], frames[frames.len() - 1]), (1, 30));
+    assert!(frames.len() < 8, "{frames:?}");
+    assert_eq!(history::<Often>(&store, "a").len(), 30);
+    store.close(Duration::from_secs(10)).unwrap();
+    let view = options(&disk).read_only("/store").unwrap();
+    let names = |kind| view.names(kind).unwrap().into_iter().map(|actor| actor.kind);
+    assert_eq!(names(None).collect::<Vec<_>>(), ["often"]);
+    assert_eq!(names(Some("annals.cursor")).collect::<Vec<_>>(), ["annals.cursor"]);
+}
+
+kind!(Ours, "annals.cursor", ActorOptions::new());
+
+#[test]
+fn no_actor_may_have_a_kind_that_annals_keeps_for_itself() {
+    let disk = disk(1);
+    let store = options(&disk).open("/store").unwrap();
+    let refused = store.actor::<Ours>("reader").map(drop);
+    assert!(matches!(refused, Err(Error::Actor(ActorError::KindTaken { .. }))), "{refused:?}");
 }
 
 #[test]

@@ -444,11 +444,12 @@ impl Track {
         self.oracle.may_go.extend(going);
         let keep = |id: StreamId| {
             let number = (0..STREAMS).find(|number| stream(*number) == id).expect("a stream");
-            Ok(Keep { upto: Seq::new(of(number)).unwrap(), first: true })
+            Ok(Keep { upto: Seq::new(of(number)).unwrap(), ..Keep::ALL })
         };
         let plan = Plan {
             run_bytes_max: 40 << 10,
             keep: &keep,
+            pinned: u64::MAX,
             below: u64::MAX,
             before: HybridTime::from_bits(u64::MAX),
             renew: true,

@@ -52,6 +52,7 @@ fn compact(log: &Log, done: &AtomicBool) {
         let plan = Plan {
             run_bytes_max: 512 << 10,
             keep: &keep,
+            pinned: u64::MAX,
             below: 0,
             before: HybridTime::default(),
             renew: false,

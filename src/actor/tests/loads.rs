@@ -201,3 +201,17 @@ fn above_the_cap_in_bytes_those_unused_for_longest_leave() {
     heavy("c").passivate().unwrap();
     assert_eq!(runtime.resident_bytes(), 0);
 }
+
+/// What few actors have costs the others a pointer, and limits that are not set a few bytes where
+/// the layout has room for them.
+#[test]
+fn a_cell_without_anything_aside_pays_a_pointer() {
+    use crate::actor::aside::{Aside, Flags};
+    use crate::actor::weight::Weight;
+    assert_eq!(size_of::<Option<Box<Aside<List>>>>(), 8);
+    assert_eq!(size_of::<Flags>() + size_of::<Weight>(), 5);
+    let cell = size_of::<crate::actor::cell::Cell<List>>();
+    let live = size_of::<crate::actor::cell::Body<List>>();
+    println!("cell {cell} body {live} lane {}", size_of::<crate::actor::mailbox::Lane<List>>());
+    assert!(cell <= live + 128, "{cell} bytes, {live} of them the state");
+}
