@@ -218,12 +218,16 @@ impl<A: Actor> Cell<A> {
             }
         }
         let arrival = Arrival { mark: None, cause: Cause::Command, answered: true, once };
-        let parked = self.guarded(&mut body, |body| take_turn(self, body, arrival, command));
+        let mut parked = None;
+        let taken = self.guarded(&mut body, |body| {
+            // Straight to its place: what comes back through a caught panic is copied twice.
+            parked = Some(take_turn(self, body, &arrival, command));
+        });
         self.unstash(&mut letters);
         self.put_back(letters);
         MutexGuard::unlock_fair(body);
-        match parked {
-            Ok(parked) => Served::Done(parked),
+        match taken {
+            Ok(()) => Served::Done(parked.unwrap_or(Parked::error(ActorError::Lost))),
             Err(payload) => std::panic::resume_unwind(payload),
         }
     }

@@ -159,7 +159,7 @@ fn run_told<A: Handle<C>, C: Send + 'static>(
     body: &mut Body<A>,
     mark: Mark,
 ) {
-    if let Err(why) = take_turn(cell, body, Arrival::of(mark, false), command).result {
+    if let Err(why) = take_turn(cell, body, &Arrival::of(mark, false), command).result {
         cell.dead_letter(type_name::<C>(), why);
     }
 }
@@ -175,7 +175,7 @@ impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Ask<C, A::Reply> {
     fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark) {
         let Self { command, replier, once } = *self;
         let arrival = Arrival { mark, cause: Cause::Command, answered: true, once };
-        replier.put(take_turn(cell, body, arrival, command));
+        replier.put(take_turn(cell, body, &arrival, command));
     }
 
     fn admits(&self, live: &Live<A>) -> bool {
@@ -200,7 +200,7 @@ impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Due<C> {
     fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark) {
         let Self { command, cause, permit } = *self;
         let arrival = Arrival { mark, cause, answered: false, once: None };
-        if let Err(why) = take_turn(cell, body, arrival, command).result {
+        if let Err(why) = take_turn(cell, body, &arrival, command).result {
             resume::failed(cell, body, cause, (type_name::<C>(), why));
         }
         drop(permit);

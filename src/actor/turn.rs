@@ -403,11 +403,10 @@ pub(super) fn too_large(bytes: usize) -> ActorError {
 }
 
 /// Takes one turn: load, handle, append, send, and the reply with what it waits for.
-#[expect(clippy::needless_pass_by_value, reason = "it has come, and is used up")]
 pub(crate) fn take_turn<A, C>(
     cell: &Arc<Cell<A>>,
     body: &mut Body<A>,
-    arrival: Arrival<A::Reply>,
+    arrival: &Arrival<A::Reply>,
     command: C,
 ) -> Parked<A::Reply>
 where
@@ -438,52 +437,53 @@ where
         Turn { cell, live, desk: None, before: None, wishes: Wishes::default(), now: None };
     turn.close(arrival.cause);
     let handled = catch_unwind(AssertUnwindSafe(|| A::handle(command, &mut turn)));
-    let (reply, failure) = match handled {
+    let arrived = (arrival.mark, arrival.answered);
+    let failure = match handled {
         Ok(reply) if turn.wishes.state == StateIs::Torn => {
             drop_quietly(reply);
             let message = "an event could not be applied, and the handler went on".into();
-            (None, Some(ActorError::Panicked { message }))
+            ActorError::Panicked { message }
         }
         Ok(reply) => {
-            turn.answer(&arrival, &reply);
-            (Some(reply), turn.wishes.failure.take())
+            turn.answer(arrival, &reply);
+            match turn.wishes.failure.take() {
+                None => match (Ending { turn: &mut turn, first, arrival: arrived }).succeed() {
+                    Ok(mark) => {
+                        cell.note_success();
+                        return Parked { result: Ok(reply), mark };
+                    }
+                    Err(failed) => {
+                        let (failure, state) = *failed;
+                        drop(turn);
+                        drop_quietly(reply);
+                        if state != StateIs::Stored {
+                            cell.forget(body);
+                        }
+                        return Parked::error(failure);
+                    }
+                },
+                Some(failure) => {
+                    drop_quietly(reply);
+                    failure
+                }
+            }
         }
-        Err(payload) => (None, Some(ActorError::Panicked { message: message_of(payload) })),
+        Err(payload) => ActorError::Panicked { message: message_of(payload) },
     };
-    let Turn { live, desk, before, wishes, .. } = turn;
-    if let Some(ActorError::Panicked { message }) = &failure {
+    // What a panic says may come from the state; that an append failed does not.
+    let mut told = false;
+    if let ActorError::Panicked { message } = &failure {
         let (kind, name, seq) = (A::KIND, &*cell.name, first.get());
         trace::TurnPanicked { kind, name, seq, error: message }.tell();
         cell.note_failure();
+        told = true;
     }
-    let ending = Ending { cell, first, before, wishes, arrival: (arrival.mark, arrival.answered) };
-    match (failure, reply) {
-        (None, Some(reply)) => match ending.succeed(live, desk) {
-            Ok(mark) => {
-                cell.note_success();
-                Parked { result: Ok(reply), mark }
-            }
-            Err(failed) => {
-                let (failure, state) = *failed;
-                drop_quietly(reply);
-                if state != StateIs::Stored {
-                    cell.forget(body);
-                }
-                Parked::error(failure)
-            }
-        },
-        (failure, reply) => {
-            drop_quietly(reply);
-            let failure = failure.unwrap_or(ActorError::Lost);
-            let (mark, stored) = ending.fail(live, desk);
-            if !stored {
-                cell.forget(body);
-            }
-            // What a panic says may come from the state; that an append failed does not.
-            let told = matches!(failure, ActorError::Panicked { .. });
-            Parked { result: Err(failure), mark: if told { mark } else { None } }
-        }
+    let (mark, stored) = Ending { turn: &mut turn, first, arrival: arrived }.fail();
+    drop(turn);
+    if !stored {
+        cell.forget(body);
     }
+    Parked { result: Err(failure), mark: if told { mark } else { None } }
 }
 
 impl<A: Actor> Turn<'_, A> {
