@@ -8,6 +8,7 @@ mod damage;
 pub mod derived;
 pub mod frame;
 pub mod model;
+pub mod owed;
 pub mod recover;
 pub mod snapshot;
 /// The oracle, which the library's own tests use too.
@@ -19,11 +20,12 @@ mod support;
 pub type Body = fn(&[u8]);
 
 /// Every target: its name, which is also that of its folder of seeds, and its body.
-pub const TARGETS: [(&str, Body); 6] = [
+pub const TARGETS: [(&str, Body); 7] = [
     ("catalogue", catalogue::run),
     ("derived", derived::run),
     ("frame", frame::run),
     ("model", model::run),
+    ("owed", owed::run),
     ("recover", recover::run),
     ("snapshot", snapshot::run),
 ];
@@ -39,6 +41,8 @@ mod tests {
     const INPUTS: usize = 4_000;
     /// The model does many lives in each, and takes long.
     const INPUTS_OF_MODEL: usize = 150;
+    /// Half of them start a runtime, with its threads.
+    const INPUTS_OF_OWED: usize = 2_000;
 
     /// Random numbers from a counter (splitmix64): the same in each run.
     struct Random(u64);
@@ -86,7 +90,11 @@ mod tests {
             run(&[]);
             let mut random = Random(1);
             corpus.iter().take(200).for_each(|input| run(input));
-            let inputs = if name == "model" { INPUTS_OF_MODEL } else { INPUTS };
+            let inputs = match name {
+                "model" => INPUTS_OF_MODEL,
+                "owed" => INPUTS_OF_OWED,
+                _ => INPUTS,
+            };
             for input in &seeds {
                 run(input);
                 for _ in 0..inputs / seeds.len() {

@@ -83,6 +83,8 @@ mod departures;
 mod desk;
 mod durable;
 mod error;
+#[cfg(any(test, feature = "internals"))]
+pub mod front;
 mod full;
 mod going_back;
 mod kind;

@@ -28,6 +28,9 @@
 
 use crate::types::StreamId;
 
+/// No actor ever counts so far, and one more than that is a number too.
+pub(crate) const NUMBER_MAX: u64 = u64::MAX >> 1;
+
 /// Names what an actor has opened: the actor, and its running count.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Oid {
@@ -226,12 +229,12 @@ impl<'a> Note<'a> {
         let mut from = Reader(bytes);
         let note = match from.u8()? {
             1 => {
-                let (number, kind, name) = (from.u64()?, from.text()?, from.text()?);
+                let (number, kind, name) = (from.number()?, from.text()?, from.text()?);
                 Self::Sent { number, kind, name, command: from.packed(version)? }
             }
             2 => Self::Handled { oid: from.oid()?, given_up: from.flag()? },
             3 => {
-                let number = from.u64()?;
+                let number = from.number()?;
                 let (due, every) = (from.u64()?, from.u64()?);
                 let missed = match from.u8()? {
                     0 => Missed::FireOnce,
@@ -242,14 +245,14 @@ impl<'a> Note<'a> {
                 let rhythm = Rhythm { due, every, missed };
                 Self::Armed { number, rhythm, key: from.text()?, command: from.packed(version)? }
             }
-            4 => Self::Disarmed { number: from.u64()? },
-            5 => Self::Fired { number: from.u64()?, due: from.u64()? },
+            4 => Self::Disarmed { number: from.number()? },
+            5 => Self::Fired { number: from.number()?, due: from.u64()? },
             6 => {
-                let (number, policy) = (from.u64()?, StepPolicy::from_code(from.u8()?)?);
+                let (number, policy) = (from.number()?, StepPolicy::from_code(from.u8()?)?);
                 Self::Began { number, policy, key: from.text()?, step: from.packed(version)? }
             }
             7 => {
-                let number = from.u64()?;
+                let number = from.number()?;
                 let how = match from.u8()? {
                     0 => Ended::Done,
                     1 => Ended::Panicked,
@@ -261,7 +264,7 @@ impl<'a> Note<'a> {
             8 => Self::Answered { id: from.u128()?, at: from.u64()?, reply: from.packed(version)? },
             9 => Self::Policy { code: from.u8()?, n: from.u64()? },
             10 => Self::Outside {
-                number: from.u64()?,
+                number: from.number()?,
                 topic: from.text()?,
                 message: from.packed(version)?,
             },
@@ -392,6 +395,11 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_le_bytes)
+    }
+
+    /// What counts the things that an actor opens.
+    fn number(&mut self) -> Option<u64> {
+        self.u64().filter(|number| (1..=NUMBER_MAX).contains(number))
     }
 
     pub(crate) fn u128(&mut self) -> Option<u128> {

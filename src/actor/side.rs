@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::desk::Desk;
-use super::note::{Note, Packed, Reader, Rhythm, StepPolicy, Writer};
+use super::note::{NUMBER_MAX, Note, Packed, Reader, Rhythm, StepPolicy, Writer};
 use super::policy::Persistence;
 use crate::error::Reject;
 use crate::types::Seq;
@@ -197,7 +197,8 @@ impl Side {
         if from.u16()? != VERSION {
             return None;
         }
-        let mut side = Self { opened: from.u64()?, ..Self::default() };
+        let opened = from.u64().filter(|opened| *opened <= NUMBER_MAX)?;
+        let mut side = Self { opened, ..Self::default() };
         while !from.0.is_empty() {
             let version = from.u16()?;
             side.apply(&Note::decode(version, from.blob()?)?, kept);
