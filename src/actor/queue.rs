@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 pub(crate) struct Queue<T> {
     /// `None` only if there is nothing in `rest`.
     first: Option<T>,
+    #[expect(clippy::box_collection, reason = "most have none, and are a third smaller")]
     rest: Option<Box<VecDeque<T>>>,
 }
 
