@@ -173,7 +173,12 @@ pub(crate) fn timers(bench: &mut Bench) {
     bench.compare(("timers", "armed and fired"), Unit::PerSecond, TIMES, &mut |times| {
         let before = HANDLED.load(Ordering::Relaxed);
         let began = Instant::now();
-        for (post, key) in posts.iter().cycle().zip(keys.by_ref()).take((times * TIMES) as usize) {
+        for (post, key) in posts
+            .iter()
+            .cycle()
+            .zip(keys.by_ref())
+            .take(usize::try_from(times * TIMES).unwrap_or(usize::MAX))
+        {
             assert!(post.tell(Arm(key)).is_ok(), "there is room");
         }
         await_handled(before + times * TIMES);
@@ -246,7 +251,9 @@ pub(crate) fn resume(bench: &mut Bench) {
         SHUT.store(true, Ordering::Relaxed);
         let store = open();
         let posts = addresses::<Post>(&store, 128);
-        for pair in posts.chunks_exact(2).cycle().take(messages as usize) {
+        for pair in
+            posts.chunks_exact(2).cycle().take(usize::try_from(messages).unwrap_or(usize::MAX))
+        {
             let [from, to] = pair else { unreachable!("they are pairs") };
             from.ask(Send(to.clone())).expect("an answer");
         }

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
-use rkyv::util::AlignedVec;
 
 use super::aside::Flags;
 use super::commit;
@@ -21,9 +20,7 @@ use super::load::{self, Source};
 use super::loads::Permit;
 use super::mailbox::{Arrival, Cause, Envelope, Lane, Letter, Mark, Once};
 use super::options::DeadLetter;
-use super::provider::NewSnapshot;
 use super::runtime::{Gate, Shared};
-use super::saving::{Moment, Since};
 use super::side::Side;
 use super::ticket::{Deadline, Parked};
 use super::turn::{Depth, take_turn};
@@ -43,8 +40,8 @@ pub(crate) struct Cell<A: Actor> {
     pub(crate) kind: Arc<Kind<A>>,
     pub(crate) name: Arc<str>,
     pub(crate) stream: StreamId,
-    lane: Mutex<Lane<A>>,
-    body: Mutex<Body<A>>,
+    pub(super) lane: Mutex<Lane<A>>,
+    pub(super) body: Mutex<Body<A>>,
     /// The runtime's tick at the last turn; 0 while there is no state.
     used: AtomicU32,
     pub(crate) weight: Weight,
@@ -268,7 +265,7 @@ impl<A: Actor> Cell<A> {
 
     /// Where loads are limited: the body, with a state in it unless it cannot be read. May wait,
     /// and does that without the body's lock.
-    fn loaded<'a>(
+    pub(super) fn loaded<'a>(
         &'a self,
         body: MutexGuard<'a, Body<A>>,
     ) -> Result<MutexGuard<'a, Body<A>>, ActorError> {
@@ -392,7 +389,7 @@ impl<A: Actor> Cell<A> {
         }
     }
 
-    fn left_memory(&self) {
+    pub(crate) fn left_memory(&self) {
         self.used.store(0, Ordering::Relaxed);
         self.shared().resident_removed();
         self.weightless();
@@ -520,139 +517,6 @@ impl<A: Actor> Cell<A> {
 
     pub(crate) fn resident(self: &Arc<Self>) -> Arc<dyn Resident> {
         Arc::<Self>::clone(self)
-    }
-
-    /// Is a snapshot to be asked for after a turn? What is asked for is noted.
-    pub(crate) fn is_save_due(&self, live: &mut Live<A>, turn: Asked) -> bool {
-        let Some(snapshots) = &self.kind.options.snapshots else { return false };
-        let now_ms = if self.kind.sees_time { self.shared().clock.wall_ms() } else { 0 };
-        let since = Since {
-            seq: live.seq,
-            tried: live.tried,
-            elapsed_ms: now_ms.saturating_sub(live.tried_ms),
-            seen: turn.seen,
-            moment: if turn.suspended { Moment::Suspension } else { Moment::Turn },
-        };
-        let due = turn.by_hand || snapshots.policy.is_due(&since);
-        if due {
-            live.tried = live.seq;
-            live.tried_ms = now_ms;
-        }
-        due
-    }
-
-    /// Stores the state, if that was asked for.
-    pub(crate) fn save_asked(&self) {
-        let mut body = self.body();
-        let Body::Live(live) = &mut *body else { return };
-        if !std::mem::take(&mut live.save_asked) {
-            return;
-        }
-        if commit::flush(self, live).is_err() {
-            return;
-        }
-        let Some(snapshot) = self.snapshot(live) else { return };
-        // Not under the lock: the next turn need not wait for the snapshot store.
-        MutexGuard::unlock_fair(body);
-        let seq = snapshot.seq;
-        if self.shared().snapshots.save(snapshot)
-            && let Body::Live(live) = &mut *self.body()
-        {
-            live.saved = live.saved.max(seq);
-        }
-    }
-
-    /// Stores the state, loading it for that if it is not in memory. `false` if it was not taken,
-    /// or is stored already.
-    pub(crate) fn store_state(&self) -> bool {
-        let mut body = self.body();
-        let loaded = matches!(*body, Body::Absent);
-        body = match self.loaded(body) {
-            Ok(body) => body,
-            Err(_cannot_be_rebuilt) => return false,
-        };
-        let depth = Depth::enter();
-        let snapshot = match self.live(&mut body) {
-            Ok(live) => {
-                let flushed = commit::flush(self, live);
-                flushed.ok().and_then(|()| self.snapshot(live))
-            }
-            Err(_cannot_be_rebuilt) => None,
-        };
-        if loaded {
-            // Nobody else has asked for it.
-            self.forget(&mut body);
-        }
-        drop(depth);
-        MutexGuard::unlock_fair(body);
-        let Some(snapshot) = snapshot else { return false };
-        let seq = snapshot.seq;
-        let taken = self.shared().snapshots.save(snapshot);
-        if taken && let Body::Live(live) = &mut *self.body() {
-            live.saved = live.saved.max(seq);
-        }
-        taken
-    }
-
-    /// The state as a snapshot; `None` if there is nothing to store, or no way.
-    fn snapshot(&self, live: &Live<A>) -> Option<NewSnapshot> {
-        let options = self.kind.options.snapshots.as_ref()?;
-        let covers = live.lsn.filter(|_| live.seq > live.saved)?;
-        let _depth = Depth::enter();
-        let mut state = AlignedVec::new();
-        let encoded = catch_unwind(AssertUnwindSafe(|| (options.encode)(&live.state, &mut state)));
-        if !matches!(encoded, Ok(Ok(()))) {
-            return None;
-        }
-        Some(NewSnapshot {
-            stream: self.stream,
-            kind: A::KIND,
-            name: Arc::clone(&self.name),
-            seq: live.seq,
-            covers,
-            version: options.version,
-            state,
-            side: live.side.as_ref().map(|side| side.encode()).unwrap_or_default(),
-        })
-    }
-
-    /// Takes the state out of memory, after storing it if the options say so.
-    pub(crate) fn retire(&self, mut body: MutexGuard<'_, Body<A>>) {
-        let Body::Live(live) = &mut *body else { return };
-        live.leave_asked = false;
-        if commit::flush(self, live).is_err() {
-            // It stays, since there is nowhere else that it is.
-            return;
-        }
-        let (seq, tried) = (live.seq, live.saved);
-        let since = Since { seq, tried, elapsed_ms: 0, seen: 0, moment: Moment::Leaving };
-        let due = self.kind.options.snapshots.as_ref().is_some_and(|it| it.policy.is_due(&since));
-        let snapshot = if due { self.snapshot(live) } else { None };
-        let seq = live.seq.get();
-        let old = std::mem::replace(&mut *body, Body::Absent);
-        self.left_memory();
-        drop(body);
-        let _depth = Depth::enter();
-        trace::ActorPassivated { kind: A::KIND, name: &self.name, seq }.tell();
-        drop_quietly(old);
-        if let Some(snapshot) = snapshot {
-            // One that is not taken costs a longer replay, nothing else.
-            let _taken: bool = self.shared().snapshots.save(snapshot);
-        }
-    }
-
-    /// [`Self::retire`], once the turn that is under way has ended.
-    pub(crate) fn passivate(&self) {
-        self.retire(self.body());
-    }
-
-    /// [`Self::retire`], unless there was a turn after `tick`, or is one now.
-    pub(crate) fn passivate_unused_since(&self, tick: u32) {
-        if let Some(body) = self.body.try_lock()
-            && (1..=tick).contains(&self.used())
-        {
-            self.retire(body);
-        }
     }
 
     /// Wakes those who wait for room, so that they see the gate closed.

@@ -89,6 +89,7 @@ mod full;
 mod going_back;
 mod kind;
 mod later;
+mod leave;
 mod ledger;
 mod load;
 mod loads;

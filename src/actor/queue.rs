@@ -151,7 +151,9 @@ mod tests {
                     }
                     Step::Append(items) => {
                         let mut other = Queue::new();
-                        items.iter().for_each(|item| other.push_back(*item));
+                        for item in &items {
+                            other.push_back(*item);
+                        }
                         ours.append(other);
                         model.extend(items);
                     }
