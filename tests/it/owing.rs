@@ -15,25 +15,25 @@ pub(crate) enum Policy {
     Deferred,
 }
 
-/// How many of `lines` are appended, if the first `kept` are, and nothing was but by the policy and
-/// by barriers within the lines themselves: each line a turn, but those that follow a letter.
-pub(crate) fn kept_of(policy: Policy, lines: &[String], mut kept: usize) -> usize {
+/// How many of `lines` are appended at least, if the first `kept` are: by the policy, and by barriers
+/// within the lines themselves; each line a turn, but those that follow a letter. A snapshot may
+/// append what has gathered at any time, and the policy counts from there.
+pub(crate) fn kept_of(policy: Policy, lines: &[String], kept: usize) -> usize {
+    let mut all = BTreeSet::from([kept]);
     for (at, line) in lines.iter().enumerate().skip(kept) {
-        let pending = at + 1 - kept;
-        let commits = match (word(line, 0), policy) {
+        let commits = |kept: usize| match (word(line, 0), policy) {
             // By the type of event; and barriers.
             ("now" | "sent", _) => true,
             ("stepped", _) if word(line, 3) != "before" => true,
             ("tick", _) if word(line, 5) != "0" => true,
             ("later", _) | (_, Policy::Interval | Policy::Deferred) => false,
             (_, Policy::EachTurn) => true,
-            (_, Policy::Every(events)) => pending >= events,
+            (_, Policy::Every(events)) => at + 1 - kept >= events,
         };
-        if commits {
-            kept = at + 1;
-        }
+        all = all.into_iter().map(|kept| if commits(kept) { at + 1 } else { kept }).collect();
+        all.insert(at + 1);
     }
-    kept
+    all.first().copied().unwrap_or(kept)
 }
 
 fn word(line: &str, at: usize) -> &str {
