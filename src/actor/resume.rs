@@ -30,6 +30,7 @@ use super::{Actor, ActorError, commit};
 use crate::error::{AppendError, ReadError};
 use crate::log::frame::{Frame, RecordKind};
 use crate::log::name;
+use crate::trace;
 use crate::types::{Lsn, Seq, StreamId};
 
 /// The stream that remembers what was taken up.
@@ -41,6 +42,8 @@ const BACKOFF_MS_FIRST: u64 = 50;
 const BACKOFF_MS_MAX: u64 = 60_000;
 /// And a disk that is full, or cannot be read.
 const WAIT_MS: u64 = 1_000;
+/// A timer that rings later than that is told of.
+const LATE_MS: u64 = 1_000;
 /// Progress is told after so many frames.
 const TELL_EVERY: u64 = 1 << 16;
 
@@ -121,6 +124,38 @@ impl Recovery {
         let millis = u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX).max(1);
         self.frames.saturating_mul(1_000) / millis
     }
+
+    fn tell_read(&self, start: Start) {
+        let start = match start {
+            Start::Checkpoint => "checkpoint",
+            Start::Beginning => "beginning",
+        };
+        let Self { frames, bytes, interrupted, actors, .. } = *self;
+        let took_us = trace::micros(self.took);
+        trace::OwedRead { start, frames, bytes, interrupted, actors, took_us }.tell();
+    }
+
+    fn tell_resumed(&self, shared: &Shared) {
+        if !trace::ON {
+            return;
+        }
+        let kinds = shared.ledger.parked().into_iter().map(|(kind, _)| kind);
+        let unknown_kinds = &kinds.collect::<Vec<_>>().join(", ");
+        let Self { interrupted, resumed, unknown, .. } = *self;
+        let quarantined = self.quarantined.len() as u64;
+        let in_doubt = self.in_doubt.len() as u64;
+        let took_us = trace::micros(self.took);
+        trace::OwedResumed {
+            interrupted,
+            resumed,
+            unknown,
+            unknown_kinds,
+            quarantined,
+            in_doubt,
+            took_us,
+        }
+        .tell();
+    }
 }
 
 /// What a recovery is at.
@@ -171,17 +206,18 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
         recovery.took = shared.clock.monotonic().saturating_sub(began);
         shared.tell_recovery(recovery);
     };
-    let book = match read_book(shared, &mut recovery, &tell) {
-        Ok(book) => book,
+    let (book, start) = match read_book(shared, &mut recovery, &tell) {
+        Ok(read) => read,
         Err(error) => {
             shared.ledger.give_up_reading();
             recovery.phase = RecoveryPhase::Failed;
+            trace::OwedNotRead { frames: recovery.frames, error: &error }.tell();
             recovery.failure = Some(error);
             tell(&mut recovery);
             return;
         }
     };
-    let book_is_whole = shared.events.testimony().is_some() || !shared.events.has_dropped();
+    let book_is_whole = start == Start::Checkpoint || !shared.events.has_dropped();
     let now = shared.clock.wall_ms();
     let mut interrupted = shared.ledger.install(book, now);
     interrupted.sort_unstable_by_key(|(oid, open)| (open.lsn, *oid));
@@ -193,6 +229,7 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
     recovery.remaining = recovery.interrupted;
     recovery.phase = RecoveryPhase::Resuming;
     tell(&mut recovery);
+    recovery.tell_read(start);
     let window = Arc::new(Window::default());
     let mut batch = Vec::new();
     for (oid, open) in interrupted {
@@ -204,12 +241,15 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
             recovery.quarantined.push(oid);
             recovery.remaining -= 1;
             shared.quarantine(oid);
+            let (lsn, tries) = (open.lsn.get(), u64::from(tries));
+            trace::OwedQuarantined { owed: &oid, lsn, tries }.tell();
             continue;
         }
         if !book_is_whole && was_perhaps_handled(shared, open) {
             recovery.in_doubt.push(oid);
             recovery.remaining -= 1;
             shared.quarantine(oid);
+            trace::OwedInDoubt { owed: &oid, lsn: open.lsn.get() }.tell();
             continue;
         }
         // Who may have ended the process is taken up alone.
@@ -229,6 +269,15 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
     recovery.unknown = shared.ledger.parked().iter().map(|(_, count)| *count as u64).sum();
     recovery.phase = RecoveryPhase::Done;
     tell(&mut recovery);
+    recovery.tell_resumed(shared);
+}
+
+/// With what the reading of the book begins.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Start {
+    Checkpoint,
+    /// Of the log, as far as it is still there.
+    Beginning,
 }
 
 /// The book of the newest checkpoint, and what came behind it before this life.
@@ -236,11 +285,12 @@ fn read_book(
     shared: &Shared,
     recovery: &mut Recovery,
     tell: &dyn Fn(&mut Recovery),
-) -> Result<Book, ReadError> {
+) -> Result<(Book, Start), ReadError> {
     // What this life appends goes into the book by itself.
     let end = shared.ledger.before();
     let found = shared.events.testimony();
     let found = found.and_then(|found| Some((Book::decode(&found.bytes)?, found.position)));
+    let start = if found.is_some() { Start::Checkpoint } else { Start::Beginning };
     let (mut book, from) = found.unwrap_or_default();
     recovery.bytes_total = end.saturating_sub(from);
     shared.events.scan(from, &mut |frame| {
@@ -264,7 +314,7 @@ fn read_book(
         }
     })?;
     recovery.bytes = recovery.bytes_total;
-    Ok(book)
+    Ok((book, start))
 }
 
 fn note_all(book: &mut Book, frame: &Frame<'_>) {
@@ -281,8 +331,9 @@ fn note_all(book: &mut Book, frame: &Frame<'_>) {
 /// Nothing but the log is left to say what was handled, and part of the receiver's is gone.
 fn was_perhaps_handled(shared: &Shared, open: Open) -> bool {
     let What::Message { to } = open.what else { return false };
-    let looked = shared.events.replay(to, Seq::MAX, &mut |_| ControlFlow::Break(()));
-    looked.is_ok_and(|found| found.dropped > Seq::ZERO)
+    // From the beginning: what was dropped below where a reader begins he is not told.
+    let looked = shared.events.replay(to, Seq::ZERO, &mut |_| ControlFlow::Break(()));
+    !looked.is_ok_and(|found| found.dropped == Seq::ZERO)
 }
 
 /// Delivers a batch and waits for it. `false` when the runtime closes.
@@ -404,6 +455,11 @@ pub(crate) fn wake<A: Actor>(wake: Wake, cell: &Arc<Cell<A>>, body: &mut Body<A>
             settle(cell, body, &Note::Fired { number, due });
             return;
         }
+        let late_ms = now.saturating_sub(timer.rhythm.due);
+        if late_ms > LATE_MS {
+            let (kind, name) = (A::KIND, &*cell.name);
+            trace::TimerLate { kind, name, owed: &oid, late_ms }.tell();
+        }
         let command = timer.command.packed();
         let of = Of { cause: Cause::Timer(number), key: "".into(), permit };
         let durables = &cell.kind.options.durables;
@@ -415,6 +471,8 @@ pub(crate) fn wake<A: Actor>(wake: Wake, cell: &Arc<Cell<A>>, body: &mut Body<A>
     }
     // A step that comes back in doubt.
     if let Some(step) = side.step(number).cloned() {
+        let (kind, name) = (A::KIND, &*cell.name);
+        trace::StepInDoubt { kind, name, owed: &oid, key: &step.key }.tell();
         let packed = step.work.packed();
         let of = Of { cause: Cause::Step(number, Ended::InDoubt), key: step.key.into(), permit };
         let durables = &cell.kind.options.durables;
@@ -471,11 +529,15 @@ pub(crate) fn failed<A: Actor>(
         }
         _ => {
             let failures = shared.ledger.failed(oid);
+            let (kind, name, owed) = (A::KIND, &*cell.name, &oid);
+            let (count, error) = (u64::from(failures), &why);
             if failures < shared.options.attempts_max {
-                let backoff = BACKOFF_MS_FIRST << failures.min(16);
-                shared.ledger.again(oid, now.saturating_add(backoff.min(BACKOFF_MS_MAX)));
+                let backoff_ms = (BACKOFF_MS_FIRST << failures.min(16)).min(BACKOFF_MS_MAX);
+                trace::OwedRetried { kind, name, owed, failures: count, backoff_ms, error }.tell();
+                shared.ledger.again(oid, now.saturating_add(backoff_ms));
                 return;
             }
+            trace::OwedGivenUp { kind, name, owed, failures: count, error }.tell();
             settle(cell, body, &closing);
         }
     }
