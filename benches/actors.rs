@@ -12,6 +12,8 @@ mod durable;
 mod memory;
 #[path = "actors/messages.rs"]
 mod messages;
+#[path = "actors/owed.rs"]
+mod owed;
 #[path = "actors/recovery.rs"]
 mod recovery;
 mod support;
@@ -31,6 +33,11 @@ fn main() {
     durable::lone(&mut bench);
     durable::pipelined(&mut bench);
     durable::reads_beside_commits(&mut bench);
+    owed::send(&mut bench);
+    owed::timers(&mut bench);
+    owed::once(&mut bench);
+    owed::deferred(&mut bench);
+    owed::resume(&mut bench);
     recovery::recover(&mut bench);
     recovery::open_many(&mut bench);
     bench.table.print();

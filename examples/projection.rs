@@ -118,10 +118,10 @@ impl Handovers {
     fn text(&self) -> String {
         let mut text = format!("{} {}\n", self.upto, self.events);
         for (patient, department) in &self.at {
-            text.push_str(&format!("at;{patient};{department}\n"));
+            text += &["at;", patient, ";", department, "\n"].concat();
         }
         for ((from, to), count) in &self.table {
-            text.push_str(&format!("{from};{to};{count}\n"));
+            text += &[from, ";", to, ";", &count.to_string(), "\n"].concat();
         }
         text
     }

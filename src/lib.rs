@@ -126,9 +126,9 @@ pub mod types;
 
 pub use actor::past::{At, Happened, Labels, Past, RawEvent, Span};
 pub use actor::{
-    Actor, ActorError, ActorOptions, Addr, CommandId, Decision, Durable, Handle, Missed, Outcome,
-    Peek, Persistence, Recovery, Refused, RuntimeOptions, SnapshotPolicy, Step, StepContext,
-    Stepped, Ticket, Turn, Value,
+    Actor, ActorError, ActorOptions, Addr, CommandId, DeadLetter, Decision, Durable, Handle,
+    Missed, Oid, Outcome, Peek, Persistence, Recovery, RecoveryPhase, Refused, RuntimeOptions,
+    SnapshotPolicy, Step, StepContext, StepPolicy, Stepped, Supervision, Ticket, Turn, Value,
 };
 pub use error::{Error, OpenError};
 

@@ -529,8 +529,11 @@ fn cited_cases_name_the_test(document: &File, sources: &[File]) -> Vec<String> {
             if let Some(rest) =
                 line.strip_prefix("/// Cases ").or_else(|| line.strip_prefix("/// Case "))
             {
-                let numbers = rest.split([':', '.']).next().unwrap_or_default();
-                cited = numbers.split(", ").filter_map(|number| number.parse().ok()).collect();
+                let numbers = rest.split([':', '.', ';', '(']).next().unwrap_or_default();
+                cited = numbers
+                    .split(|letter: char| !letter.is_ascii_digit())
+                    .filter_map(|number| number.parse().ok())
+                    .collect();
                 if cited.is_empty() {
                     findings.push(file.finding(index + 1, "which case?"));
                 }
@@ -697,7 +700,7 @@ fn a_case_without_row_or_test_is_found() {
     let document = File::new(CASES, &with("| 1 | what | `test: two_holds` |").join("\n"));
     for (text, findings) in [
         ("/// Cases 1: it.\n#[test]\nfn two_holds() {}", 0),
-        ("/// Cases 1, 2: it.\n#[test]\nfn two_holds() {}", 1),
+        ("/// Case 1, and 2: it.\n#[test]\nfn two_holds() {}", 1),
         ("/// Case 3.\n#[test]\nfn one_holds() {}\nfn other() {}", 0),
         ("/// Case three.\nfn one_holds() {}", 1),
     ] {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use annals::actor::{ActorOptions, SnapshotPolicy};
+use annals::actor::{ActorOptions, Persistence, SnapshotPolicy};
 use annals::rkyv::{Archive, Deserialize, Serialize};
 use annals::{Actor, Addr, Durability, Handle, Store, StoreOptions, Turn};
 
@@ -88,6 +88,19 @@ account!(
     Kept,
     "kept",
     ActorOptions::new().snapshots(1, SnapshotPolicy::manual().on_passivate())
+);
+
+account!(
+    /// Ten turns are one frame.
+    Counted,
+    "counted",
+    ActorOptions::new().mailbox(NO_BOUND).persistence(Persistence::Every(10))
+);
+account!(
+    /// Turns wait for a barrier.
+    Gathered,
+    "gathered",
+    ActorOptions::new().mailbox(NO_BOUND).persistence(Persistence::Deferred)
 );
 
 const _: () = assert!(size_of::<Account>() == 48);

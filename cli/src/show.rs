@@ -271,8 +271,14 @@ pub(crate) fn history(
     let view = Store::read_only(store)?;
     let mut failed = None;
     let bad = view.history(kind, name, after, &mut |event| {
+        let rewound = event.rewound.map(Seq::get);
+        let meta: Vec<_> = event.labels.meta().collect();
+        let tags: Vec<_> = event.labels.tags().collect();
         let line = if json {
             json!({
+                "rewound": rewound,
+                "meta": meta,
+                "tags": tags,
                 "seq": event.seq.get(),
                 "time": time(event.time),
                 "lsn": event.lsn.get(),
@@ -284,12 +290,20 @@ pub(crate) fn history(
             .to_string()
         } else {
             let (seq, lsn, version) = (event.seq, event.lsn, event.version);
-            let shown = payload(event.bytes, whole);
-            format!(
-                "{seq} {} at {lsn} v{version} {} bytes {shown}",
-                time(event.time),
-                event.bytes.len()
-            )
+            let what = match rewound {
+                Some(to) => format!("back to {to}"),
+                None => format!(
+                    "v{version} {} bytes {}",
+                    event.bytes.len(),
+                    payload(event.bytes, whole)
+                ),
+            };
+            let said = meta
+                .iter()
+                .map(|(key, value)| format!(" {}={}", key.escape_debug(), value.escape_debug()));
+            let said: String =
+                said.chain(tags.iter().map(|tag| format!(" #{}", tag.escape_debug()))).collect();
+            format!("{seq} {} at {lsn} {what}{said}", time(event.time))
         };
         match say(&line) {
             Ok(()) => ControlFlow::Continue(()),

@@ -218,12 +218,16 @@ impl<A: Actor> Cell<A> {
             }
         }
         let arrival = Arrival { mark: None, cause: Cause::Command, answered: true, once };
-        let parked = self.guarded(&mut body, |body| take_turn(self, body, arrival, command));
+        let mut parked = None;
+        let taken = self.guarded(&mut body, |body| {
+            // Straight to its place: what comes back through a caught panic is copied twice.
+            parked = Some(take_turn(self, body, &arrival, command));
+        });
         self.unstash(&mut letters);
         self.put_back(letters);
         MutexGuard::unlock_fair(body);
-        match parked {
-            Ok(parked) => Served::Done(parked),
+        match taken {
+            Ok(()) => Served::Done(parked.unwrap_or(Parked::error(ActorError::Lost))),
             Err(payload) => std::panic::resume_unwind(payload),
         }
     }
@@ -237,12 +241,8 @@ impl<A: Actor> Cell<A> {
             return; // Who runs will list it again when leaving.
         }
         lane.running = true;
-        let mut letters = if lane.queue.len() <= commands_max {
-            // The buffer goes with its contents: an idle actor has none.
-            std::mem::take(&mut lane.queue)
-        } else {
-            lane.queue.drain(..commands_max).collect()
-        };
+        // If it takes all, the buffer goes along: an idle actor has none.
+        let mut letters = lane.queue.take_front(commands_max);
         self.unlock_with_room(lane, true);
         let _visit = Visit { cell: self };
         let mut body = self.body();

@@ -49,8 +49,8 @@ impl Threads {
         for number in 0..workers {
             let jobs = jobs.clone();
             let commands_max = shared.options.visit_commands;
-            result = threads.spawn(shared, format!("annals-worker-{number}"), move |_| {
-                worker::work(&jobs, commands_max);
+            result = threads.spawn(shared, format!("annals-worker-{number}"), move |shared| {
+                worker::work(&shared.ready, &jobs, commands_max);
             });
             if result.is_err() {
                 break;

@@ -10,7 +10,7 @@ use super::policy::{Decision, Persistence};
 use super::side::Pending;
 use super::turn::{StateIs, Wishes, label};
 use super::worker::Job;
-use super::{Actor, ActorError};
+use super::{Actor, ActorError, Turn};
 use crate::error::AppendError;
 use crate::log::frame::RecordKind;
 use crate::log::name;
@@ -23,28 +23,24 @@ const GATHERED_BYTES_MAX: usize = 256 * 1024;
 const GATHERED_EVENTS_MAX: u16 = 16 * 1024;
 
 /// A turn that has been handled.
-pub(super) struct Ending<'a, A: Actor> {
-    pub cell: &'a Arc<Cell<A>>,
+pub(super) struct Ending<'t, 'a, A: Actor> {
+    pub turn: &'t mut Turn<'a, A>,
     /// The last event before it.
     pub first: Seq,
-    pub before: Option<Before>,
-    pub wishes: Wishes,
     /// What the command depended on, and whether somebody gets the reply.
     pub arrival: (Mark, bool),
 }
 
-impl<A: Actor> Ending<'_, A> {
+impl<A: Actor> Ending<'_, '_, A> {
     /// The turn counts: answers what its reply waits for.
     ///
     /// # Errors
     /// It could not be appended. Turns that had been gathered before it are, or are gathered still.
-    pub(super) fn succeed(
-        self,
-        live: &mut Live<A>,
-        desk: Option<Box<Desk>>,
-    ) -> Result<Mark, Box<(ActorError, StateIs)>> {
-        let Self { cell, first, before, wishes, arrival: (carried, answered) } = self;
-        if let Some(mut desk) = desk {
+    pub(super) fn succeed(self) -> Result<Mark, Box<(ActorError, StateIs)>> {
+        let Self { turn, first, arrival: (carried, answered) } = self;
+        let Turn { cell, live, desk, before, wishes, .. } = turn;
+        let cell = *cell;
+        if let Some(mut desk) = desk.take() {
             let start = before.unwrap_or_else(Before::nothing);
             if desk.grew(start) && live.seq == first {
                 // What was stored without an event has a number all the same.
@@ -57,8 +53,8 @@ impl<A: Actor> Ending<'_, A> {
                 };
                 live.seq = next;
             }
-            let labelled = live.seq > first && !wishes.labels.is_empty();
-            if labelled && let Err(failure) = label::add(&wishes.labels, &mut desk.batch) {
+            let labelled = live.seq > first && !wishes.labels().is_empty();
+            if labelled && let Err(failure) = label::add(wishes.labels(), &mut desk.batch) {
                 live.seq = first;
                 put_away(live, desk, Some(start));
                 return Err(Box::new((failure, wishes.state)));
@@ -72,10 +68,9 @@ impl<A: Actor> Ending<'_, A> {
             }
             // What is said of a turn is said of its frame: it has one of its own.
             let leaves = answered || wishes.barrier || labelled || !desk.outgoing.is_empty();
-            if !leaves && defers(cell, live, &desk, &wishes) {
+            if !leaves && defers(cell, live, &desk, wishes) {
                 gather(cell, live, desk, (first, start));
             } else if let Err(failure) = append(cell, live, &mut desk, (first, start)) {
-                let mut wishes = wishes;
                 if desk.has_notes_since(start) {
                     // The side has taken them in: both are read again.
                     wishes.state = StateIs::Ahead;
@@ -99,20 +94,25 @@ impl<A: Actor> Ending<'_, A> {
             }
         }
         let mark = mark_of_turn(cell, live, (carried, wishes.durability));
-        let mark_of_steps = if mark.is_some() { live.end.max(carried) } else { None };
-        aftermath(cell, live, first, &wishes);
-        super::steps::begin(cell.shared(), wishes.steps, mark_of_steps);
-        super::departures::run_after(cell.shared(), wishes.after, mark);
+        aftermath(cell, live, first, wishes);
+        if let Some(rare) = wishes.rare.take() {
+            let mark_of_steps = if mark.is_some() { live.end.max(carried) } else { None };
+            super::steps::begin(cell.shared(), rare.steps, mark_of_steps);
+            super::departures::run_after(cell.shared(), rare.after, mark);
+        }
         Ok(mark)
     }
 
     /// The turn does not count. Answers what it is that may have been told, and whether the state
     /// is still that of the log.
-    pub(super) fn fail(self, live: &mut Live<A>, desk: Option<Box<Desk>>) -> (Mark, bool) {
-        let Self { cell, first, before, wishes, arrival: (carried, _) } = self;
+    #[cold]
+    pub(super) fn fail(self) -> (Mark, bool) {
+        let Self { turn, first, arrival: (carried, _) } = self;
+        let Turn { cell, live, desk, before, wishes, .. } = turn;
+        let cell = *cell;
         let stored = wishes.state == StateIs::Stored;
         live.seq = first;
-        if let Some(desk) = desk {
+        if let Some(desk) = desk.take() {
             put_away(live, desk, Some(before.unwrap_or_else(Before::nothing)));
         }
         let mark = mark_of_turn(cell, live, (carried, wishes.durability));

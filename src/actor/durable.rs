@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::mailbox::{Cause, Due, Envelope};
 use super::note::{Oid, StepPolicy};
+use super::service::Services;
 use super::{Actor, Handle, Value};
 use crate::types::StreamId;
 
@@ -63,6 +64,7 @@ pub trait Step: Durable + Sync {
 pub struct StepContext {
     pub(crate) oid: Oid,
     pub(crate) key: Arc<str>,
+    pub(crate) services: Services,
 }
 
 impl StepContext {
@@ -75,6 +77,12 @@ impl StepContext {
     /// nobody but its author: an idempotency key for the outside.
     pub fn id(&self) -> String {
         self.oid.to_string()
+    }
+
+    /// What was given to the runtime under that type, as for
+    /// [`Turn::service`](super::Turn::service): the way to the world outside.
+    pub fn service<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.services.get()
     }
 }
 
@@ -184,7 +192,7 @@ fn read<D: Durable>(version: u16, archive: &[u8]) -> Option<D> {
 /// ```
 /// use annals::actor::CommandId;
 ///
-/// assert_eq!(CommandId::of("order 7, attempt by mail"), CommandId::of("order 7, attempt by mail"));
+/// assert_eq!(CommandId::of("order 7, by mail"), CommandId::of("order 7, by mail"));
 /// ```
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommandId(pub u128);

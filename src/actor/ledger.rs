@@ -187,7 +187,7 @@ impl Ledger {
             if !alarms.is_empty() {
                 return Due::Alarms(alarms);
             }
-            let alarm = content.alarms.first().map(|(at, _)| {
+            let alarm = content.next_alarm().map(|at| {
                 Duration::from_millis(at.saturating_sub(clock.wall_ms())).min(LOOK_AGAIN)
             });
             let flush = content.flushes.first().map(|(at, _)| at.saturating_sub(clock.monotonic()));
@@ -229,7 +229,8 @@ impl Ledger {
     /// It is to be seen to at that time.
     pub(crate) fn again(&self, oid: Oid, at: u64) {
         let mut content = self.content.lock();
-        if content.book.get(oid).is_some() {
+        // Before the book is read nobody knows what is in it, and no alarm rings.
+        if content.is_behind() || content.book.get(oid).is_some() {
             content.set_alarm(oid, at);
             self.changed.notify_all();
         }
@@ -324,8 +325,21 @@ impl Content {
         }
     }
 
+    fn is_behind(&self) -> bool {
+        matches!(self.reading, Reading::Behind(_))
+    }
+
+    /// The time of the next alarm.
+    fn next_alarm(&self) -> Option<u64> {
+        let first = self.alarms.first().filter(|_| !self.is_behind());
+        first.map(|(at, _)| *at)
+    }
+
     fn due_alarms(&mut self, now: u64) -> Vec<(Oid, Open)> {
         let mut due = Vec::new();
+        if self.is_behind() {
+            return due;
+        }
         while due.len() < RING_MAX
             && let Some((at, oid)) = self.alarms.first().copied()
             && at <= now
@@ -364,6 +378,12 @@ impl Witness for Ledger {
 impl Pins for Ledger {
     fn owed_from(&self, stream: StreamId) -> Option<Seq> {
         Self::owed_from(self, stream)
+    }
+
+    /// Of what was taken up only the newest counts, of what is open still. To know less is to take
+    /// up once more what has ended the process.
+    fn is_superseding(&self, stream: StreamId) -> bool {
+        stream == super::resume::attempts()
     }
 
     fn wait_known(&self, limit: Duration) {

@@ -98,8 +98,12 @@ pub(crate) fn rebuild<A: Actor>(
             Ok(Ran::Through(loading, replayed)) => (loading, replayed),
             Ok(Ran::IntoRewind) => return rewound(source, upto),
             // What cannot be applied may be something that a later rewind went back behind.
-            Err(error) if source.rewinds(start, limit).is_ok_and(|it| !it.found.is_empty()) => {
-                return rewound(source, upto).map_err(|_also| error);
+            Err(error) if is_unfit(&error) => {
+                let rewinds = source.rewinds(start, limit);
+                if rewinds.is_ok_and(|it| !it.found.is_empty()) {
+                    return rewound(source, upto).map_err(|_also| error);
+                }
+                return Err(error);
             }
             Err(error) => return Err(error),
         };
@@ -118,6 +122,15 @@ pub(crate) fn rebuild<A: Actor>(
                 loading.give_up();
             }
         }
+    }
+}
+
+/// Is it about an event that is there and cannot be applied?
+fn is_unfit(error: &ActorError) -> bool {
+    let ActorError::Stopped(stopped) = error else { return false };
+    match stopped.why {
+        StopReason::Panicked(_) | StopReason::NotArchive(_) | StopReason::Unreadable { .. } => true,
+        StopReason::Hole | StopReason::Dropped | StopReason::Frame | StopReason::Note => false,
     }
 }
 
@@ -161,6 +174,23 @@ pub(crate) fn seq_at<A: Actor>(
         return Err(source.stopped(found, None, StopReason::Dropped));
     }
     Ok(found)
+}
+
+/// Has the actor gone back below event `floor` since? Then a snapshot of that event is not enough
+/// for it. Also where that cannot be told.
+pub(crate) fn goes_below(events: &dyn EventStore, stream: StreamId, floor: Seq) -> bool {
+    let mut below = false;
+    let read = events.replay(stream, floor, &mut |frame| {
+        let mut seq = frame.seq();
+        for record in frame.records().flatten().filter(|it| it.kind.is_numbered()) {
+            if record.kind == RecordKind::Rewind && seq > floor {
+                below |= rewound_to(&record, seq).is_none_or(|to| to < floor);
+            }
+            seq = seq.checked_add(1).unwrap_or(Seq::MAX);
+        }
+        if below { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    below || read.is_err()
 }
 
 /// What a rewind's record says: the event that it goes back to.
@@ -354,7 +384,7 @@ impl<A: Actor> Source<'_, A> {
         }
     }
 
-    fn stopped(&self, seq: Seq, lsn: Option<Lsn>, why: StopReason) -> ActorError {
+    pub(crate) fn stopped(&self, seq: Seq, lsn: Option<Lsn>, why: StopReason) -> ActorError {
         let name = Arc::clone(self.name);
         ActorError::Stopped(Arc::new(Stopped { kind: A::KIND, name, seq, lsn, why }))
     }

@@ -1,7 +1,6 @@
 //! The mailbox: commands that wait for one actor.
 
 use std::any::type_name;
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rkyv::util::AlignedVec;
@@ -10,6 +9,7 @@ use super::aside::Aside;
 use super::cell::{Body, Cell, Live};
 use super::durable::CommandId;
 use super::note::{Ended, Oid};
+use super::queue::Queue;
 use super::resume::{self, Permit};
 use super::ticket::Replier;
 use super::turn::take_turn;
@@ -71,7 +71,7 @@ impl<R> Copy for Once<R> {}
 
 /// What waits for an actor, and who is with it. Guarded by the cell's lane lock.
 pub(crate) struct Lane<A: Actor> {
-    pub(crate) queue: VecDeque<Letter<A>>,
+    pub(crate) queue: Queue<Letter<A>>,
     /// Room promised to turns that have not ended.
     pub(crate) reserved: u32,
     /// Threads that wait for room.
@@ -87,7 +87,7 @@ pub(crate) struct Lane<A: Actor> {
 impl<A: Actor> Lane<A> {
     pub(crate) const fn new() -> Self {
         Self {
-            queue: VecDeque::new(),
+            queue: Queue::new(),
             reserved: 0,
             waiting: 0,
             running: false,
@@ -159,7 +159,7 @@ fn run_told<A: Handle<C>, C: Send + 'static>(
     body: &mut Body<A>,
     mark: Mark,
 ) {
-    if let Err(why) = take_turn(cell, body, Arrival::of(mark, false), command).result {
+    if let Err(why) = take_turn(cell, body, &Arrival::of(mark, false), command).result {
         cell.dead_letter(type_name::<C>(), why);
     }
 }
@@ -175,7 +175,7 @@ impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Ask<C, A::Reply> {
     fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark) {
         let Self { command, replier, once } = *self;
         let arrival = Arrival { mark, cause: Cause::Command, answered: true, once };
-        replier.put(take_turn(cell, body, arrival, command));
+        replier.put(take_turn(cell, body, &arrival, command));
     }
 
     fn admits(&self, live: &Live<A>) -> bool {
@@ -200,7 +200,7 @@ impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Due<C> {
     fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark) {
         let Self { command, cause, permit } = *self;
         let arrival = Arrival { mark, cause, answered: false, once: None };
-        if let Err(why) = take_turn(cell, body, arrival, command).result {
+        if let Err(why) = take_turn(cell, body, &arrival, command).result {
             resume::failed(cell, body, cause, (type_name::<C>(), why));
         }
         drop(permit);

@@ -86,6 +86,7 @@ mod error;
 #[cfg(any(test, feature = "internals"))]
 pub mod front;
 mod full;
+mod going_back;
 mod kind;
 mod later;
 mod ledger;
@@ -99,6 +100,8 @@ mod owe;
 pub mod past;
 mod policy;
 pub mod provider;
+mod queue;
+mod ready;
 mod resume;
 mod runtime;
 mod saving;

@@ -20,7 +20,8 @@ use crate::types::HybridTime;
 impl<A: Actor> Turn<'_, A> {
     /// Sends a command to another actor of this store (or to this one) for good: **it is handled
     /// exactly once**, whatever crashes come between, in the order in which this actor sends to
-    /// that one as long as no handler fails.
+    /// that one as long as no handler fails and no crash comes between. (What is sent after a crash
+    /// may be handled before what was sent ahead of it and is only being taken up.)
     ///
     /// It is stored with this turn, and that it was handled is stored with the turn that does so.
     /// If that turn fails it is tried again, with longer and longer pauses, at most
@@ -179,11 +180,12 @@ impl<A: Actor> Turn<'_, A> {
         let packed = Packed { name: S::NAME, version: S::VERSION, archive: &archive };
         self.write(&Note::Began { number, policy: S::POLICY, key, step: packed });
         let oid = Oid { stream: self.cell.stream, number };
-        let context = StepContext { oid, key: key.into() };
+        let services = self.cell.shared().options.services.clone();
+        let context = StepContext { oid, key: key.into(), services };
         let run = steps::work(self.cell, step, context);
         let waits = S::POLICY != StepPolicy::After;
         self.wishes.barrier |= waits;
-        self.wishes.steps.push(Task { run, waits });
+        self.wishes.rare().steps.push(Task { run, waits });
     }
 
     /// Leaves a message for the outside, to be fetched by whoever follows that topic. It is stored
@@ -202,14 +204,15 @@ impl<A: Actor> Turn<'_, A> {
     /// Runs `then` once this turn is as durable as its reply would be; never, if the turn fails or
     /// the process ends before. It runs on a worker and should be short.
     pub fn after(&mut self, then: impl FnOnce() + Send + 'static) {
-        self.wishes.after.push(Box::new(then));
+        self.wishes.rare().after.push(Box::new(then));
         self.wishes.barrier = true;
     }
 
     /// The number of what is opened next.
     fn open(&mut self) -> u64 {
-        self.wishes.opened += 1;
-        self.live.side.as_ref().map_or(0, |side| side.opened) + self.wishes.opened
+        let rare = self.wishes.rare();
+        rare.opened += 1;
+        self.live.side.as_ref().map_or(0, |side| side.opened) + rare.opened
     }
 
     fn archive<D: Durable>(&mut self, value: &D) -> AlignedVec<16> {

@@ -327,7 +327,10 @@ pub(crate) fn visit_raw(
 pub(crate) fn state_at<A: Actor>(source: &Source<'_, A>, at: At) -> Result<(A, Seq), ActorError> {
     // `apply` is run, which may not wait for an actor.
     let _depth = Depth::enter();
-    let dropped = |error: &ActorError| matches!(error, ActorError::Stopped(it) if it.why == StopReason::Dropped);
+    let dropped = |error: &ActorError| match error {
+        ActorError::Stopped(stopped) => stopped.why == StopReason::Dropped,
+        _ => false,
+    };
     let try_once = || {
         let upto = match at {
             At::Now => None,

@@ -65,8 +65,8 @@ pub trait EventStore: Debug + Send + Sync + 'static {
     fn written(&self) -> u64;
 
     /// Visits the frames of all streams from position `from` on (0: from the first) up to what is
-    /// appended when this is called. The frames of each stream come in order; those of different
-    /// streams may not, where old ones are clustered. `Break` ends the visits.
+    /// appended when this is called, in the order in which they were appended. `Break` ends the
+    /// visits.
     ///
     /// # Errors
     /// See [`ReadError`]; frames before the error were visited. [`ReadError::PositionLost`] where

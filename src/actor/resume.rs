@@ -33,7 +33,7 @@ use crate::log::name;
 use crate::trace;
 use crate::types::{Lsn, Seq, StreamId};
 
-/// The stream that remembers what was taken up.
+/// Its kind and name.
 const KIND: &str = "annals.resume";
 const NAME: &str = "attempts";
 
@@ -46,6 +46,11 @@ const WAIT_MS: u64 = 1_000;
 const LATE_MS: u64 = 1_000;
 /// Progress is told after so many frames.
 const TELL_EVERY: u64 = 1 << 16;
+
+/// The stream that remembers what was taken up.
+pub(crate) fn attempts() -> StreamId {
+    StreamId::of(KIND, NAME)
+}
 
 /// Held while something that was interrupted is with its actor.
 #[derive(Debug)]
@@ -125,11 +130,8 @@ impl Recovery {
         self.frames.saturating_mul(1_000) / millis
     }
 
-    fn tell_read(&self, start: Start) {
-        let start = match start {
-            Start::Checkpoint => "checkpoint",
-            Start::Beginning => "beginning",
-        };
+    fn tell_read(&self, told: bool) {
+        let start = if told { "checkpoint" } else { "beginning" };
         let Self { frames, bytes, interrupted, actors, .. } = *self;
         let took_us = trace::micros(self.took);
         trace::OwedRead { start, frames, bytes, interrupted, actors, took_us }.tell();
@@ -206,7 +208,7 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
         recovery.took = shared.clock.monotonic().saturating_sub(began);
         shared.tell_recovery(recovery);
     };
-    let (book, start) = match read_book(shared, &mut recovery, &tell) {
+    let book = match read_book(shared, &mut recovery, &tell) {
         Ok(read) => read,
         Err(error) => {
             shared.ledger.give_up_reading();
@@ -217,7 +219,10 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
             return;
         }
     };
-    let book_is_whole = start == Start::Checkpoint || !shared.events.has_dropped();
+    // A close ends the reading early: then nobody knows the whole of it, and no checkpoint may say
+    // that this is all.
+    let Some((book, told)) = book else { return };
+    let book_is_whole = told || !shared.events.has_dropped();
     let now = shared.clock.wall_ms();
     let mut interrupted = shared.ledger.install(book, now);
     interrupted.sort_unstable_by_key(|(oid, open)| (open.lsn, *oid));
@@ -229,7 +234,7 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
     recovery.remaining = recovery.interrupted;
     recovery.phase = RecoveryPhase::Resuming;
     tell(&mut recovery);
-    recovery.tell_read(start);
+    recovery.tell_read(told);
     let window = Arc::new(Window::default());
     let mut batch = Vec::new();
     for (oid, open) in interrupted {
@@ -272,27 +277,21 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
     recovery.tell_resumed(shared);
 }
 
-/// With what the reading of the book begins.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Start {
-    Checkpoint,
-    /// Of the log, as far as it is still there.
-    Beginning,
-}
-
-/// The book of the newest checkpoint, and what came behind it before this life.
+/// The book of the newest checkpoint, and what came behind it before this life; `None` where a
+/// close came before all was read. And whether a checkpoint had a part in it.
 fn read_book(
     shared: &Shared,
     recovery: &mut Recovery,
     tell: &dyn Fn(&mut Recovery),
-) -> Result<(Book, Start), ReadError> {
+) -> Result<Option<(Book, bool)>, ReadError> {
     // What this life appends goes into the book by itself.
     let end = shared.ledger.before();
     let found = shared.events.testimony();
     let found = found.and_then(|found| Some((Book::decode(&found.bytes)?, found.position)));
-    let start = if found.is_some() { Start::Checkpoint } else { Start::Beginning };
+    let told = found.is_some();
     let (mut book, from) = found.unwrap_or_default();
     recovery.bytes_total = end.saturating_sub(from);
+    let mut whole = true;
     shared.events.scan(from, &mut |frame| {
         let lsn = frame.lsn().get();
         if lsn < from {
@@ -308,13 +307,14 @@ fn read_book(
             tell(recovery);
         }
         if shared.gate() == Gate::Closed {
+            whole = false;
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
         }
     })?;
     recovery.bytes = recovery.bytes_total;
-    Ok((book, start))
+    Ok(whole.then_some((book, told)))
 }
 
 fn note_all(book: &mut Book, frame: &Frame<'_>) {
@@ -556,7 +556,7 @@ fn settle<A: Actor>(cell: &Arc<Cell<A>>, body: &mut Body<A>, note: &Note<'_>) {
 impl Shared {
     /// Appends a note to the stream that remembers what was taken up.
     pub(crate) fn remember(&self, note: &Note<'_>) -> Result<(), AppendError> {
-        let stream = StreamId::of(KIND, NAME);
+        let stream = attempts();
         let mut last = self.remembered.lock();
         let seq = if let Some(seq) = *last {
             seq

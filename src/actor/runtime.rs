@@ -17,14 +17,16 @@ use super::close::{CloseReport, Threads};
 use super::departures::Departures;
 use super::error::Why;
 use super::full::FullDisk;
+use super::going_back::GoingBack;
 use super::kind::{AnyKind, Kind};
 use super::ledger::Ledger;
-use super::load::Source;
+use super::load::{self, Source};
 use super::loads::Loads;
 use super::note::{Note, Oid};
 use super::options::{DeadLetter, RuntimeOptions};
 use super::past::{self, At, Past, RawEvent, Span};
 use super::provider::{EventStore, Pins, SnapshotRef, SnapshotStore};
+use super::ready::Ready;
 use super::resume::{self, Recovery, RecoveryPhase};
 use super::steps::Steps;
 use super::ticket::Deadline;
@@ -73,7 +75,7 @@ impl Runtime {
         clock: Clock,
         options: RuntimeOptions,
     ) -> Result<Self, ActorError> {
-        let (jobs, to_do) = crossbeam_channel::unbounded();
+        let (ready, to_do) = Ready::new();
         let (keeper, calls) = crossbeam_channel::bounded(1);
         let ledger = Ledger::new(&events);
         let shared = Arc::new(Shared {
@@ -81,7 +83,7 @@ impl Runtime {
             snapshots,
             started: clock.monotonic_coarse(),
             clock,
-            jobs,
+            ready,
             keeper,
             gate: AtomicU8::new(Gate::Open.code()),
             tick: AtomicU32::new(1),
@@ -99,6 +101,7 @@ impl Runtime {
             kinds: RwLock::default(),
             ledger,
             steps: Steps::new(),
+            going_back: Arc::default(),
             departures: Departures::default(),
             remembered: Mutex::default(),
             recovery: Mutex::default(),
@@ -318,6 +321,25 @@ impl KnownKinds {
         self.get(kind).map_or(KEPT, |kind| kind.keeps())
     }
 
+    /// May retention drop what lies below event `upto`, as far as rewinds are concerned? Until
+    /// [`dropped`](Self::dropped) is called none goes back below it.
+    pub(crate) fn drop_below(&self, stream: StreamId, upto: Seq) -> bool {
+        let going_back = &self.0.going_back;
+        if !going_back.drop_below(stream, upto) {
+            return false;
+        }
+        let goes_below = load::goes_below(&*self.0.events, stream, upto);
+        if goes_below {
+            going_back.keep(stream);
+        }
+        !goes_below
+    }
+
+    /// What retention was to drop is gone, or stays.
+    pub(crate) fn dropped(&self) {
+        self.0.going_back.dropped();
+    }
+
     /// Can an actor of this process begin with it? `None` where its kind is not known.
     pub(crate) fn reads(&self, snapshot: &SnapshotRef<'_>) -> Option<bool> {
         Some(self.get(snapshot.kind)?.reads(snapshot))
@@ -348,7 +370,7 @@ impl KnownKinds {
 
     /// Jobs that wait for a worker.
     pub(crate) fn ready(&self) -> usize {
-        self.0.jobs.len()
+        self.0.ready.len()
     }
 
     pub(crate) fn dead_letters(&self) -> u64 {
@@ -409,7 +431,7 @@ pub(crate) struct Shared {
     /// What ticks count from.
     started: Duration,
     /// Unbounded, but with at most one visit per actor in it.
-    jobs: Sender<Job>,
+    pub(crate) ready: Ready,
     /// A call wakes the keeper, a second one before that is not needed; `Stop` ends it.
     keeper: Sender<sweep::Call>,
     gate: AtomicU8,
@@ -431,6 +453,7 @@ pub(crate) struct Shared {
     /// What is owed, and when it is due.
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) steps: Steps,
+    pub(crate) going_back: Arc<GoingBack>,
     pub(crate) departures: Departures,
     /// The last number of the stream that remembers what was taken up, once it is known.
     pub(crate) remembered: Mutex<Option<Seq>>,
@@ -523,11 +546,7 @@ impl Shared {
     }
 
     pub(crate) fn send(&self, job: Job) {
-        // The receivers live as long as the workers. After them nobody must run anything: what
-        // is in mailboxes is settled by the close that ended them.
-        if let Err(unsent) = self.jobs.send(job) {
-            drop(unsent);
-        }
+        self.ready.send(job);
     }
 
     pub(crate) fn call_keeper(&self, call: sweep::Call) {

@@ -105,8 +105,8 @@ impl<A: Actor> SnapshotPolicy<A> {
         }
     }
 
-    /// At the first turn with an event after `interval` has passed since the last snapshot (after
-    /// a load: since the first event that is not in one).
+    /// At the first turn after `interval` has passed since the last snapshot (after a load: since
+    /// the first event that is not in one), if there was an event since.
     #[must_use]
     pub const fn interval(interval: Duration) -> Self {
         Self(Rule::Interval(interval))

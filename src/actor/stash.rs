@@ -1,12 +1,12 @@
 //! The stash: commands that came before their time, and the door where that is seen.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::aside::UNSTASH;
 use super::cell::{Body, Cell};
 use super::mailbox::{Letter, Mark, Once, Outgoing};
+use super::queue::Queue;
 use super::turn::{Depth, message_of};
 use super::{Actor, ActorError, Handle, Turn};
 
@@ -96,22 +96,23 @@ impl<A: Actor> Cell<A> {
     }
 
     /// If the last turn has asked for the stash: in front of what is to be run.
-    pub(crate) fn unstash(&self, letters: &mut VecDeque<Letter<A>>) {
+    pub(crate) fn unstash(&self, letters: &mut Queue<Letter<A>>) {
         if self.flags.has(UNSTASH) {
             self.flags.clear(UNSTASH);
-            let mut stash = self.aside(|aside| std::mem::take(&mut aside.stash));
-            stash.append(letters);
-            *letters = stash;
+            let stash = self.aside(|aside| std::mem::take(&mut aside.stash));
+            let newer = std::mem::take(letters);
+            stash.into_iter().for_each(|letter| letters.push_back(letter));
+            letters.append(newer);
         }
     }
 
     /// What was taken out of the mailbox and not run goes back to its front.
-    pub(crate) fn put_back(&self, letters: VecDeque<Letter<A>>) {
+    pub(crate) fn put_back(&self, letters: Queue<Letter<A>>) {
         if letters.is_empty() {
             return;
         }
         let mut lane = self.lane();
         let newer = std::mem::replace(&mut lane.queue, letters);
-        lane.queue.extend(newer);
+        lane.queue.append(newer);
     }
 }

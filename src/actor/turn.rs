@@ -13,6 +13,7 @@ use super::cell::{Body, Cell, Live, drop_quietly};
 use super::commit::{self, Ending};
 use super::desk::{Before, Desk};
 use super::error::{Refused, Why};
+use super::going_back::Rewinding;
 use super::mailbox::{Arrival, Cause, Outgoing, Sent};
 use super::note::{Note, Packed, StepPolicy};
 use super::policy::{Decision, Persistence};
@@ -83,23 +84,42 @@ pub(super) struct Wishes {
     pub passivate: bool,
     /// Which predicates of the snapshot policy an event has met.
     pub seen: u64,
-    /// Who and why, of all events of the turn.
-    pub labels: Vec<Label>,
     /// What its events ask for.
     pub decision: Decision,
     /// It ends with a barrier.
     pub barrier: bool,
     pub suspended: bool,
     pub finished: bool,
+    pub state: StateIs,
+    /// What few turns want: one pointer for all others.
+    pub rare: Option<Box<Rare>>,
+    /// Why the turn cannot be appended.
+    pub failure: Option<ActorError>,
+}
+
+/// What few turns want.
+#[derive(Default)]
+pub(super) struct Rare {
+    /// It goes back, and nothing may be dropped of what that relies on until it is appended.
+    pub rewinding: Option<Rewinding>,
+    /// Who and why, of all events of the turn.
+    pub labels: Vec<Label>,
     /// Begun steps, to be run once the turn is stored as hard as they ask for.
     pub steps: Vec<super::steps::Task>,
     /// What is to run once the turn is as durable as its reply.
     pub after: Vec<Box<dyn FnOnce() + Send>>,
     /// Things opened in this turn.
     pub opened: u64,
-    pub state: StateIs,
-    /// Why the turn cannot be appended.
-    pub failure: Option<ActorError>,
+}
+
+impl Wishes {
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    pub(super) fn labels(&self) -> &[Label] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.labels)
+    }
 }
 
 /// What a turn has made of the state.
@@ -383,11 +403,10 @@ pub(super) fn too_large(bytes: usize) -> ActorError {
 }
 
 /// Takes one turn: load, handle, append, send, and the reply with what it waits for.
-#[expect(clippy::needless_pass_by_value, reason = "it has come, and is used up")]
 pub(crate) fn take_turn<A, C>(
     cell: &Arc<Cell<A>>,
     body: &mut Body<A>,
-    arrival: Arrival<A::Reply>,
+    arrival: &Arrival<A::Reply>,
     command: C,
 ) -> Parked<A::Reply>
 where
@@ -418,52 +437,53 @@ where
         Turn { cell, live, desk: None, before: None, wishes: Wishes::default(), now: None };
     turn.close(arrival.cause);
     let handled = catch_unwind(AssertUnwindSafe(|| A::handle(command, &mut turn)));
-    let (reply, failure) = match handled {
+    let arrived = (arrival.mark, arrival.answered);
+    let failure = match handled {
         Ok(reply) if turn.wishes.state == StateIs::Torn => {
             drop_quietly(reply);
             let message = "an event could not be applied, and the handler went on".into();
-            (None, Some(ActorError::Panicked { message }))
+            ActorError::Panicked { message }
         }
         Ok(reply) => {
-            turn.answer(&arrival, &reply);
-            (Some(reply), turn.wishes.failure.take())
+            turn.answer(arrival, &reply);
+            match turn.wishes.failure.take() {
+                None => match (Ending { turn: &mut turn, first, arrival: arrived }).succeed() {
+                    Ok(mark) => {
+                        cell.note_success();
+                        return Parked { result: Ok(reply), mark };
+                    }
+                    Err(failed) => {
+                        let (failure, state) = *failed;
+                        drop(turn);
+                        drop_quietly(reply);
+                        if state != StateIs::Stored {
+                            cell.forget(body);
+                        }
+                        return Parked::error(failure);
+                    }
+                },
+                Some(failure) => {
+                    drop_quietly(reply);
+                    failure
+                }
+            }
         }
-        Err(payload) => (None, Some(ActorError::Panicked { message: message_of(payload) })),
+        Err(payload) => ActorError::Panicked { message: message_of(payload) },
     };
-    let Turn { live, desk, before, wishes, .. } = turn;
-    if let Some(ActorError::Panicked { message }) = &failure {
+    // What a panic says may come from the state; that an append failed does not.
+    let mut told = false;
+    if let ActorError::Panicked { message } = &failure {
         let (kind, name, seq) = (A::KIND, &*cell.name, first.get());
         trace::TurnPanicked { kind, name, seq, error: message }.tell();
         cell.note_failure();
+        told = true;
     }
-    let ending = Ending { cell, first, before, wishes, arrival: (arrival.mark, arrival.answered) };
-    match (failure, reply) {
-        (None, Some(reply)) => match ending.succeed(live, desk) {
-            Ok(mark) => {
-                cell.note_success();
-                Parked { result: Ok(reply), mark }
-            }
-            Err(failed) => {
-                let (failure, state) = *failed;
-                drop_quietly(reply);
-                if state != StateIs::Stored {
-                    cell.forget(body);
-                }
-                Parked::error(failure)
-            }
-        },
-        (failure, reply) => {
-            drop_quietly(reply);
-            let failure = failure.unwrap_or(ActorError::Lost);
-            let (mark, stored) = ending.fail(live, desk);
-            if !stored {
-                cell.forget(body);
-            }
-            // What a panic says may come from the state; that an append failed does not.
-            let told = matches!(failure, ActorError::Panicked { .. });
-            Parked { result: Err(failure), mark: if told { mark } else { None } }
-        }
+    let (mark, stored) = Ending { turn: &mut turn, first, arrival: arrived }.fail();
+    drop(turn);
+    if !stored {
+        cell.forget(body);
     }
+    Parked { result: Err(failure), mark: if told { mark } else { None } }
 }
 
 impl<A: Actor> Turn<'_, A> {
@@ -477,6 +497,8 @@ impl<A: Actor> Turn<'_, A> {
                 let now = self.now().millis();
                 let due = self.live.side.as_ref().and_then(|side| side.timer_numbered(number));
                 let due = due.map_or(0, |timer| timer.rhythm.after(now));
+                // It rings again when it is stored that it has rung: that is not left for later.
+                self.wishes.barrier |= due > 0;
                 self.write(&Note::Fired { number, due });
             }
             Cause::Step(number, how) => {

@@ -9,6 +9,7 @@ use crossbeam_channel::Receiver;
 use super::Actor;
 use super::cell::{Cell, drop_quietly};
 use super::loads::Permit;
+use super::ready::Ready;
 use super::runtime::Shared;
 
 /// An entry of the ready queue. Each actor has at most one `Visit` in it.
@@ -70,8 +71,9 @@ pub(crate) fn survive(work: impl FnOnce()) {
 }
 
 /// Until it is told to stop.
-pub(crate) fn work(jobs: &Receiver<Job>, commands_max: NonZeroU32) {
-    while let Ok(job) = jobs.recv() {
+pub(crate) fn work(ready: &Ready, to_do: &Receiver<Job>, commands_max: NonZeroU32) {
+    loop {
+        let job = ready.take(to_do);
         if let Job::Stop = job {
             return;
         }

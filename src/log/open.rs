@@ -85,7 +85,6 @@ impl Opening {
     ///
     /// # Errors
     /// See [`OpenError`]; the next try begins anew.
-    #[expect(clippy::too_many_lines, reason = "one order of steps, each once")]
     pub fn start(self, life: Life) -> Result<(Log, RecoveryReport), OpenError> {
         let Self { disk, options, id, survey } = self;
         let began = options.clock.monotonic();

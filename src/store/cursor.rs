@@ -21,11 +21,13 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::Store;
 use super::stream::Position;
+use crate::actor::provider::Pins;
 use crate::error::{AppendError, Error, ReadError, StreamError};
 use crate::log::frame::{Batch, RecordKind};
 use crate::log::{Appended, Log, name as name_record};
@@ -153,6 +155,39 @@ impl Cursors {
             cell.saved = appended.end.get();
             Ok(Some(appended.end))
         })
+    }
+}
+
+/// What must stay of the events: what is owed, and what a cursor has not passed.
+#[derive(Debug)]
+pub(super) struct Pinned {
+    pub owed: Arc<dyn Pins>,
+    pub cursors: Arc<Cursors>,
+}
+
+impl Pins for Pinned {
+    fn owed_from(&self, stream: StreamId) -> Option<Seq> {
+        self.owed.owed_from(stream)
+    }
+
+    fn cursor_floor(&self) -> Option<u64> {
+        match self.cursors.floor() {
+            Ok(floor) => floor.map(Position::lsn),
+            // Nobody knows: nothing goes.
+            Err(_unread) => Some(0),
+        }
+    }
+
+    fn is_superseding(&self, stream: StreamId) -> bool {
+        self.owed.is_superseding(stream)
+    }
+
+    fn is_held_up(&self, stream: StreamId) {
+        self.owed.is_held_up(stream);
+    }
+
+    fn wait_known(&self, limit: Duration) {
+        self.owed.wait_known(limit);
     }
 }
 

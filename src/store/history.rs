@@ -14,8 +14,8 @@ impl Store {
     /// without loading the actor. An actor that has none has an empty history.
     ///
     /// A [`Span`] says which part; a [`Seq`] alone stands for what comes behind that event. It
-    /// shows what is appended, durable or not. For a long one, [`visit_history`](Self::visit_history)
-    /// needs no memory for all of it.
+    /// shows what is appended, durable or not. For a long one,
+    /// [`visit_history`](Self::visit_history) needs no memory for all of it.
     ///
     /// # Errors
     /// [`Error::Read`], or [`ActorError::Stopped`] with the place of what cannot be read.

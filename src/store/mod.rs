@@ -213,6 +213,7 @@ impl Store {
         opened
     }
 
+    #[expect(clippy::too_many_lines, reason = "one order of steps, each once")]
     fn open_parts(path: &Path, options: StoreOptions) -> Result<Self, Error> {
         let began = options.clock.monotonic();
         let mut phases = Phases::new(&options.clock);
@@ -270,9 +271,11 @@ impl Store {
             options.clock.clone(),
             options.runtime,
         )?;
+        let cursors = Cursors::new(&events);
+        let pinned = cursor::Pinned { owed: runtime.pins(), cursors: Arc::clone(&cursors) };
         let retention = Retention::start(
             (&events, &snapshots),
-            (runtime.kinds(), runtime.pins(), catalogue.clone()),
+            (runtime.kinds(), Arc::new(pinned), catalogue.clone()),
             retain::Policy::of(&options.retain, options.compaction, options.run_bytes_max),
             (options.clock.clone(), options.threads),
         )?;
@@ -307,7 +310,7 @@ impl Store {
             runtime,
             catalogue,
             snapshots,
-            cursors: Cursors::new(&events),
+            cursors,
             events,
             report,
             close_deadline,

@@ -67,7 +67,6 @@ impl EventStore for Log {
     ) -> Result<(), ReadError> {
         let end = Self::written(self);
         let mut frames = self.frames(from, Limit::Written)?;
-        // Within a run frames come by stream: only what follows the runs has an end by position.
         while let Some(frame) = frames.next()? {
             let past = frame.lsn().get() >= end;
             if past || (frame.header().stream != StreamId::SYSTEM && visit(frame).is_break()) {

@@ -276,6 +276,7 @@ impl Worker {
         let before = self.counts.stats();
         let passed = self.pass_alone(thorough);
         // Only now: while the pass is under way a subscriber could not ask for another.
+        self.kinds.dropped();
         self.events.tell_news();
         self.snapshots.log().tell_news();
         if trace::ON {
@@ -358,7 +359,8 @@ impl Worker {
                 return Ok(Keep::ALL);
             }
             let known = |snapshot: &SnapshotRef<'_>| self.kinds.reads(snapshot) == Some(true);
-            if let Some(upto) = self.snapshots.floor(stream, &known, &keeps)? {
+            let floor = self.snapshots.floor(stream, &known, &keeps)?;
+            if let Some(upto) = floor.filter(|upto| self.kinds.drop_below(stream, *upto)) {
                 let Some(owed) = self.pins.owed_from(stream).filter(|owed| *owed <= upto) else {
                     return Ok(Keep { upto, ..Keep::ALL });
                 };
@@ -462,6 +464,9 @@ impl Worker {
             // Of kinds that this program does not know, any that is whole counts.
             let usable = |snapshot: &SnapshotRef<'_>| self.kinds.reads(snapshot) != Some(false);
             let floor = self.snapshots.floor(stream, &usable, &keeps)?;
+            // Where events were dropped, going back may rely on a snapshot.
+            let drops = self.events.has_dropped();
+            let floor = floor.filter(|floor| !drops || self.kinds.drop_below(stream, *floor));
             let upto = floor.and_then(|floor| Seq::new(floor.get().saturating_sub(1)));
             let upto = upto.unwrap_or(Seq::ZERO);
             Ok(Keep { upto, first: false, superseded: false })

@@ -11,7 +11,6 @@
 //! Unless asked otherwise a subscription ends at what is durable: what a subscriber has learned,
 //! no crash takes back.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,12 +25,14 @@ use crate::log::{Advanced, Follow, Limit, Log, Tail};
 use crate::types::{HybridTime, Lsn, Seq};
 
 mod facts;
+mod feed;
 mod names;
 #[cfg(test)]
 mod tests;
 
 pub use facts::{Begin, Fact, Filter, Position};
 use facts::{By, Leaf, Select};
+pub use feed::{Change, Feed, Told};
 use names::{Known, Name, Names};
 
 /// Frames that are passed between two looks at the time.
@@ -331,7 +332,7 @@ impl Subscription {
         self.ack_at(self.behind)
     }
 
-    fn ack_at(&mut self, position: Position) -> Result<(), StreamError> {
+    pub(super) fn ack_at(&mut self, position: Position) -> Result<(), StreamError> {
         let Some(acks) = &mut self.acks else { return Err(StreamError::NoCursor) };
         acks.wanted = position;
         let now = self.log.clock().monotonic();
@@ -528,90 +529,6 @@ fn learn(filter: &Filter, kind: &str, name: &str) -> Known {
     }
 }
 
-/// What has happened to an actor of a known type.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told<E> {
-    /// Where it stands.
-    pub position: Position,
-    /// Its number among the actor's events.
-    pub seq: Seq,
-    /// When its turn was appended.
-    pub time: HybridTime,
-    /// The actor's name.
-    pub name: Arc<str>,
-    /// What it is.
-    pub what: Change<E>,
-}
-
-/// An event, or that it went back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Change<E> {
-    /// An event.
-    Event(E),
-    /// The actor's state is what it was after event `to`.
-    Rewound {
-        /// The last event that counts.
-        to: Seq,
-    },
-}
-
-/// Delivers what happens to the actors of one kind, decoded. See [`Store::feed`].
-#[derive(Debug)]
-pub struct Feed<A: Actor> {
-    subscription: Subscription,
-    /// What one old event has become.
-    waiting: VecDeque<Told<A::Event>>,
-}
-
-impl<A: Actor> Feed<A> {
-    /// Decodes what `subscription` delivers, which must be of kind `A` alone.
-    pub fn new(subscription: Subscription) -> Self {
-        Self { subscription, waiting: VecDeque::new() }
-    }
-
-    /// As [`Subscription::next`], decoded. An old event that has become several comes as several
-    /// with one position and one number; one that has become none does not come.
-    ///
-    /// # Errors
-    /// As for [`Subscription::next`] and [`Happening::decode`]; the next call goes on behind an
-    /// event that cannot be decoded.
-    pub fn next(&mut self, limit: Duration) -> Result<Option<Told<A::Event>>, Error> {
-        loop {
-            if let Some(told) = self.waiting.pop_front() {
-                return Ok(Some(told));
-            }
-            let Some(happening) = self.subscription.next(limit)? else { return Ok(None) };
-            let Happening { position, seq, time, .. } = happening;
-            let name: Arc<str> = happening.name.into();
-            let told = |what| Told { position, seq, time, name: Arc::clone(&name), what };
-            match happening.fact {
-                Fact::Event => {
-                    let events = happening.decode::<A>()?;
-                    self.waiting.extend(events.into_iter().map(|it| told(Change::Event(it))));
-                }
-                Fact::Rewound { to } => return Ok(Some(told(Change::Rewound { to }))),
-                Fact::Note => {}
-            }
-        }
-    }
-
-    /// As [`Subscription::position`].
-    pub fn position(&self) -> Position {
-        // What one event has become is behind as a whole.
-        self.waiting.front().map_or(self.subscription.position(), |told| told.position)
-    }
-
-    /// As [`Subscription::ack`].
-    ///
-    /// # Errors
-    /// As for [`Subscription::ack`].
-    pub fn ack(&mut self) -> Result<(), StreamError> {
-        let position = self.position();
-        self.subscription.ack_at(position)
-    }
-}
-
 impl Store {
     /// Delivers the events that `filter` asks for: from `begin` on those that are there, then each
     /// as it comes, in the order in which they were appended, each once.
@@ -691,13 +608,5 @@ impl Store {
     pub fn resume(&self, filter: Filter, cursor: &Cursor) -> Result<Subscription, Error> {
         let begin = cursor.position().map_or(Begin::First, Begin::At);
         Ok(self.subscribe(filter, begin)?.keep(cursor))
-    }
-
-    /// Delivers what happens to all actors of a kind, decoded.
-    ///
-    /// # Errors
-    /// As for [`subscribe`](Self::subscribe).
-    pub fn feed<A: Actor>(&self, begin: impl Into<Begin>) -> Result<Feed<A>, Error> {
-        Ok(Feed::new(self.subscribe(Filter::kind(A::KIND), begin)?))
     }
 }

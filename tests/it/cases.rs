@@ -43,7 +43,9 @@ pub(crate) struct Add(pub Vec<u64>);
 impl Handle<Add> for List {
     type Reply = usize;
     fn handle(Add(numbers): Add, turn: &mut Turn<'_, Self>) -> usize {
-        numbers.into_iter().for_each(|number| turn.emit(number));
+        for number in numbers {
+            turn.emit(number);
+        }
         turn.numbers.len()
     }
 }

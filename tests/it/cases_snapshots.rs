@@ -28,7 +28,9 @@ impl<const N: u64> Actor for Every<N> {
 impl<const N: u64> Handle<Add> for Every<N> {
     type Reply = u64;
     fn handle(Add(numbers): Add, turn: &mut Turn<'_, Self>) -> u64 {
-        numbers.into_iter().for_each(|number| turn.emit(number));
+        for number in numbers {
+            turn.emit(number);
+        }
         turn.0
     }
 }
@@ -92,7 +94,9 @@ fn a_snapshot_that_fails_stops_nothing_and_nobody() {
     impl Handle<Add> for Without {
         type Reply = u64;
         fn handle(Add(numbers): Add, turn: &mut Turn<'_, Self>) -> u64 {
-            numbers.into_iter().for_each(|number| turn.emit(number));
+            for number in numbers {
+                turn.emit(number);
+            }
             turn.snapshot();
             turn.0
         }
@@ -135,7 +139,9 @@ fn a_large_snapshot_of_a_long_name_comes_back() {
         .actor::<List>(&name)
         .unwrap()
         .ask(Do(move |turn: &mut Turn<'_, List>| {
-            ask.into_iter().for_each(|number| turn.emit(number));
+            for number in ask {
+                turn.emit(number);
+            }
             turn.snapshot();
         }))
         .unwrap();

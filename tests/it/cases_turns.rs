@@ -78,13 +78,11 @@ fn a_rejected_command_is_answered_with_its_error_and_changes_nothing() {
     impl Handle<Take> for List {
         type Reply = Result<(), u64>;
         fn handle(Take(number): Take, turn: &mut Turn<'_, Self>) -> Self::Reply {
-            match turn.numbers.contains(&number) {
-                true => Err(number),
-                false => {
-                    turn.emit(number);
-                    Ok(())
-                }
+            if turn.numbers.contains(&number) {
+                return Err(number);
             }
+            turn.emit(number);
+            Ok(())
         }
     }
     Kit::<List>::given([5])
@@ -325,7 +323,9 @@ fn two_kinds_with_one_name_do_not_mix() {
     impl Handle<Add> for Other {
         type Reply = u64;
         fn handle(Add(numbers): Add, turn: &mut Turn<'_, Self>) -> u64 {
-            numbers.into_iter().for_each(|number| turn.emit(number));
+            for number in numbers {
+                turn.emit(number);
+            }
             turn.0
         }
     }

@@ -17,7 +17,7 @@ use annals::{
 use crate::noted::{self, Left, Notes};
 use crate::support::{Replay, disk, seeds};
 
-const NOW: Duration = Duration::ZERO;
+pub(crate) const NOW: Duration = Duration::ZERO;
 
 /// What a subscriber keeps of what it was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -395,7 +395,7 @@ fn whenever_a_subscription_begins_among_writers_it_misses_nothing_and_repeats_no
 }
 
 /// A store of four lives with snapshots, some of whose events may go.
-fn aged(retain: Retain) -> (SimDisk, StoreOptions) {
+pub(crate) fn aged(retain: Retain) -> (SimDisk, StoreOptions) {
     let (disk, _, _) = noted::filled(Left::Closed);
     let options = noted::options(&disk).retain(retain).compaction(true).run_bytes_max(200 << 10);
     (disk, options)
@@ -468,16 +468,15 @@ fn what_retention_has_dropped_is_reported_and_only_to_who_would_have_come_by_it(
                 noted::NAMES.iter().map(|name| (Some(*name), Filter::actor("notes", name)));
             std::iter::once((None, Filter::all())).chain(actors)
         };
-        let open = |filter| match began_before {
-            // One that has read up to there, and one that begins there.
-            true => {
-                let mut stream = store.subscribe(filter, Begin::First).unwrap();
-                while stream.position().lsn() < before.get(number).map_or(0, |it| it.position.lsn())
-                    && next(&mut stream).is_some()
-                {}
-                stream
+        // One that has read up to there, and one that begins there.
+        let open = |filter| {
+            if !began_before {
+                return store.subscribe(filter, begin).unwrap();
             }
-            false => store.subscribe(filter, begin).unwrap(),
+            let upto = before.get(number).map_or(0, |it| it.position.lsn());
+            let mut stream = store.subscribe(filter, Begin::First).unwrap();
+            while stream.position().lsn() < upto && next(&mut stream).is_some() {}
+            stream
         };
         let mut streams: Vec<_> = Vec::new();
         if began_before {
@@ -540,9 +539,13 @@ fn of_a_poisoned_log_what_is_durable_comes_and_then_why() {
         let durable = writer.all.clone();
         let mut streams: Vec<_> = filters()
             .into_iter()
-            .map(|(filter, by)| match written {
-                true => (store.subscribe_written(filter, Begin::First).unwrap(), by),
-                false => (store.subscribe(filter, Begin::First).unwrap(), by),
+            .map(|(filter, by)| {
+                let stream = if written {
+                    store.subscribe_written(filter, Begin::First)
+                } else {
+                    store.subscribe(filter, Begin::First)
+                };
+                (stream.unwrap(), by)
             })
             .collect();
         for (number, (stream, by)) in streams.iter_mut().enumerate() {
@@ -560,7 +563,7 @@ fn of_a_poisoned_log_what_is_durable_comes_and_then_why() {
                 assert_eq!(next(stream).as_ref(), Some(it));
             }
             for _ in 0..2 {
-                let error = stream.next(Duration::from_secs(60)).map(drop).unwrap_err();
+                let error = stream.next(Duration::from_mins(1)).map(drop).unwrap_err();
                 assert!(matches!(error, StreamError::Poisoned(_)), "{error}");
             }
         }
@@ -586,75 +589,9 @@ fn of_a_closed_store_the_rest_comes_and_then_that_it_is_closed() {
         for it in of(&writer.all, *by) {
             assert_eq!(next(stream), Some(it));
         }
-        let error = stream.next(Duration::from_secs(60)).map(drop).unwrap_err();
+        let error = stream.next(Duration::from_mins(1)).map(drop).unwrap_err();
         assert!(matches!(error, StreamError::Closed), "{error}");
     }
-}
-
-/// Events come decoded; those of an old version as what they have become.
-#[test]
-fn a_feed_decodes_what_happens_to_a_kind() {
-    let (_disk, options) = aged(Retain::All);
-    let store = options.open("/store").unwrap();
-    let mut feed = store.feed::<Notes>(Begin::First).unwrap();
-    let mut notes = BTreeMap::<String, Vec<u64>>::new();
-    while let Some(told) = feed.next(NOW).unwrap() {
-        let annals::Change::Event(noted) = told.what else { panic!("nobody went back") };
-        notes.entry(told.name.to_string()).or_default().push(noted.note);
-    }
-    for (name, expected) in noted::loaded(&store) {
-        assert_eq!(notes.remove(name), Some(expected.unwrap()), "{name}");
-    }
-    let mut all = store.subscribe(Filter::all(), Begin::First).unwrap();
-    let found = all.next(NOW).unwrap().unwrap();
-    assert!(found.decode::<Newer>().is_err(), "of another kind");
-}
-
-/// Another kind.
-#[derive(Default)]
-struct Newer;
-
-impl annals::Actor for Newer {
-    type Event = u64;
-    const KIND: &'static str = "newer";
-    const VERSION: u16 = 2;
-    fn apply(&mut self, _: &u64) {}
-    fn upcast(
-        old: annals::actor::Old<'_>,
-        out: &mut Vec<u64>,
-    ) -> Result<(), annals::actor::Unreadable> {
-        let number: u64 = old.read()?;
-        out.extend((0..number).map(|_| number));
-        Ok(())
-    }
-}
-
-/// Old events become several, or none; the position stands behind all of them or before.
-#[test]
-fn an_old_event_comes_as_what_it_has_become_and_is_acknowledged_as_a_whole() {
-    use annals::Value as _;
-    let disk = disk(1);
-    let store = options(&disk).open("/store").unwrap();
-    let mut batch = Batch::new();
-    batch.push(RecordKind::Name, 1, &name::encode("newer", "a").unwrap()).unwrap();
-    for number in [2_u64, 0, 3] {
-        let pushed = batch.push_with(RecordKind::Event, 1, 8, |buffer| {
-            number.encode(buffer).unwrap();
-            Ok(())
-        });
-        pushed.unwrap();
-    }
-    let stream = StreamId::of("newer", "a");
-    let lsn = store.log().append(&mut batch, stream, Seq::new(1).unwrap()).unwrap().lsn.get();
-    store.sync().unwrap();
-    let mut feed = store.feed::<Newer>(Begin::First).unwrap();
-    let mut found = Vec::new();
-    while let Some(told) = feed.next(NOW).unwrap() {
-        let annals::Change::Event(number) = told.what else { panic!("an event") };
-        found.push((told.seq.get(), number, feed.position().index()));
-    }
-    assert_eq!(found, [(1, 2, 1), (1, 2, 2), (3, 3, 3), (3, 3, 3), (3, 3, 4)]);
-    assert!(feed.position().lsn() > lsn, "behind the frame");
 }
 
 /// Far behind, an actor's events are found by the indexes; near, by reading on. Both agree, and

@@ -212,6 +212,5 @@ fn a_cell_without_anything_aside_pays_a_pointer() {
     assert_eq!(size_of::<Flags>() + size_of::<Weight>(), 5);
     let cell = size_of::<crate::actor::cell::Cell<List>>();
     let live = size_of::<crate::actor::cell::Body<List>>();
-    println!("cell {cell} body {live} lane {}", size_of::<crate::actor::mailbox::Lane<List>>());
     assert!(cell <= live + 128, "{cell} bytes, {live} of them the state");
 }

@@ -12,6 +12,7 @@ mod passivation;
 mod patience;
 mod replies;
 mod rewinds;
+mod saving;
 mod services;
 mod snapshots;
 mod stash;

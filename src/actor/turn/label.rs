@@ -27,7 +27,7 @@ impl<A: Actor> Turn<'_, A> {
         };
         self.stand_alone();
         let payload = [&length.to_le_bytes(), key.as_bytes(), value.as_bytes()].concat();
-        self.wishes.labels.push(Label { kind: RecordKind::Meta, payload: payload.into() });
+        self.wishes.rare().labels.push(Label { kind: RecordKind::Meta, payload: payload.into() });
     }
 
     /// Gives all events of this turn a tag, by which those who follow the log can find them. As
@@ -35,7 +35,7 @@ impl<A: Actor> Turn<'_, A> {
     pub fn tag(&mut self, tag: &str) {
         self.stand_alone();
         let payload = tag.as_bytes().into();
-        self.wishes.labels.push(Label { kind: RecordKind::Tag, payload });
+        self.wishes.rare().labels.push(Label { kind: RecordKind::Tag, payload });
     }
 
     /// Sees to it that no earlier turn is in this one's frame.

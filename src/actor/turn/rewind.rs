@@ -3,7 +3,7 @@
 use super::{StateIs, Turn, too_large};
 use crate::actor::cell::drop_quietly;
 use crate::actor::load::rebuild;
-use crate::actor::{Actor, ActorError, commit};
+use crate::actor::{Actor, ActorError, StopReason, commit};
 use crate::log::frame::RecordKind;
 use crate::types::Seq;
 
@@ -19,7 +19,7 @@ impl<A: Actor> Turn<'_, A> {
     /// still owes.
     ///
     /// It reads the events from the newest snapshot at or before `to` on, so it takes as long as
-    /// a load. Turns that were deferred are appended first.
+    /// a load. Turns that were deferred are appended first, and this one is not deferred.
     ///
     /// # Errors
     /// - [`ActorError::RewindNotFirst`] if the turn has emitted something already. Also in the
@@ -27,8 +27,8 @@ impl<A: Actor> Turn<'_, A> {
     ///   deferred still.
     /// - [`ActorError::NoEvent`] if there is no event `to` yet.
     /// - [`ActorError::Stopped`] with [`StopReason::Dropped`](crate::actor::StopReason::Dropped)
-    ///   where retention has dropped events that it needs; with the other reasons where those
-    ///   events cannot be applied.
+    ///   where retention has dropped events that it needs, or is about to; with the other reasons
+    ///   where those events cannot be applied.
     /// - [`ActorError::Read`] if they cannot be read just now, and [`ActorError::Append`] if
     ///   deferred turns cannot be appended.
     ///
@@ -51,11 +51,17 @@ impl<A: Actor> Turn<'_, A> {
         if gathered.is_some_and(|gathered| to >= gathered.first) {
             return Err(ActorError::RewindNotFirst);
         }
+        let going_back = &self.cell.shared().going_back;
+        let Some(rewinding) = going_back.begin(self.cell.stream, to) else {
+            return Err(self.cell.source().stopped(to, None, StopReason::Dropped));
+        };
         let rebuilt = rebuild(&self.cell.source(), Some(to))?;
         let next = last.checked_add(1).ok_or_else(|| too_large(usize::MAX))?;
         let batch = &mut self.desk().batch;
         let pushed = batch.push(RecordKind::Rewind, 1, &to.get().to_le_bytes());
         pushed.map_err(|_reject| too_large(batch.frame_bytes()))?;
+        self.wishes.rare().rewinding = Some(rewinding);
+        self.wishes.barrier = true;
         self.live.seq = next;
         self.wishes.state = StateIs::Ahead;
         drop_quietly(std::mem::replace(&mut self.live.state, rebuilt.state));

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::log::frame::{Batch, RecordKind};
 use crate::log::name;
+use crate::store::Store;
 use crate::store::stream::{Begin, Fact, Filter, Limit, Position, Subscription};
-use crate::types::{Seq, StreamId};
-use crate::{Durability, Store};
+use crate::types::{Durability, Seq, StreamId};
 
 /// Messages to the outside are notes of their turn; each has an id that stays the same.
 #[test]
