@@ -278,6 +278,53 @@ events! {
     WARN "annals::actor" "dead letter" DeadLetter {
         kind: text, name: text, command: text, error: said
     }
+    /// An actor has failed, and rests: commands are refused meanwhile.
+    WARN "annals::actor" "actor resting" ActorResting {
+        kind: text, name: text, failures: number, rest_us: number
+    }
+    /// An actor has failed too often, and stays stopped until it is restarted.
+    ERROR "annals::actor" "actor given up" ActorGivenUp {
+        kind: text, name: text, failures: number
+    }
+
+    // --- what is owed ---
+
+    /// What the last life has left undone is known.
+    INFO "annals::owed" "owed read" OwedRead {
+        start: text, frames: number, bytes: number, interrupted: number, actors: number,
+        took_us: number
+    }
+    /// What the last life has left undone was taken up, as far as it can be.
+    INFO "annals::owed" "owed resumed" OwedResumed {
+        interrupted: number, resumed: number, unknown: number, unknown_kinds: text,
+        quarantined: number, in_doubt: number, took_us: number
+    }
+    /// What the last life has left undone is not known: the log cannot be read.
+    ERROR "annals::owed" "owed not read" OwedNotRead { frames: number, error: said }
+    /// Something that is owed has ended the process too often, and is not taken up by itself.
+    ERROR "annals::owed" "owed quarantined" OwedQuarantined {
+        owed: said, lsn: number, tries: number
+    }
+    /// Nobody can say whether a message was handled: it is not delivered by itself.
+    WARN "annals::owed" "owed in doubt" OwedInDoubt { owed: said, lsn: number }
+    /// What was set aside is taken up after all.
+    INFO "annals::owed" "owed released" OwedReleased { owed: said, lsn: number }
+    /// A handler has failed with something that is owed; it is tried again.
+    DEBUG "annals::owed" "owed retried" OwedRetried {
+        kind: text, name: text, owed: said, failures: number, backoff_ms: number, error: said
+    }
+    /// A handler has failed with something that is owed as often as it may: it is over.
+    WARN "annals::owed" "owed given up" OwedGivenUp {
+        kind: text, name: text, owed: said, failures: number, error: said
+    }
+    /// A timer is handled more than a second after it was due.
+    INFO "annals::owed" "timer late" TimerLate {
+        kind: text, name: text, owed: said, late_ms: number
+    }
+    /// The process ended while a step ran: its actor is told that nothing is known.
+    WARN "annals::owed" "step in doubt" StepInDoubt {
+        kind: text, name: text, owed: said, key: text
+    }
 }
 
 /// What a subscriber throws is its own business.

@@ -30,6 +30,7 @@ use super::{Actor, ActorError, commit};
 use crate::error::{AppendError, ReadError};
 use crate::log::frame::{Frame, RecordKind};
 use crate::log::name;
+use crate::trace;
 use crate::types::{Lsn, Seq, StreamId};
 
 /// Its kind and name.
@@ -41,6 +42,8 @@ const BACKOFF_MS_FIRST: u64 = 50;
 const BACKOFF_MS_MAX: u64 = 60_000;
 /// And a disk that is full, or cannot be read.
 const WAIT_MS: u64 = 1_000;
+/// A timer that rings later than that is told of.
+const LATE_MS: u64 = 1_000;
 /// Progress is told after so many frames.
 const TELL_EVERY: u64 = 1 << 16;
 
@@ -126,6 +129,35 @@ impl Recovery {
         let millis = u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX).max(1);
         self.frames.saturating_mul(1_000) / millis
     }
+
+    fn tell_read(&self, told: bool) {
+        let start = if told { "checkpoint" } else { "beginning" };
+        let Self { frames, bytes, interrupted, actors, .. } = *self;
+        let took_us = trace::micros(self.took);
+        trace::OwedRead { start, frames, bytes, interrupted, actors, took_us }.tell();
+    }
+
+    fn tell_resumed(&self, shared: &Shared) {
+        if !trace::ON {
+            return;
+        }
+        let kinds = shared.ledger.parked().into_iter().map(|(kind, _)| kind);
+        let unknown_kinds = &kinds.collect::<Vec<_>>().join(", ");
+        let Self { interrupted, resumed, unknown, .. } = *self;
+        let quarantined = self.quarantined.len() as u64;
+        let in_doubt = self.in_doubt.len() as u64;
+        let took_us = trace::micros(self.took);
+        trace::OwedResumed {
+            interrupted,
+            resumed,
+            unknown,
+            unknown_kinds,
+            quarantined,
+            in_doubt,
+            took_us,
+        }
+        .tell();
+    }
 }
 
 /// What a recovery is at.
@@ -177,10 +209,11 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
         shared.tell_recovery(recovery);
     };
     let book = match read_book(shared, &mut recovery, &tell) {
-        Ok(book) => book,
+        Ok(read) => read,
         Err(error) => {
             shared.ledger.give_up_reading();
             recovery.phase = RecoveryPhase::Failed;
+            trace::OwedNotRead { frames: recovery.frames, error: &error }.tell();
             recovery.failure = Some(error);
             tell(&mut recovery);
             return;
@@ -201,6 +234,7 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
     recovery.remaining = recovery.interrupted;
     recovery.phase = RecoveryPhase::Resuming;
     tell(&mut recovery);
+    recovery.tell_read(told);
     let window = Arc::new(Window::default());
     let mut batch = Vec::new();
     for (oid, open) in interrupted {
@@ -212,12 +246,15 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
             recovery.quarantined.push(oid);
             recovery.remaining -= 1;
             shared.quarantine(oid);
+            let (lsn, tries) = (open.lsn.get(), u64::from(tries));
+            trace::OwedQuarantined { owed: &oid, lsn, tries }.tell();
             continue;
         }
         if !book_is_whole && was_perhaps_handled(shared, open) {
             recovery.in_doubt.push(oid);
             recovery.remaining -= 1;
             shared.quarantine(oid);
+            trace::OwedInDoubt { owed: &oid, lsn: open.lsn.get() }.tell();
             continue;
         }
         // Who may have ended the process is taken up alone.
@@ -237,6 +274,7 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
     recovery.unknown = shared.ledger.parked().iter().map(|(_, count)| *count as u64).sum();
     recovery.phase = RecoveryPhase::Done;
     tell(&mut recovery);
+    recovery.tell_resumed(shared);
 }
 
 /// The book of the newest checkpoint, and what came behind it before this life; `None` where a
@@ -293,8 +331,9 @@ fn note_all(book: &mut Book, frame: &Frame<'_>) {
 /// Nothing but the log is left to say what was handled, and part of the receiver's is gone.
 fn was_perhaps_handled(shared: &Shared, open: Open) -> bool {
     let What::Message { to } = open.what else { return false };
-    let looked = shared.events.replay(to, Seq::MAX, &mut |_| ControlFlow::Break(()));
-    looked.is_ok_and(|found| found.dropped > Seq::ZERO)
+    // From the beginning: what was dropped below where a reader begins he is not told.
+    let looked = shared.events.replay(to, Seq::ZERO, &mut |_| ControlFlow::Break(()));
+    !looked.is_ok_and(|found| found.dropped == Seq::ZERO)
 }
 
 /// Delivers a batch and waits for it. `false` when the runtime closes.
@@ -416,6 +455,11 @@ pub(crate) fn wake<A: Actor>(wake: Wake, cell: &Arc<Cell<A>>, body: &mut Body<A>
             settle(cell, body, &Note::Fired { number, due });
             return;
         }
+        let late_ms = now.saturating_sub(timer.rhythm.due);
+        if late_ms > LATE_MS {
+            let (kind, name) = (A::KIND, &*cell.name);
+            trace::TimerLate { kind, name, owed: &oid, late_ms }.tell();
+        }
         let command = timer.command.packed();
         let of = Of { cause: Cause::Timer(number), key: "".into(), permit };
         let durables = &cell.kind.options.durables;
@@ -427,6 +471,8 @@ pub(crate) fn wake<A: Actor>(wake: Wake, cell: &Arc<Cell<A>>, body: &mut Body<A>
     }
     // A step that comes back in doubt.
     if let Some(step) = side.step(number).cloned() {
+        let (kind, name) = (A::KIND, &*cell.name);
+        trace::StepInDoubt { kind, name, owed: &oid, key: &step.key }.tell();
         let packed = step.work.packed();
         let of = Of { cause: Cause::Step(number, Ended::InDoubt), key: step.key.into(), permit };
         let durables = &cell.kind.options.durables;
@@ -483,11 +529,15 @@ pub(crate) fn failed<A: Actor>(
         }
         _ => {
             let failures = shared.ledger.failed(oid);
+            let (kind, name, owed) = (A::KIND, &*cell.name, &oid);
+            let (count, error) = (u64::from(failures), &why);
             if failures < shared.options.attempts_max {
-                let backoff = BACKOFF_MS_FIRST << failures.min(16);
-                shared.ledger.again(oid, now.saturating_add(backoff.min(BACKOFF_MS_MAX)));
+                let backoff_ms = (BACKOFF_MS_FIRST << failures.min(16)).min(BACKOFF_MS_MAX);
+                trace::OwedRetried { kind, name, owed, failures: count, backoff_ms, error }.tell();
+                shared.ledger.again(oid, now.saturating_add(backoff_ms));
                 return;
             }
+            trace::OwedGivenUp { kind, name, owed, failures: count, error }.tell();
             settle(cell, body, &closing);
         }
     }

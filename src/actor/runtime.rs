@@ -257,6 +257,7 @@ impl Runtime {
             self.shared.quarantine(oid);
             return Err(error.into());
         }
+        trace::OwedReleased { owed: &oid, lsn: open.lsn.get() }.tell();
         resume::deliver(&self.shared, oid, open, None);
         Ok(true)
     }

@@ -7,6 +7,7 @@ use super::aside::TROUBLED;
 use super::cell::{Body, Cell};
 use super::turn::in_turn;
 use super::{Actor, ActorError, Addr};
+use crate::trace;
 use crate::types::StreamId;
 
 /// What becomes of an actor whose turns panic, or whose events cannot be read.
@@ -126,15 +127,21 @@ impl<A: Actor> Cell<A> {
     pub(crate) fn note_failure(&self) {
         let Some(supervision) = &self.kind.options.supervision else { return };
         let now = self.shared().clock.monotonic();
-        self.aside(|aside| {
+        let (failures, rest) = self.aside(|aside| {
             let before = aside.trouble.as_ref().map_or(0, |trouble| trouble.failures);
             let failures = before.saturating_add(1);
-            let rests_until =
-                supervision.rest(self.stream, failures).map(|rest| now.saturating_add(rest));
+            let rest = supervision.rest(self.stream, failures);
+            let rests_until = rest.map(|rest| now.saturating_add(rest));
             let over = rests_until.unwrap_or(now).saturating_add(supervision.backoff_max);
             aside.trouble = Some(Trouble { failures, rests_until, over });
+            (failures, rest)
         });
         self.flags.set(TROUBLED);
+        let (kind, name, failures) = (A::KIND, &*self.name, u64::from(failures));
+        match rest.map(trace::micros) {
+            Some(rest_us) => trace::ActorResting { kind, name, failures, rest_us }.tell(),
+            None => trace::ActorGivenUp { kind, name, failures }.tell(),
+        }
     }
 
     /// A turn has succeeded.

@@ -1,6 +1,8 @@
 //! The actors of these tests. Each scene has kinds of its own, so that what is told of them can be
 //! told apart.
 
+use std::path::PathBuf;
+
 use annals::disk::sim::SimDisk;
 use annals::rkyv::{Archive, Deserialize, Serialize};
 use annals::{Store, StoreOptions};
@@ -117,4 +119,14 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(waited < std::time::Duration::from_mins(1), "still not so: {what}");
         std::thread::yield_now();
     }
+}
+
+/// The files in a folder of a simulated disk whose names end so, oldest first.
+pub(crate) fn files(disk: &SimDisk, folder: &str, end: &str) -> Vec<PathBuf> {
+    let all = disk.list_all().into_iter().map(|(path, _)| path);
+    let mut found: Vec<_> = all
+        .filter(|path| path.starts_with(folder) && path.to_string_lossy().ends_with(end))
+        .collect();
+    found.sort();
+    found
 }

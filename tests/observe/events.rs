@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use annals::trace::EVENTS;
 
 use crate::hear::{Heard, heard, listen};
-use crate::scenes;
 use crate::table::{Rows, list, rows};
+use crate::{owed, scenes};
 
 /// What the table says of an event: level, target, fields.
 fn said(rows: &Rows, name: &str) -> Option<(String, String, BTreeSet<String>)> {
@@ -37,8 +37,11 @@ fn every_event_of_the_table_is_told_by_something() {
     let rows = rows("Events");
     std::thread::scope(|scope| {
         // By themselves: each has a folder, or a disk, of its own.
-        let running: Vec<_> =
-            scenes::ALL.iter().map(|(name, scene)| (name, scope.spawn(scene))).collect();
+        let running: Vec<_> = scenes::ALL
+            .iter()
+            .chain(&owed::ALL)
+            .map(|(name, scene)| (name, scope.spawn(scene)))
+            .collect();
         let mut failed = Vec::new();
         for (name, scene) in running {
             if scene.join().is_err() {

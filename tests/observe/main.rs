@@ -11,5 +11,6 @@ mod events;
 mod guests;
 mod hear;
 mod numbers;
+mod owed;
 mod scenes;
 mod table;
