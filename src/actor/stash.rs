@@ -74,6 +74,7 @@ impl<A: Actor> Cell<A> {
     }
 
     /// The same for a caller's own command: whether its turn is now.
+    #[inline]
     pub(crate) fn admits<C>(
         &self,
         body: &mut Body<A>,
@@ -101,7 +102,9 @@ impl<A: Actor> Cell<A> {
             self.flags.clear(UNSTASH);
             let stash = self.aside(|aside| std::mem::take(&mut aside.stash));
             let newer = std::mem::take(letters);
-            stash.into_iter().for_each(|letter| letters.push_back(letter));
+            for letter in stash {
+                letters.push_back(letter);
+            }
             letters.append(newer);
         }
     }
