@@ -173,12 +173,8 @@ pub(crate) fn timers(bench: &mut Bench) {
     bench.compare(("timers", "armed and fired"), Unit::PerSecond, TIMES, &mut |times| {
         let before = HANDLED.load(Ordering::Relaxed);
         let began = Instant::now();
-        for (post, key) in posts
-            .iter()
-            .cycle()
-            .zip(keys.by_ref())
-            .take(usize::try_from(times * TIMES).unwrap_or(usize::MAX))
-        {
+        for (_, post) in (0..times * TIMES).zip(posts.iter().cycle()) {
+            let key = keys.next().expect("there are enough");
             assert!(post.tell(Arm(key)).is_ok(), "there is room");
         }
         await_handled(before + times * TIMES);
@@ -251,9 +247,7 @@ pub(crate) fn resume(bench: &mut Bench) {
         SHUT.store(true, Ordering::Relaxed);
         let store = open();
         let posts = addresses::<Post>(&store, 128);
-        for pair in
-            posts.chunks_exact(2).cycle().take(usize::try_from(messages).unwrap_or(usize::MAX))
-        {
+        for (_, pair) in (0..messages).zip(posts.chunks_exact(2).cycle()) {
             let [from, to] = pair else { unreachable!("they are pairs") };
             from.ask(Send(to.clone())).expect("an answer");
         }

@@ -347,26 +347,11 @@ impl<A: Actor> Cell<A> {
     }
 
     /// The state, read from storage if it is not in memory.
+    #[inline]
     pub(crate) fn live<'a>(&self, body: &'a mut Body<A>) -> Result<&'a mut Live<A>, ActorError> {
         self.is_rested()?;
         if let Body::Absent = body {
-            let began = self.shared().meter.began(&self.shared().clock);
-            match load::load(self) {
-                Ok(live) => {
-                    self.shared().loaded::<A>(&self.name, (live.saved, live.seq), began);
-                    self.weigh(&live.state);
-                    *body = Body::Live(live);
-                    self.shared().resident_added();
-                }
-                Err(error @ (ActorError::Stopped(_) | ActorError::Collision(_))) => {
-                    trace::ActorStopped { kind: A::KIND, name: &self.name, error: &error }.tell();
-                    *body = Body::Stopped(error);
-                }
-                Err(error) => {
-                    self.note_failure();
-                    return Err(error);
-                }
-            }
+            self.fetch(body)?;
         }
         match body {
             Body::Live(live) => {
@@ -376,6 +361,29 @@ impl<A: Actor> Cell<A> {
             Body::Stopped(error) => Err(error.clone()),
             Body::Absent => Err(ActorError::Lost),
         }
+    }
+
+    /// Reads the state from storage.
+    #[cold]
+    fn fetch(&self, body: &mut Body<A>) -> Result<(), ActorError> {
+        let began = self.shared().meter.began(&self.shared().clock);
+        match load::load(self) {
+            Ok(live) => {
+                self.shared().loaded::<A>(&self.name, (live.saved, live.seq), began);
+                self.weigh(&live.state);
+                *body = Body::Live(live);
+                self.shared().resident_added();
+            }
+            Err(error @ (ActorError::Stopped(_) | ActorError::Collision(_))) => {
+                trace::ActorStopped { kind: A::KIND, name: &self.name, error: &error }.tell();
+                *body = Body::Stopped(error);
+            }
+            Err(error) => {
+                self.note_failure();
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// Throws the state away: the next command reads it from storage.

@@ -74,6 +74,7 @@ impl<A: Actor> Cell<A> {
     }
 
     /// The same for a caller's own command: whether its turn is now.
+    #[inline]
     pub(crate) fn admits<C>(
         &self,
         body: &mut Body<A>,

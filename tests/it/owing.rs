@@ -15,8 +15,8 @@ pub(crate) enum Policy {
     Deferred,
 }
 
-/// How many of `lines` are appended at least, if the first `kept` are: by the policy, and by barriers
-/// within the lines themselves; each line a turn, but those that follow a letter. A snapshot may
+/// How many of `lines` are appended at least, if the first `kept` are: by the policy, and barriers
+/// within the lines themselves; each line is a turn, but those that follow a letter. A snapshot may
 /// append what has gathered at any time, and the policy counts from there.
 pub(crate) fn kept_of(policy: Policy, lines: &[String], kept: usize) -> usize {
     let mut all = BTreeSet::from([kept]);
