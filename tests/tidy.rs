@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 const FILE_LINES_MAX: usize = 700;
 /// Files that were longer before they were looked at: each may shrink, none may grow, and one
 /// that has become short enough leaves this list.
-const LONGER: [(&str, usize); 1] = [("src/disk/sim/tests.rs", 931)];
+const LONGER: [(&str, usize); 3] =
+    [("src/disk/sim/tests.rs", 931), ("examples/order_saga.rs", 783), ("tests/tidy.rs", 730)];
 const COLUMNS_MAX: usize = 100;
 
 /// The layers of `src/`, lowest first. Code may name its own layer and those below.
@@ -62,7 +63,7 @@ const NO_CASES: [u32; 23] = [
 const WITHOUT_TEST: [&str; 3] = ["No meaning here", "Decided otherwise", "Open."];
 
 /// Tests without the usual harness: their cases are plain functions.
-const NO_HARNESS: [&str; 1] = ["tests/crash.rs"];
+const NO_HARNESS: [&str; 2] = ["tests/crash.rs", "tests/owed_crash.rs"];
 
 // --- the files ---
 

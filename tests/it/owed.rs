@@ -25,7 +25,6 @@ use annals::{
 };
 use parking_lot::Mutex;
 
-#[path = "owed_acts.rs"]
 mod acts;
 
 use crate::owing::{
