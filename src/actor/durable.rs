@@ -73,8 +73,9 @@ impl StepContext {
         &self.key
     }
 
-    /// Names this step among all steps of the store, and is the same when it is run again by
-    /// nobody but its author: an idempotency key for the outside.
+    /// Names this beginning of a step among all of the store. Who begins it again after a doubt
+    /// gives it another: what must stay the same then, as an idempotency key of the outside must,
+    /// is the [`key`](Self::key).
     pub fn id(&self) -> String {
         self.oid.to_string()
     }
