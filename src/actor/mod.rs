@@ -126,6 +126,7 @@ pub use close::CloseReport;
 pub use durable::{CommandId, Durable, Outcome, Step, StepContext, Stepped};
 pub use error::{ActorError, Collision, Refused, StopReason, Stopped, Why};
 pub use later::ReplyKey;
+pub(crate) use note::outside_message;
 pub use note::{Missed, Oid, StepPolicy};
 pub use options::{
     ActorOptions, DeadLetter, MAILBOX_COMMANDS, OnDeadLetter, RuntimeOptions, SNAPSHOTS_KEPT,

@@ -285,6 +285,25 @@ impl<'a> Note<'a> {
     }
 }
 
+/// A message that a turn has left for the outside.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OutsideMessage<'a> {
+    pub topic: &'a str,
+    /// Name of its type.
+    pub name: &'a str,
+    pub archive: &'a [u8],
+}
+
+/// The message in a note, if it is one to the outside.
+pub(crate) fn outside_message(version: u16, payload: &[u8]) -> Option<OutsideMessage<'_>> {
+    match Note::decode(version, payload)? {
+        Note::Outside { topic, message, .. } => {
+            Some(OutsideMessage { topic, name: message.name, archive: message.archive })
+        }
+        _ => None,
+    }
+}
+
 /// The bytes of an [`Oid`], as `Tried` holds them.
 pub(crate) fn oid_bytes(oid: Oid) -> [u8; 24] {
     let mut bytes = [0; 24];

@@ -18,7 +18,9 @@ use std::time::Duration;
 use super::Store;
 use super::cursor::Cursor;
 use crate::actor::provider::EventStore as _;
-use crate::actor::{Actor, ActorError, Old, StopReason, Stopped, Value as _};
+use crate::actor::{
+    Actor, ActorError, Durable, Old, StopReason, Stopped, Value as _, outside_message,
+};
 use crate::error::{Error, ReadError, StreamError};
 use crate::log::frame::{Frame, FrameKind};
 use crate::log::{Advanced, Follow, Limit, Log, Tail};
@@ -95,6 +97,18 @@ impl<'a> Happening<'a> {
         Delivery { store: self.store, position: self.position }
     }
 
+    /// The message to the outside, if it is one of type `M`. Of what is none there is none, nor of
+    /// one of another type, or of a version that `M` cannot read.
+    pub fn message<M: Durable>(&self) -> Option<M> {
+        let message = outside_message(self.version, self.bytes)?;
+        (self.fact == Fact::Note && message.name == M::NAME).then_some(())?;
+        if self.version == M::VERSION {
+            M::decode(message.archive).ok()
+        } else {
+            M::upcast(self.version, message.archive)
+        }
+    }
+
     /// The event, as `A` has it now: an old one may have become several, or none. Of what is no
     /// event there is none.
     ///
@@ -157,7 +171,9 @@ impl Source {
     fn open(log: &Arc<Log>, filter: &Filter, from: u64, limit: Limit) -> Result<Self, ReadError> {
         Ok(match &filter.0 {
             By::Actor(stream) => Self::One(log.follow(*stream, from, limit)?),
-            By::All | By::Kind(_) | By::Tag(_) => Self::All(log.tail(from, limit)?),
+            By::All | By::Kind(_) | By::Tag(_) | By::Outside(_) => {
+                Self::All(log.tail(from, limit)?)
+            }
         })
     }
 
@@ -461,8 +477,10 @@ impl Subscription {
         }
         let (stream, lsn) = (frame.stream(), frame.lsn());
         let known = match &self.filter.0 {
-            By::Tag(_) if frame.header().kind == FrameKind::Single => return Ok(false),
-            By::Tag(_) => None,
+            By::Tag(_) | By::Outside(_) if frame.header().kind == FrameKind::Single => {
+                return Ok(false);
+            }
+            By::Tag(_) | By::Outside(_) => None,
             By::All | By::Kind(_) | By::Actor(_) => self.names.get(stream),
         };
         if matches!(known, Some(Known::Other)) {
@@ -470,9 +488,16 @@ impl Subscription {
         }
         let from = if lsn.get() == self.begun.lsn() { self.begun.index() } else { 0 };
         let leaf = &mut self.leaf;
-        leaf.read(&frame, from, self.select)
-            .map_err(|reject| StreamError::Frame { lsn, reject })?;
+        let select = match &self.filter.0 {
+            By::Outside(_) => Some(facts::is_outside as Select),
+            By::All | By::Kind(_) | By::Actor(_) | By::Tag(_) => self.select,
+        };
+        leaf.read(&frame, from, select).map_err(|reject| StreamError::Frame { lsn, reject })?;
         let asked = match &self.filter.0 {
+            By::Outside(topic) => {
+                leaf.keep_topic(&frame, topic);
+                true
+            }
             By::Tag(tag) => leaf.has_tag(&frame, tag),
             By::All | By::Kind(_) | By::Actor(_) => true,
         };
@@ -518,7 +543,7 @@ fn find(log: &Log, filter: &Filter, leaf: &Leaf, frame: &Frame<'_>) -> Result<Kn
 /// What is worth knowing of a stream with this kind and name.
 fn learn(filter: &Filter, kind: &str, name: &str) -> Known {
     let wanted = match &filter.0 {
-        By::All | By::Tag(_) => !kind.starts_with(facts::OWN),
+        By::All | By::Tag(_) | By::Outside(_) => !kind.starts_with(facts::OWN),
         By::Kind(asked) => **asked == *kind,
         By::Actor(_) => true,
     };

@@ -21,6 +21,7 @@ mod faults;
 mod feed;
 mod kit;
 mod noted;
+mod outbox;
 mod owed;
 mod owing;
 mod past;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
+use crate::actor::outside_message;
 use crate::error::Reject;
 use crate::log::frame::{Frame, FrameKind, Record, RecordKind};
 use crate::log::name;
@@ -110,6 +111,7 @@ pub(super) enum By {
     Kind(Box<str>),
     Actor(StreamId),
     Tag(Box<str>),
+    Outside(Box<str>),
 }
 
 impl Filter {
@@ -126,6 +128,13 @@ impl Filter {
     /// Those of one actor. What is old is found by the indexes, without reading what is between.
     pub fn actor(kind: &str, name: &str) -> Self {
         Self(By::Actor(StreamId::of(kind, name)))
+    }
+
+    /// No events, but the messages that turns have left for the outside under this topic
+    /// ([`Turn::outside`](crate::Turn::outside)), of all actors.
+    /// [`Happening::message`](crate::Happening::message) reads them.
+    pub fn outside(topic: &str) -> Self {
+        Self(By::Outside(topic.into()))
     }
 
     /// Those of turns with this tag.
@@ -145,7 +154,7 @@ pub enum Fact {
         /// The last event that counts.
         to: Seq,
     },
-    /// Something else that was asked for.
+    /// A message to the outside, or something else that was asked for.
     Note,
 }
 
@@ -229,6 +238,15 @@ impl Leaf {
         Ok(())
     }
 
+    /// Leaves messages to the outside of that topic, and nothing else.
+    pub(super) fn keep_topic(&mut self, frame: &Frame<'_>, topic: &str) {
+        self.items.retain(|item| {
+            let payload = frame.bytes().get(item.payload.clone()).unwrap_or_default();
+            item.fact == Fact::Note
+                && outside_message(item.version, payload).is_some_and(|it| it.topic == topic)
+        });
+    }
+
     pub(super) fn clear(&mut self) {
         self.items.clear();
         self.tags.clear();
@@ -245,6 +263,11 @@ impl Leaf {
     pub(super) fn named<'a>(&self, frame: &Frame<'a>) -> Option<(&'a str, &'a str)> {
         name::decode(frame.bytes().get(self.name.clone()?)?)
     }
+}
+
+/// Is it a message to the outside?
+pub(super) fn is_outside(record: &Record<'_>) -> bool {
+    outside_message(record.version, record.payload).is_some()
 }
 
 /// Can it hold anything for a subscriber?
