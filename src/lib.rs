@@ -115,6 +115,7 @@ pub mod log;
 mod metrics;
 pub mod snapshot;
 mod store;
+pub mod sync;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod time;

@@ -510,6 +510,7 @@ impl<'a, A: Actor> Loading<'a, A> {
                 RecordKind::Snapshot
                 | RecordKind::State
                 | RecordKind::Side
+                | RecordKind::Token
                 | RecordKind::Note
                 | RecordKind::Meta
                 | RecordKind::Tag => {}

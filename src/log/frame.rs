@@ -24,7 +24,7 @@
 //!  0  bytes   u32   of the payload
 //!  4  version u16   of what is in it
 //!  6  kind    u8    Event 1, Name 2, Snapshot 3, State 4, Turn 5, Rewind 6, Note 7, Meta 8,
-//!                   Tag 9, Side 10
+//!                   Tag 9, Side 10, Token 11
 //!  7  gap     u8    0 or 8: bytes between this header and the payload, so that it is aligned
 //!  8  gap, payload, then zeros up to the next multiple of 8
 //! ```

@@ -106,7 +106,8 @@ impl<'a> SnapshotRef<'a> {
                 | RecordKind::Rewind
                 | RecordKind::Note
                 | RecordKind::Meta
-                | RecordKind::Tag => return None,
+                | RecordKind::Tag
+                | RecordKind::Token => return None,
             }
         }
         let ((kind, name), (version, state)) = (named?, state?);

@@ -28,6 +28,8 @@ pub enum RecordKind {
     Tag,
     /// What belongs to an archived state besides it: what its actor owes.
     Side,
+    /// One or more tokens back to back, each with its own checksum; see `crate::sync::token`.
+    Token,
 }
 
 impl RecordKind {
@@ -43,6 +45,7 @@ impl RecordKind {
             Self::Meta => 8,
             Self::Tag => 9,
             Self::Side => 10,
+            Self::Token => 11,
         }
     }
 
@@ -58,6 +61,7 @@ impl RecordKind {
             8 => Self::Meta,
             9 => Self::Tag,
             10 => Self::Side,
+            11 => Self::Token,
             _ => return None,
         })
     }
@@ -72,7 +76,8 @@ impl RecordKind {
             | Self::Note
             | Self::Meta
             | Self::Tag
-            | Self::Side => false,
+            | Self::Side
+            | Self::Token => false,
         }
     }
 }

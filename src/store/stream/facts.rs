@@ -222,9 +222,11 @@ impl Leaf {
                     self.name = Some(payload.clone());
                     None
                 }
-                RecordKind::Turn | RecordKind::Snapshot | RecordKind::State | RecordKind::Side => {
-                    None
-                }
+                RecordKind::Turn
+                | RecordKind::Snapshot
+                | RecordKind::State
+                | RecordKind::Side
+                | RecordKind::Token => None,
             };
             if record.kind.is_numbered() {
                 last = seq;
