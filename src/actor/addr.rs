@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::cell::{Cell, Served};
 use super::durable::CommandId;
 use super::error::{Refused, Why};
-use super::mailbox::{Ask, Letter, Once, Tell};
+use super::mailbox::{Ask, Once, Tell};
 use super::ticket::{Deadline, Slot, Ticket};
 use super::turn::in_turn;
 use super::{Actor, ActorError, Handle, Value};
@@ -169,7 +169,7 @@ impl<A: Actor> Addr<A> {
             Served::Later(command) => {
                 let (slot, replier) = Slot::new();
                 let envelope = Box::new(Ask { command, replier, once });
-                self.cell.push_waiting(Letter { mark: None, envelope }, deadline)?;
+                self.cell.push_waiting(envelope, deadline)?;
                 Ticket::waiting(self.cell.resident(), slot).wait_until(deadline)
             }
         }
@@ -192,7 +192,7 @@ impl<A: Actor> Addr<A> {
             return Err(Refused { command, why: Why::InTurn });
         }
         self.cell
-            .push(Box::new(Tell { command }), |envelope| Letter { mark: None, envelope })
+            .push(Box::new(Tell { command }), |envelope| envelope)
             .map_err(|(envelope, why)| Refused { command: envelope.command, why })
     }
 
@@ -240,10 +240,8 @@ impl<A: Actor> Addr<A> {
             Served::Refused(command, why) => Err(Refused { command, why }),
             Served::Later(command) => {
                 let (slot, replier) = Slot::new();
-                match self.cell.push(Box::new(Ask { command, replier, once }), |envelope| Letter {
-                    mark: None,
-                    envelope,
-                }) {
+                match self.cell.push(Box::new(Ask { command, replier, once }), |envelope| envelope)
+                {
                     Ok(()) => Ok(Ticket::waiting(self.cell.resident(), slot)),
                     Err((envelope, why)) => Err(Refused { command: envelope.command, why }),
                 }

@@ -18,13 +18,14 @@ use super::error::Why;
 use super::kind::Kind;
 use super::load::{self, Source};
 use super::loads::Permit;
-use super::mailbox::{Arrival, Cause, Envelope, Lane, Letter, Mark, Once};
+use super::mailbox::{Arrival, Lane, Letter, Mark, Once};
+use super::name::Name;
 use super::options::DeadLetter;
 use super::runtime::{Gate, Shared};
+use super::saving::WallTime;
 use super::side::Side;
 use super::ticket::{Deadline, Parked};
 use super::turn::{Depth, take_turn};
-use super::weight::Weight;
 use super::worker::{Job, Resident};
 use super::{Actor, ActorError, Handle};
 use crate::trace;
@@ -38,13 +39,12 @@ const FLUSH_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 pub(crate) struct Cell<A: Actor> {
     pub(crate) kind: Arc<Kind<A>>,
-    pub(crate) name: Arc<str>,
+    pub(crate) name: Name,
     pub(crate) stream: StreamId,
     pub(super) lane: Mutex<Lane<A>>,
     pub(super) body: Mutex<Body<A>>,
     /// The runtime's tick at the last turn; 0 while there is no state.
     used: AtomicU32,
-    pub(crate) weight: Weight,
     pub(crate) flags: Flags,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct Live<A: Actor> {
     /// The last event for which a snapshot was asked, or is there.
     pub(crate) tried: Seq,
     /// When that was, by the wall clock, where the policy asks for time.
-    pub(crate) tried_ms: u64,
+    pub(crate) tried_at: WallTime,
     /// A worker has been asked to take a snapshot.
     pub(crate) save_asked: bool,
     /// A worker has been asked to take the state out of memory.
@@ -111,7 +111,7 @@ pub(crate) enum Served<R, C> {
 }
 
 impl<A: Actor> Cell<A> {
-    pub(crate) fn new(kind: &Arc<Kind<A>>, name: Arc<str>, stream: StreamId) -> Arc<Self> {
+    pub(crate) fn new(kind: &Arc<Kind<A>>, name: Name, stream: StreamId) -> Arc<Self> {
         Arc::new(Self {
             kind: Arc::clone(kind),
             name,
@@ -119,7 +119,6 @@ impl<A: Actor> Cell<A> {
             lane: Mutex::new(Lane::new()),
             body: Mutex::new(Body::Absent),
             used: AtomicU32::new(0),
-            weight: Weight::default(),
             flags: Flags::default(),
         })
     }
@@ -214,7 +213,7 @@ impl<A: Actor> Cell<A> {
                 return Served::Done(Parked::error(error));
             }
         }
-        let arrival = Arrival { mark: None, cause: Cause::Command, answered: true, once };
+        let arrival = Arrival { once, ..Arrival::of(None, true) };
         let mut parked = None;
         let taken = self.guarded(&mut body, |body| {
             // Straight to its place: what comes back through a caught panic is copied twice.
@@ -299,7 +298,7 @@ impl<A: Actor> Cell<A> {
 
     /// A command that the actor is not in a state to handle.
     fn turn_away(self: &Arc<Self>, body: &mut Body<A>, letter: Letter<A>, error: ActorError) {
-        let away = AssertUnwindSafe(|| letter.envelope.turn_away(self, body, error));
+        let away = AssertUnwindSafe(|| letter.turn_away(self, body, error));
         if let Err(payload) = catch_unwind(away) {
             drop_quietly(payload);
         }
@@ -307,8 +306,7 @@ impl<A: Actor> Cell<A> {
 
     /// A command that nobody will handle.
     fn refuse(&self, letter: Letter<A>, error: ActorError) {
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| letter.envelope.refuse(self, error)))
-        {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| letter.refuse(self, error))) {
             drop_quietly(payload);
         }
     }
@@ -317,8 +315,8 @@ impl<A: Actor> Cell<A> {
     /// provider) leaves a state that nobody can vouch for.
     fn run(self: &Arc<Self>, body: &mut Body<A>, letter: Letter<A>) {
         let run = |body: &mut Body<A>| {
-            if let Some(Letter { mark, envelope }) = self.admit(body, letter) {
-                envelope.run(self, body, mark);
+            if let Some(letter) = self.admit(body, letter) {
+                letter.run(self, body);
             }
         };
         if let Err(payload) = self.guarded(body, run) {
@@ -472,10 +470,10 @@ impl<A: Actor> Cell<A> {
     }
 
     /// Queues a letter because of what is owed: of that there is a bound elsewhere.
-    pub(crate) fn push_due(self: &Arc<Self>, envelope: Box<dyn Envelope<A>>) -> Result<(), Why> {
+    pub(crate) fn push_due(self: &Arc<Self>, letter: Letter<A>) -> Result<(), Why> {
         let mut lane = self.lane.lock();
         self.shared().gate().inside()?;
-        lane.queue.push_back(Letter { mark: None, envelope });
+        lane.queue.push_back(letter);
         self.unlock_listed(lane);
         Ok(())
     }
@@ -498,7 +496,7 @@ impl<A: Actor> Cell<A> {
         lane.reserved = lane.reserved.saturating_sub(1);
         if self.shared().gate().inside().is_err() {
             drop(lane);
-            letter.envelope.refuse(self, ActorError::Closed);
+            letter.refuse(self, ActorError::Closed);
             return;
         }
         lane.queue.push_back(letter);
@@ -561,11 +559,11 @@ impl<A: Actor> Cell<A> {
     /// What the queued commands depend on.
     #[cfg(test)]
     pub(crate) fn queued_marks(&self) -> Vec<Mark> {
-        self.lane.lock().queue.iter().map(|letter| letter.mark).collect()
+        self.lane.lock().queue.iter().map(|letter| letter.mark()).collect()
     }
 
     pub(crate) fn dead_letter(&self, command: &'static str, why: ActorError) {
-        let name = Arc::clone(&self.name);
+        let name = Arc::from(&*self.name);
         self.shared().dead_letter(&DeadLetter { kind: A::KIND, name, command, why });
     }
 }

@@ -10,7 +10,7 @@ use super::Actor;
 use super::cell::{Asked, Body, Cell, Live, drop_quietly};
 use super::commit;
 use super::provider::NewSnapshot;
-use super::saving::{Moment, Since};
+use super::saving::{Moment, Since, WallTime};
 use super::turn::Depth;
 use crate::trace;
 
@@ -22,14 +22,14 @@ impl<A: Actor> Cell<A> {
         let since = Since {
             seq: live.seq,
             tried: live.tried,
-            elapsed_ms: now_ms.saturating_sub(live.tried_ms),
+            elapsed_ms: now_ms.saturating_sub(live.tried_at.ms()),
             seen: turn.seen,
             moment: if turn.suspended { Moment::Suspension } else { Moment::Turn },
         };
         let due = turn.by_hand || snapshots.policy.is_due(&since);
         if due {
             live.tried = live.seq;
-            live.tried_ms = now_ms;
+            live.tried_at = WallTime::of_ms(now_ms);
         }
         due
     }
@@ -100,7 +100,7 @@ impl<A: Actor> Cell<A> {
         Some(NewSnapshot {
             stream: self.stream,
             kind: A::KIND,
-            name: Arc::clone(&self.name),
+            name: Arc::from(&*self.name),
             seq: live.seq,
             covers,
             version: options.version,

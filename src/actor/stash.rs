@@ -44,14 +44,14 @@ impl<A: Actor> Cell<A> {
         let live = match self.live(body) {
             Ok(live) => live,
             Err(error) => {
-                letter.envelope.turn_away(self, body, error);
+                letter.turn_away(self, body, error);
                 return None;
             }
         };
-        match catch_unwind(AssertUnwindSafe(|| letter.envelope.admits(live))) {
+        match catch_unwind(AssertUnwindSafe(|| letter.admits(live))) {
             Ok(true) => return Some(letter),
             Ok(false) => {
-                letter.envelope.put_aside();
+                letter.put_aside();
                 let stash_max = usize::try_from(self.kind.options.stash).unwrap_or(usize::MAX);
                 let too_many = self.aside(|aside| {
                     if aside.stash.len() >= stash_max {
@@ -61,13 +61,13 @@ impl<A: Actor> Cell<A> {
                     None
                 });
                 if let Some(letter) = too_many {
-                    letter.envelope.turn_away(self, body, ActorError::Full);
+                    letter.turn_away(self, body, ActorError::Full);
                 }
             }
             Err(payload) => {
                 self.note_failure();
                 let message = message_of(payload);
-                letter.envelope.turn_away(self, body, ActorError::Panicked { message });
+                letter.turn_away(self, body, ActorError::Panicked { message });
             }
         }
         None
