@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::aside::Flags;
+use super::aside::{Flags, UNSTASH};
 use super::commit;
 use super::error::Why;
 use super::kind::Kind;
@@ -21,6 +21,7 @@ use super::loads::Permit;
 use super::mailbox::{Arrival, Lane, Letter, Mark, Once};
 use super::name::Name;
 use super::options::DeadLetter;
+use super::queue::Queue;
 use super::runtime::{Gate, Shared};
 use super::saving::WallTime;
 use super::side::Side;
@@ -102,9 +103,8 @@ pub(crate) struct Asked {
     pub(crate) suspended: bool,
 }
 
-/// What came of a caller's attempt to take the turn itself.
-pub(crate) enum Served<R, C> {
-    Done(Parked<R>),
+/// Why a caller did not take the turn itself.
+pub(crate) enum Unserved<C> {
     /// Others are before it: to be queued.
     Later(C),
     Refused(C, Why),
@@ -157,29 +157,75 @@ impl<A: Actor> Cell<A> {
         idle && self.body.try_lock().is_some_and(|body| !matches!(*body, Body::Live(_)))
     }
 
-    /// Takes the turn on this thread if the actor is idle and little is queued.
+    /// Takes the turn on this thread if the actor is idle and little is queued. The reply is put
+    /// where it is wanted: handed from function to function, it would be copied by each.
     pub(crate) fn serve<C: Send + 'static>(
         self: &Arc<Self>,
         command: C,
         once: Option<Once<A::Reply>>,
-    ) -> Served<A::Reply, C>
+        reply: &mut Option<Parked<A::Reply>>,
+    ) -> Result<(), Unserved<C>>
     where
         A: Handle<C>,
     {
         let mut lane = self.lane.lock();
         if let Err(why) = self.shared().gate().outside() {
-            return Served::Refused(command, why);
+            return Err(Unserved::Refused(command, why));
         }
         if lane.running || lane.queue.len() > QUEUED_BEFORE_CALLER_MAX {
-            return Served::Later(command);
+            return Err(Unserved::Later(command));
         }
         lane.running = true;
         // What arrives from now on comes after this command.
-        let before = std::mem::take(&mut lane.queue);
-        self.unlock_with_room(lane, !before.is_empty());
+        let before = (!lane.queue.is_empty()).then(|| std::mem::take(&mut lane.queue));
+        self.unlock_with_room(lane, before.is_some());
         let _visit = Visit { cell: self };
-        let mut letters = before;
         let mut body = self.body();
+        if let Some(letters) = before {
+            body = match self.run_before(body, letters) {
+                Some(body) => body,
+                None => return Err(Unserved::Later(command)),
+            };
+        }
+        let mut body = match self.loaded(body) {
+            Ok(body) => body,
+            Err(error) => {
+                drop_quietly(command);
+                *reply = Some(Parked::error(error));
+                return Ok(());
+            }
+        };
+        match self.admits(&mut body, &command, once.as_ref()) {
+            Ok(true) => {}
+            // Through the mailbox into the stash.
+            Ok(false) => return Err(Unserved::Later(command)),
+            Err(error) => {
+                drop_quietly(command);
+                *reply = Some(Parked::error(error));
+                return Ok(());
+            }
+        }
+        let arrival = Arrival { once, ..Arrival::of(None, true) };
+        let taken = self.guarded(&mut body, |body| take_turn(self, body, &arrival, command, reply));
+        if self.flags.has(UNSTASH) {
+            let mut letters = Queue::new();
+            self.unstash(&mut letters);
+            self.put_back(letters);
+        }
+        MutexGuard::unlock_fair(body);
+        match taken {
+            Ok(()) => Ok(()),
+            Err(payload) => std::panic::resume_unwind(payload),
+        }
+    }
+
+    /// Runs what is queued before a caller's own command. `None` if that comes to be too much.
+    #[cold]
+    fn run_before<'a>(
+        self: &'a Arc<Self>,
+        mut body: MutexGuard<'a, Body<A>>,
+        mut letters: Queue<Letter<A>>,
+    ) -> Option<MutexGuard<'a, Body<A>>> {
         while let Some(letter) = letters.pop_front() {
             body = match self.loaded(body) {
                 Ok(body) => body,
@@ -194,38 +240,10 @@ impl<A: Actor> Cell<A> {
             if letters.len() > QUEUED_BEFORE_CALLER_MAX {
                 // What came out of the stash is before the caller, and too much for it.
                 self.put_back(letters);
-                return Served::Later(command);
+                return None;
             }
         }
-        let mut body = match self.loaded(body) {
-            Ok(body) => body,
-            Err(error) => {
-                drop_quietly(command);
-                return Served::Done(Parked::error(error));
-            }
-        };
-        match self.admits(&mut body, &command, once.as_ref()) {
-            Ok(true) => {}
-            // Through the mailbox into the stash.
-            Ok(false) => return Served::Later(command),
-            Err(error) => {
-                drop_quietly(command);
-                return Served::Done(Parked::error(error));
-            }
-        }
-        let arrival = Arrival { once, ..Arrival::of(None, true) };
-        let mut parked = None;
-        let taken = self.guarded(&mut body, |body| {
-            // Straight to its place: what comes back through a caught panic is copied twice.
-            parked = Some(take_turn(self, body, &arrival, command));
-        });
-        self.unstash(&mut letters);
-        self.put_back(letters);
-        MutexGuard::unlock_fair(body);
-        match taken {
-            Ok(()) => Served::Done(parked.unwrap_or(Parked::error(ActorError::Lost))),
-            Err(payload) => std::panic::resume_unwind(payload),
-        }
+        Some(body)
     }
 
     /// Runs up to `commands_max` queued commands; called by a worker for an entry of the ready
@@ -264,13 +282,22 @@ impl<A: Actor> Cell<A> {
 
     /// Where loads are limited: the body, with a state in it unless it cannot be read. May wait,
     /// and does that without the body's lock.
+    #[inline]
     pub(super) fn loaded<'a>(
         &'a self,
         body: MutexGuard<'a, Body<A>>,
     ) -> Result<MutexGuard<'a, Body<A>>, ActorError> {
-        if !self.shared().loads.are_limited() || !matches!(*body, Body::Absent) {
+        if !matches!(*body, Body::Absent) || !self.shared().loads.are_limited() {
             return Ok(body);
         }
+        self.load_in_turn(body)
+    }
+
+    #[cold]
+    fn load_in_turn<'a>(
+        &'a self,
+        body: MutexGuard<'a, Body<A>>,
+    ) -> Result<MutexGuard<'a, Body<A>>, ActorError> {
         drop(body);
         self.is_rested()?;
         let _permit = self.shared().wait_to_load()?;

@@ -10,14 +10,19 @@ use super::Actor;
 use super::cell::{Asked, Body, Cell, Live, drop_quietly};
 use super::commit;
 use super::provider::NewSnapshot;
-use super::saving::{Moment, Since, WallTime};
+use super::saving::{Moment, Since, Snapshots, WallTime};
 use super::turn::Depth;
 use crate::trace;
 
 impl<A: Actor> Cell<A> {
     /// Is a snapshot to be asked for after a turn? What is asked for is noted.
+    #[inline]
     pub(crate) fn is_save_due(&self, live: &mut Live<A>, turn: Asked) -> bool {
         let Some(snapshots) = &self.kind.options.snapshots else { return false };
+        self.is_due(snapshots, live, turn)
+    }
+
+    fn is_due(&self, snapshots: &Snapshots<A>, live: &mut Live<A>, turn: Asked) -> bool {
         let now_ms = if self.kind.sees_time { self.shared().clock.wall_ms() } else { 0 };
         let since = Since {
             seq: live.seq,

@@ -11,7 +11,7 @@ use super::durable::CommandId;
 use super::note::{Ended, Oid};
 use super::queue::Queue;
 use super::resume::{self, Permit};
-use super::ticket::Replier;
+use super::ticket::{Parked, Replier};
 use super::turn::take_turn;
 use super::{Actor, ActorError, Handle, NotArchive, Value};
 use crate::types::Lsn;
@@ -162,7 +162,9 @@ fn run_told<A: Handle<C>, C: Send + 'static>(
     body: &mut Body<A>,
     mark: Mark,
 ) {
-    if let Err(why) = take_turn(cell, body, &Arrival::of(mark, false), command).result {
+    let mut parked = None;
+    take_turn(cell, body, &Arrival::of(mark, false), command, &mut parked);
+    if let Some(Parked { result: Err(why), .. }) = parked {
         cell.dead_letter(type_name::<C>(), why);
     }
 }
@@ -178,7 +180,9 @@ impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Ask<C, A::Reply> {
     fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>) {
         let Self { command, replier, once } = *self;
         let arrival = Arrival { once, ..Arrival::of(None, true) };
-        replier.put(take_turn(cell, body, &arrival, command));
+        let mut parked = None;
+        take_turn(cell, body, &arrival, command, &mut parked);
+        replier.put(parked.unwrap_or(Parked::error(ActorError::Lost)));
     }
 
     fn admits(&self, live: &Live<A>) -> bool {
@@ -204,7 +208,9 @@ impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Due<C> {
     fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>) {
         let Self { command, cause, mark, permit } = *self;
         let arrival = Arrival { mark, cause, answered: false, once: None };
-        if let Err(why) = take_turn(cell, body, &arrival, command).result {
+        let mut parked = None;
+        take_turn(cell, body, &arrival, command, &mut parked);
+        if let Some(Parked { result: Err(why), .. }) = parked {
             resume::failed(cell, body, cause, (type_name::<C>(), why));
         }
         drop(permit);

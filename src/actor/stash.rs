@@ -97,16 +97,22 @@ impl<A: Actor> Cell<A> {
     }
 
     /// If the last turn has asked for the stash: in front of what is to be run.
+    #[inline]
     pub(crate) fn unstash(&self, letters: &mut Queue<Letter<A>>) {
         if self.flags.has(UNSTASH) {
-            self.flags.clear(UNSTASH);
-            let stash = self.aside(|aside| std::mem::take(&mut aside.stash));
-            let newer = std::mem::take(letters);
-            for letter in stash {
-                letters.push_back(letter);
-            }
-            letters.append(newer);
+            self.unstash_now(letters);
         }
+    }
+
+    #[cold]
+    fn unstash_now(&self, letters: &mut Queue<Letter<A>>) {
+        self.flags.clear(UNSTASH);
+        let stash = self.aside(|aside| std::mem::take(&mut aside.stash));
+        let newer = std::mem::take(letters);
+        for letter in stash {
+            letters.push_back(letter);
+        }
+        letters.append(newer);
     }
 
     /// What was taken out of the mailbox and not run goes back to its front.

@@ -106,7 +106,9 @@ struct After {
 impl Envelope<List> for After {
     fn run(self: Box<Self>, cell: &Arc<Cell<List>>, body: &mut Body<List>) {
         let arrival = Arrival::of(self.mark, true);
-        self.replier.put(take_turn(cell, body, &arrival, Get));
+        let mut parked = None;
+        take_turn(cell, body, &arrival, Get, &mut parked);
+        self.replier.put(parked.unwrap());
     }
 
     fn admits(&self, _: &crate::actor::cell::Live<List>) -> bool {
