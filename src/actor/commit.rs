@@ -87,7 +87,7 @@ impl<A: Actor> Ending<'_, '_, A> {
                 desk.deliver(live.end.max(carried), reply);
                 desk.put_back();
             }
-        } else if answered || wishes.barrier {
+        } else if (answered || wishes.barrier) && live.has_gathered() {
             // Who is answered learns of turns that were gathered.
             if let Err(failure) = flush(cell, live) {
                 return Err(Box::new((failure, wishes.state)));

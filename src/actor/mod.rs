@@ -95,6 +95,7 @@ mod load;
 mod loads;
 mod mailbox;
 pub mod memory;
+mod name;
 mod note;
 mod options;
 mod owe;

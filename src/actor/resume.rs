@@ -23,7 +23,7 @@ use super::cell::{Body, Cell};
 use super::desk::Desk;
 use super::durable::Of;
 use super::kind::AnyKind;
-use super::mailbox::{Cause, Mark, Wake};
+use super::mailbox::{Cause, Wake};
 use super::note::{self, Ended, Note, Oid};
 use super::runtime::{Gate, Shared};
 use super::{Actor, ActorError, commit};
@@ -435,7 +435,7 @@ pub(crate) enum Owed<'a> {
 }
 
 /// A timer's turn has come.
-pub(crate) fn wake<A: Actor>(wake: Wake, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark) {
+pub(crate) fn wake<A: Actor>(wake: Wake, cell: &Arc<Cell<A>>, body: &mut Body<A>) {
     let Wake { number, permit } = wake;
     let oid = Oid { stream: cell.stream, number };
     let live = match cell.live(body) {
@@ -464,7 +464,7 @@ pub(crate) fn wake<A: Actor>(wake: Wake, cell: &Arc<Cell<A>>, body: &mut Body<A>
         let of = Of { cause: Cause::Timer(number), key: "".into(), permit };
         let durables = &cell.kind.options.durables;
         match durables.open_command((command.name, command.version), command.archive, of) {
-            Some(envelope) => envelope.run(cell, body, mark),
+            Some(envelope) => envelope.run(cell, body),
             None => unreadable(cell, command.name),
         }
         return;
@@ -477,7 +477,7 @@ pub(crate) fn wake<A: Actor>(wake: Wake, cell: &Arc<Cell<A>>, body: &mut Body<A>
         let of = Of { cause: Cause::Step(number, Ended::InDoubt), key: step.key.into(), permit };
         let durables = &cell.kind.options.durables;
         match durables.open_step((packed.name, packed.version), packed.archive, of) {
-            Some(envelope) => envelope.run(cell, body, mark),
+            Some(envelope) => envelope.run(cell, body),
             None => unreadable(cell, packed.name),
         }
     }

@@ -205,7 +205,7 @@ impl Runtime {
         let fresh = known.is_none().then(A::options);
         let fresh = fresh.unwrap_or_default();
         let source = Source {
-            name: &name.into(),
+            name,
             stream: StreamId::of(A::KIND, name),
             events: &*shared.events,
             snapshots: &*shared.snapshots,

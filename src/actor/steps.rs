@@ -80,7 +80,7 @@ where
         let cause = Cause::Step(context.oid.number, how);
         let command = Stepped { step, key: context.key, outcome };
         // Refused: the runtime is closed, and the step is in doubt.
-        let due = Box::new(Due { command, cause, permit: None });
+        let due = Box::new(Due { command, cause, mark: None, permit: None });
         cell.push_due(due).unwrap_or_default();
     })
 }
