@@ -17,14 +17,13 @@ use super::index::Mapped;
 use super::links::{Link, Pieces, find, link};
 use super::look::{Known, Look, look};
 use super::mark::{self, Mark};
-use super::read::{events_in, read_frame};
+use super::read::{begins_stream, events_in, read_frame};
 use super::recover::{self, Ending, Evidence};
 use super::run_file::Run;
 use super::scan::{Place, RingFileSource, SegmentSource, Source, enter, seek, whole_frame};
 use super::segment::{SegmentHeader, file_path};
 use super::slots;
 use super::verify::read_finding;
-use super::write::FIRST_SEQ;
 use crate::disk::{Access, Disk, PAGE_U64};
 use crate::error::{DiskError, OpenError, Reject};
 use crate::types::{FRAME_ALIGN, Life, StreamId};
@@ -228,7 +227,7 @@ impl LogView {
             let events = events_in(&frame);
             totals.frames += 1;
             totals.events += events;
-            totals.streams += u64::from(events > 0 && frame.header().seq == FIRST_SEQ);
+            totals.streams += u64::from(begins_stream(&frame));
         }
         Ok(totals)
     }
