@@ -39,6 +39,25 @@ pub(crate) struct Book {
     open: BTreeMap<Oid, Open>,
     /// How often what is open has been taken up after a crash.
     tries: HashMap<Oid, u32>,
+    counted: Counted,
+}
+
+/// How much is open.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    pub messages: u64,
+    pub timers: u64,
+    pub steps: u64,
+}
+
+impl Counted {
+    fn of(&mut self, what: What) -> &mut u64 {
+        match what {
+            What::Message { .. } => &mut self.messages,
+            What::Timer { .. } => &mut self.timers,
+            What::Step => &mut self.steps,
+        }
+    }
 }
 
 /// What a note has changed for those who wait for time to pass.
@@ -63,16 +82,16 @@ impl Book {
         match note {
             Note::Sent { number, kind, name, .. } => {
                 let what = What::Message { to: StreamId::of(kind, name) };
-                self.open.insert(own(*number), Open { lsn, seq, what });
+                self.open(own(*number), Open { lsn, seq, what });
                 Change::None
             }
             Note::Armed { number, rhythm, .. } => {
                 let what = What::Timer { due: rhythm.due };
-                self.open.insert(own(*number), Open { lsn, seq, what });
+                self.open(own(*number), Open { lsn, seq, what });
                 Change::Due(own(*number), rhythm.due)
             }
             Note::Began { number, .. } => {
-                self.open.insert(own(*number), Open { lsn, seq, what: What::Step });
+                self.open(own(*number), Open { lsn, seq, what: What::Step });
                 Change::None
             }
             Note::Handled { oid, .. } => self.close(*oid),
@@ -82,8 +101,8 @@ impl Book {
             Note::Fired { number, due } => {
                 let oid = own(*number);
                 self.tries.remove(&oid);
-                let Some(open) = self.open.get_mut(&oid) else { return Change::None };
-                open.what = What::Timer { due: *due };
+                let Some(open) = self.get(oid) else { return Change::None };
+                self.open(oid, Open { what: What::Timer { due: *due }, ..open });
                 Change::Due(oid, *due)
             }
             Note::Tried { oids } => {
@@ -100,9 +119,26 @@ impl Book {
         }
     }
 
+    /// Answers whether it was not open before.
+    fn open(&mut self, oid: Oid, open: Open) -> bool {
+        *self.counted.of(open.what) += 1;
+        let before = self.open.insert(oid, open);
+        if let Some(before) = before {
+            *self.counted.of(before.what) -= 1;
+        }
+        before.is_none()
+    }
+
     fn close(&mut self, oid: Oid) -> Change {
         self.tries.remove(&oid);
-        self.open.remove(&oid).map_or(Change::None, |_| Change::Closed(oid))
+        let Some(open) = self.open.remove(&oid) else { return Change::None };
+        *self.counted.of(open.what) -= 1;
+        Change::Closed(oid)
+    }
+
+    /// How much is open, by what it is.
+    pub(crate) fn counted(&self) -> Counted {
+        self.counted
     }
 
     pub(crate) fn get(&self, oid: Oid) -> Option<Open> {
@@ -164,7 +200,7 @@ impl Book {
             if tries > 0 {
                 book.tries.insert(oid, tries);
             }
-            if book.open.insert(oid, Open { lsn, seq, what }).is_some() {
+            if !book.open(oid, Open { lsn, seq, what }) {
                 return None;
             }
         }

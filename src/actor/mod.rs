@@ -79,6 +79,7 @@ mod book;
 mod cell;
 mod close;
 mod commit;
+mod counts;
 mod departures;
 mod desk;
 mod durable;
@@ -123,6 +124,7 @@ mod tests;
 
 pub use addr::{Addr, Peek};
 pub use close::CloseReport;
+pub use counts::{ActorStats, OwedStats};
 pub use durable::{CommandId, Durable, Outcome, Step, StepContext, Stepped};
 pub use error::{ActorError, Collision, Refused, StopReason, Stopped, Why};
 pub use later::ReplyKey;

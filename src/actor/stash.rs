@@ -58,6 +58,7 @@ impl<A: Actor> Cell<A> {
                         return Some(letter);
                     }
                     aside.stash.push_back(letter);
+                    self.shared().counts.stashed();
                     None
                 });
                 if let Some(letter) = too_many {
@@ -101,6 +102,7 @@ impl<A: Actor> Cell<A> {
         if self.flags.has(UNSTASH) {
             self.flags.clear(UNSTASH);
             let stash = self.aside(|aside| std::mem::take(&mut aside.stash));
+            self.shared().counts.unstashed(stash.len());
             let newer = std::mem::take(letters);
             for letter in stash {
                 letters.push_back(letter);

@@ -21,16 +21,19 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::Store;
+use super::providers::home;
 use super::stream::Position;
 use crate::actor::provider::Pins;
 use crate::error::{AppendError, Error, ReadError, StreamError};
 use crate::log::frame::{Batch, RecordKind};
 use crate::log::{Appended, Log, name as name_record};
+use crate::trace;
 use crate::types::{Lsn, Seq, StreamId};
 
 /// The kind of the streams of cursors.
@@ -46,6 +49,22 @@ pub(super) struct Cursors {
     log: Arc<Log>,
     /// Read when it is first asked for.
     table: Mutex<Option<Table>>,
+    saved: AtomicU64,
+    deleted: AtomicU64,
+}
+
+/// What there is of cursors, and what was done with them since the store was opened.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CursorStats {
+    /// Cursors that are set: 0 until somebody has asked for any ([`Store::cursors`] does).
+    pub set: u64,
+    /// How many bytes of the log are before the last of them.
+    pub lag_bytes: u64,
+    /// Positions saved.
+    pub saved: u64,
+    /// Cursors deleted.
+    pub deleted: u64,
 }
 
 #[derive(Debug, Default)]
@@ -86,7 +105,28 @@ impl Cell {
 
 impl Cursors {
     pub(super) fn new(log: &Arc<Log>) -> Arc<Self> {
-        Arc::new(Self { log: Arc::clone(log), table: Mutex::new(None) })
+        Arc::new(Self {
+            log: Arc::clone(log),
+            table: Mutex::new(None),
+            saved: AtomicU64::new(0),
+            deleted: AtomicU64::new(0),
+        })
+    }
+
+    /// Reads nothing.
+    pub(super) fn stats(&self) -> CursorStats {
+        // Relaxed, here and below: numbers, on which no data hangs.
+        let (saved, deleted) =
+            (self.saved.load(Ordering::Relaxed), self.deleted.load(Ordering::Relaxed));
+        let table = self.table.lock();
+        let cells = table.iter().flat_map(|table| table.cells.values());
+        let (mut set, mut lowest) = (0, u64::MAX);
+        for position in cells.filter_map(|cell| cell.position) {
+            set += 1;
+            lowest = lowest.min(position.lsn());
+        }
+        let lag_bytes = self.log.written().saturating_sub(lowest);
+        CursorStats { set, lag_bytes, saved, deleted }
     }
 
     fn with<T, E: From<ReadError>>(
@@ -153,6 +193,8 @@ impl Cursors {
             cell.settle(log.durable());
             cell.position = position;
             cell.saved = appended.end.get();
+            let counter = if position.is_some() { &self.saved } else { &self.deleted };
+            counter.fetch_add(1, Ordering::Relaxed);
             Ok(Some(appended.end))
         })
     }
@@ -287,6 +329,8 @@ impl Cursor {
     /// cursor is as it was.
     pub fn save(&self, position: Position) -> Result<Lsn, StreamError> {
         let saved = self.cursors.set(&self.name, Some(position))?;
+        let (path, cursor) = (home(&self.cursors.log), &*self.name);
+        trace::CursorSaved { path, cursor, position: &position }.tell();
         saved.ok_or(StreamError::Closed)
     }
 }
@@ -318,7 +362,11 @@ impl Store {
     /// # Errors
     /// [`StreamError::Append`], [`StreamError::Read`].
     pub fn delete_cursor(&self, name: &str) -> Result<bool, Error> {
-        Ok(self.cursors.set(&name.into(), None)?.is_some())
+        let deleted = self.cursors.set(&name.into(), None)?.is_some();
+        if deleted {
+            trace::CursorDeleted { path: &self.path, cursor: name }.tell();
+        }
+        Ok(deleted)
     }
 
     /// The lowest position that any cursor may be found at after a crash; `None` without cursors.
