@@ -136,10 +136,11 @@ pub use error::{Error, OpenError};
 pub use log::finding::{Affected, Finding, Severity, What};
 pub use rkyv;
 pub use store::{
-    ActorName, Backup, BackupOptions, Begin, Change, Cursor, CursorStats, Delivery, Fact, Feed,
-    Filter, Happening, LastLife, OpenReport, Plan, Position, Progress, Repair, RepairStep,
-    Repaired, Retain, RetentionStats, ScrubStats, SnapshotInfo, Store, StoreOptions, StoreStats,
-    Subscription, SubscriptionStats, Told, Verification, View,
+    ActorName, Backup, BackupOptions, Begin, Change, Cursor, CursorInfo, CursorStats, Debt,
+    Delivery, Fact, Feed, Filter, Happening, LastLife, Noted, OpenReport, Owed, Plan, Position,
+    Progress, Repair, RepairStep, Repaired, Retain, RetentionStats, ScrubStats, SnapshotInfo,
+    StepEnd, Store, StoreOptions, StoreStats, Stored, Subscription, SubscriptionStats, Told,
+    Verification, View,
 };
 pub use types::{Durability, HybridTime, Lsn, Seq, StreamId};
 

@@ -4,9 +4,10 @@
 //! be looked up. The same calls build it while the store lives and from the log after a crash, so
 //! the two cannot differ. It is never a source of truth: a checkpoint of it saves reading.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use super::note::{Note, Oid, Reader, Writer};
+use crate::log::frame::{Frame, RecordKind};
 use crate::types::{Lsn, Seq, StreamId};
 
 /// Of [`Book::encode`].
@@ -151,6 +152,35 @@ impl Book {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Oid, Open)> {
         self.open.iter().map(|(oid, open)| (*oid, *open))
+    }
+
+    /// Takes in all notes of a frame.
+    pub(crate) fn read(&mut self, frame: &Frame<'_>) {
+        let header = frame.header();
+        for record in frame.records().flatten() {
+            if record.kind == RecordKind::Note
+                && let Some(note) = Note::decode(record.version, record.payload)
+            {
+                self.apply(header.stream, frame.lsn(), header.seq, &note);
+            }
+        }
+    }
+
+    /// What is open for longest, in that order; how often it was taken up, too.
+    pub(crate) fn oldest(&self, max: usize) -> Vec<(Oid, Open, u32)> {
+        let mut oldest = BinaryHeap::new();
+        for (oid, open) in &self.open {
+            let age = (open.lsn, *oid);
+            if oldest.len() < max {
+                oldest.push(age);
+            } else if let Some(mut youngest) = oldest.peek_mut()
+                && age < *youngest
+            {
+                *youngest = age;
+            }
+        }
+        let found = oldest.into_sorted_vec().into_iter();
+        found.filter_map(|(_, oid)| Some((oid, self.get(oid)?, self.tries(oid)))).collect()
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -235,6 +235,11 @@ impl Ledger {
         OwedStats { messages, timers, steps, unclaimed, ..content.stats }
     }
 
+    /// What is open for longest.
+    pub(crate) fn oldest(&self, max: usize) -> Vec<(Oid, Open, u32)> {
+        self.content.lock().book.oldest(max)
+    }
+
     /// How many of these are open.
     pub(crate) fn open_of(&self, oids: &HashSet<Oid>) -> u64 {
         let content = self.content.lock();

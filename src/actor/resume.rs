@@ -29,7 +29,7 @@ use super::runtime::{Gate, Shared};
 use super::turn::within_turn;
 use super::{Actor, ActorError, commit};
 use crate::error::{AppendError, ReadError};
-use crate::log::frame::{Frame, RecordKind};
+use crate::log::frame::RecordKind;
 use crate::log::name;
 use crate::metrics::Measure;
 use crate::trace;
@@ -319,7 +319,7 @@ fn read_book(
         if lsn >= end {
             return ControlFlow::Break(());
         }
-        note_all(&mut book, &frame);
+        book.read(&frame);
         recovery.frames += 1;
         recovery.bytes = recovery.bytes.max(lsn - from);
         if recovery.frames.is_multiple_of(TELL_EVERY) {
@@ -334,17 +334,6 @@ fn read_book(
     })?;
     recovery.bytes = recovery.bytes_total;
     Ok(whole.then_some((book, told)))
-}
-
-fn note_all(book: &mut Book, frame: &Frame<'_>) {
-    let header = frame.header();
-    for record in frame.records().flatten() {
-        if record.kind == RecordKind::Note
-            && let Some(note) = Note::decode(record.version, record.payload)
-        {
-            book.apply(header.stream, frame.lsn(), header.seq, &note);
-        }
-    }
 }
 
 /// Nothing but the log is left to say what was handled, and part of the receiver's is gone.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use super::book::Open;
 use super::cell::drop_quietly;
 use super::close::{CloseReport, Threads};
 use super::counts::{ActorStats, Counts, OwedStats};
@@ -243,6 +244,11 @@ impl Runtime {
     /// actors; as far as the [recovery](Self::recovery) has read what earlier lives have left.
     pub fn owed(&self) -> usize {
         self.shared.ledger.open()
+    }
+
+    /// What is owed for longest.
+    pub(crate) fn oldest_owed(&self, max: usize) -> Vec<(Oid, Open, u32)> {
+        self.shared.ledger.oldest(max)
     }
 
     /// What is owed now, and what has become of it.

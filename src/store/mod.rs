@@ -34,7 +34,9 @@ mod backup;
 mod cursor;
 mod history;
 mod identity;
+mod noted;
 mod options;
+mod owed;
 mod providers;
 #[cfg(feature = "metrics")]
 mod publish;
@@ -50,9 +52,11 @@ mod view;
 
 pub use backup::{Backup, BackupOptions};
 use cursor::Cursors;
-pub use cursor::{Cursor, CursorStats};
+pub use cursor::{Cursor, CursorInfo, CursorStats};
 use identity::{Identity, IdentityFile};
+pub use noted::{Noted, StepEnd, Stored};
 pub use options::StoreOptions;
+pub use owed::{Debt, Owed};
 pub use repair::{Plan, Repair, RepairStep, Repaired};
 use retain::Retention;
 pub use retain::{Retain, RetentionStats};
