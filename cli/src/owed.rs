@@ -180,7 +180,8 @@ pub(crate) fn note_json(noted: &Noted<'_>, named: &dyn Fn(Oid) -> String) -> Val
     let of = |stored: &Stored<'_>| json!({ "type": stored.name, "bytes": stored.bytes.len() });
     match noted {
         Noted::Sent { number, to: (kind, name), command } => json!({
-            "what": "sent", "number": number, "to": format!("{kind}/{name}"), "command": of(command),
+            "what": "sent", "number": number, "to": format!("{kind}/{name}"),
+            "command": of(command),
         }),
         Noted::Handled { oid, given_up } => json!({
             "what": if *given_up { "given up" } else { "handled" }, "owed": named(*oid),
