@@ -127,19 +127,21 @@ pub mod types;
 
 pub use actor::past::{At, Happened, Labels, Past, RawEvent, Span};
 pub use actor::{
-    Actor, ActorError, ActorOptions, Addr, CommandId, DeadLetter, Decision, Durable, Handle,
-    Missed, Oid, Outcome, Peek, Persistence, Recovery, RecoveryPhase, Refused, RuntimeOptions,
-    SnapshotPolicy, Step, StepContext, StepPolicy, Stepped, Supervision, Ticket, Turn, Value,
+    Actor, ActorError, ActorOptions, ActorStats, Addr, CommandId, DeadLetter, Decision, Durable,
+    Handle, Missed, Oid, Outcome, OwedStats, Peek, Persistence, Recovery, RecoveryPhase, Refused,
+    RuntimeOptions, SnapshotPolicy, Step, StepContext, StepPolicy, Stepped, Supervision, Ticket,
+    Turn, Value,
 };
 pub use error::{Error, OpenError};
 
 pub use log::finding::{Affected, Finding, Severity, What};
 pub use rkyv;
 pub use store::{
-    ActorName, Backup, BackupOptions, Begin, Change, Cursor, Delivery, Fact, Feed, Filter,
-    Happening, LastLife, OpenReport, Plan, Position, Progress, Repair, RepairStep, Repaired,
-    Retain, RetentionStats, ScrubStats, SnapshotInfo, Store, StoreOptions, StoreStats,
-    Subscription, Told, Verification, View,
+    ActorName, Backup, BackupOptions, Begin, Change, Cursor, CursorInfo, CursorStats, Debt,
+    Delivery, Fact, Feed, Filter, Happening, LastLife, Noted, OpenReport, Owed, Plan, Position,
+    Progress, Repair, RepairStep, Repaired, Retain, RetentionStats, ScrubStats, SnapshotInfo,
+    StepEnd, Store, StoreOptions, StoreStats, Stored, Subscription, SubscriptionStats, Told,
+    Verification, View,
 };
 pub use types::{Durability, HybridTime, Lsn, Seq, StreamId};
 

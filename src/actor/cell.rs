@@ -567,6 +567,7 @@ impl<A: Actor> Cell<A> {
         // Promised replies that go with it say that they are lost.
         let stash: VecDeque<_> =
             aside.map(|mut aside| std::mem::take(&mut aside.stash)).unwrap_or_default();
+        self.shared().counts.unstashed(stash.len());
         for letter in stash.into_iter().chain(letters) {
             self.refuse(letter, ActorError::Closed);
         }

@@ -22,6 +22,8 @@ pub(crate) struct Desk {
     bytes: Vec<u8>,
     /// The name that a stream's first frame carries is in it.
     pub named: bool,
+    /// It holds no turn, but what settles something without one.
+    pub settles: bool,
 }
 
 /// What was on a desk before a turn.
@@ -64,6 +66,7 @@ impl Desk {
             self.notes.clear();
             self.bytes.clear();
             self.named = false;
+            self.settles = false;
             // A thread that is ending has no place for it any more.
             let _kept: Result<(), _> = DESK.try_with(|place| place.set(Some(self)));
         }

@@ -58,6 +58,7 @@ impl<A: Actor> Cell<A> {
                         return Some(letter);
                     }
                     aside.stash.push_back(letter);
+                    self.shared().counts.stashed();
                     None
                 });
                 if let Some(letter) = too_many {
@@ -108,6 +109,7 @@ impl<A: Actor> Cell<A> {
     fn unstash_now(&self, letters: &mut Queue<Letter<A>>) {
         self.flags.clear(UNSTASH);
         let stash = self.aside(|aside| std::mem::take(&mut aside.stash));
+        self.shared().counts.unstashed(stash.len());
         let newer = std::mem::take(letters);
         for letter in stash {
             letters.push_back(letter);

@@ -152,6 +152,13 @@ impl Depth {
     }
 }
 
+/// Tells a subscriber what happened to an actor that this thread is with: as within a turn, so that
+/// he does not wait for it.
+pub(crate) fn within_turn<T>(tell: impl FnOnce() -> T) -> T {
+    let _depth = Depth::enter();
+    tell()
+}
+
 impl Drop for Depth {
     fn drop(&mut self) {
         DEPTH.set(DEPTH.get() - 1);
@@ -426,6 +433,7 @@ pub(crate) fn take_turn<A, C>(
         && let Some(first) = live.side.as_ref().and_then(|side| side.answer(once.id.0))
     {
         drop_quietly(command);
+        cell.shared().counts.answered_again();
         *parked = Some(match (once.decode)(&first.archive) {
             Ok(reply) => Parked { result: Ok(reply), mark: commit::mark_of(cell, live, None) },
             Err(error) => Parked::error(ActorError::NotArchived {

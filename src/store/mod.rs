@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::actor::{Actor, Addr, CloseReport, Recovery, Runtime};
+use crate::actor::{Actor, ActorStats, Addr, CloseReport, OwedStats, Recovery, Runtime};
 use crate::catalogue::{Catalogue, CatalogueState, names_from};
 use crate::disk::{Disk, LockGuard};
 use crate::error::{DiskError, Error, OpenError};
@@ -34,7 +34,9 @@ mod backup;
 mod cursor;
 mod history;
 mod identity;
+mod noted;
 mod options;
+mod owed;
 mod providers;
 #[cfg(feature = "metrics")]
 mod publish;
@@ -49,17 +51,21 @@ mod verify;
 mod view;
 
 pub use backup::{Backup, BackupOptions};
-pub use cursor::Cursor;
 use cursor::Cursors;
+pub use cursor::{Cursor, CursorInfo, CursorStats};
 use identity::{Identity, IdentityFile};
+pub use noted::{Noted, StepEnd, Stored};
 pub use options::StoreOptions;
+pub use owed::{Debt, Owed};
 pub use repair::{Plan, Repair, RepairStep, Repaired};
 use retain::Retention;
 pub use retain::{Retain, RetentionStats};
 use scrub::Scrub;
 pub use scrub::ScrubStats;
+use stream::Readers;
 pub use stream::{
-    Begin, Change, Delivery, Fact, Feed, Filter, Happening, Position, Subscription, Told,
+    Begin, Change, Delivery, Fact, Feed, Filter, Happening, Position, Subscription,
+    SubscriptionStats, Told,
 };
 pub use verify::{Progress, Verification};
 pub use view::{ActorName, LastLife, SnapshotInfo, View};
@@ -117,6 +123,7 @@ pub struct Store {
     catalogue: Option<Arc<Catalogue>>,
     snapshots: Arc<Snapshots>,
     cursors: Arc<Cursors>,
+    readers: Arc<Readers>,
     events: Arc<Log>,
     report: OpenReport,
     close_deadline: Duration,
@@ -161,6 +168,14 @@ pub struct StoreStats {
     pub scrub: ScrubStats,
     /// What became of old files.
     pub retention: RetentionStats,
+    /// What actors owe, and what became of that.
+    pub owed: OwedStats,
+    /// What few turns do.
+    pub actors: ActorStats,
+    /// What there is of cursors.
+    pub cursors: CursorStats,
+    /// Those who follow what happens.
+    pub subscriptions: SubscriptionStats,
 }
 
 impl Store {
@@ -272,6 +287,7 @@ impl Store {
             options.runtime,
         )?;
         let cursors = Cursors::new(&events);
+        let readers = Arc::<Readers>::default();
         let pinned = cursor::Pinned { owed: runtime.pins(), cursors: Arc::clone(&cursors) };
         let retention = Retention::start(
             (&events, &snapshots),
@@ -299,6 +315,8 @@ impl Store {
                 kinds: runtime.kinds(),
                 retention: retention.counted(),
                 scrub: scrub.as_ref().map(Scrub::counted),
+                cursors: Arc::clone(&cursors),
+                readers: Arc::clone(&readers),
             };
             let publisher = publish::Publisher::start(&path, sources, kept.threads)?;
             publisher.opened(&phases.took);
@@ -311,6 +329,7 @@ impl Store {
             catalogue,
             snapshots,
             cursors,
+            readers,
             events,
             report,
             close_deadline,
@@ -402,6 +421,10 @@ impl Store {
             dead_letters: self.runtime.dead_letters(),
             scrub: self.scrub.as_ref().map(Scrub::stats).unwrap_or_default(),
             retention: self.retention.stats(),
+            owed: self.runtime.owed_stats(),
+            actors: self.runtime.actor_stats(),
+            cursors: self.cursors.stats(),
+            subscriptions: self.readers.stats(&self.events),
         }
     }
 
