@@ -267,6 +267,9 @@ fn a_store_that_another_process_writes_is_looked_at_and_backed_up() {
         written = stat["written"].as_u64().unwrap();
         let verified = json(&["verify", text(&path)], 0);
         assert_eq!(verified["damaged"], false, "{verified}");
+        for verb in ["owed", "cursors"] {
+            assert_eq!(json(&[verb, text(&path)], 0), Value::Array(Vec::new()));
+        }
         let to = dir.path().join(format!("copy{number}"));
         json(&["backup", text(&path), text(&to)], 0);
         assert_eq!(json(&["verify", text(&to)], 0)["damaged"], false);

@@ -468,8 +468,9 @@ impl Subscription {
 
     /// There is nothing of it up to there, though the last of it may be far below.
     fn has_seen(&mut self, upto: u64) {
-        self.caught_up = self.caught_up.max(Some(upto));
-        self.reader.stands_at(self.behind.lsn().max(upto));
+        let seen = self.caught_up.unwrap_or(0).max(upto);
+        self.caught_up = Some(seen);
+        self.reader.stands_at(self.behind.lsn().max(seen));
     }
 
     /// The name of its cursor, if it has one.

@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use annals::disk::sim::{Random, SimDisk};
+use annals::log::frame::RecordKind;
+use annals::log::{Seen, name};
 use annals::rkyv::{Archive, Deserialize, Serialize};
 use annals::time::{Clock, ManualClock};
 use annals::{
-    Actor, ActorName, ActorOptions, Addr, Debt, Durable, Handle, HybridTime, Missed, Owed,
+    Actor, ActorName, ActorOptions, Addr, Debt, Durable, Handle, HybridTime, Missed, Noted, Owed,
     Position, Retain, RuntimeOptions, SnapshotPolicy, Step, StepContext, Stepped, Store,
-    StoreOptions, Turn,
+    StoreOptions, Turn, View,
 };
 
 use crate::support::{Replay, disk, scaled, seeds};
@@ -242,6 +244,7 @@ fn pick(random: &mut Random, of: Range<usize>) -> String {
 /// outside, is what the counts say, and is what is owed.
 #[test]
 fn whatever_happens_a_listing_is_the_same_from_inside_and_from_outside() {
+    let mut all = BTreeSet::new();
     for seed in seeds(12) {
         let _replay = Replay(seed);
         let (mut random, clock) = (Random::new(seed), ManualClock::at_millis(1_000_000_000_000));
@@ -262,8 +265,33 @@ fn whatever_happens_a_listing_is_the_same_from_inside_and_from_outside() {
             }
             disk = disk.kill();
         }
-        println!("{most} at a time");
+        let said = said(&options(&disk, &clock).read_only("/store").unwrap());
+        println!("{most} at a time, {said:?}");
+        all.extend(said);
     }
+    for noted in ["Sent", "Handled", "Armed", "Disarmed", "Outside", "Tried"] {
+        assert!(all.contains(noted), "{noted} is in no store");
+    }
+}
+
+/// What the notes of a store say; each can be read by who knows whose it is.
+fn said(view: &View) -> BTreeSet<String> {
+    let (mut kinds, mut said) = (BTreeMap::new(), BTreeSet::new());
+    let mut frames = view.frames(0);
+    while let Some(Seen::Frame(frame)) = frames.next().unwrap() {
+        for record in frame.records().flatten() {
+            if record.kind == RecordKind::Name {
+                let (kind, _) = name::decode(record.payload).unwrap();
+                kinds.insert(frame.stream(), kind.to_owned());
+            }
+        }
+        let kind = kinds.get(&frame.stream()).map_or("", |kind| kind);
+        for record in frame.records().flatten().filter(|it| it.kind == RecordKind::Note) {
+            let noted = format!("{:?}", Noted::read(kind, &record).unwrap());
+            said.extend(noted.split(' ').next().map(str::to_owned));
+        }
+    }
+    said
 }
 
 fn act(store: &Store, model: &mut Model, random: &mut Random) {

@@ -392,7 +392,19 @@ fn every_number_of_those_who_follow_moves_when_it_happens() {
     assert!(seen.value("subscription_lag_bytes") >= 1_000);
     opened.iter_mut().for_each(follow);
     assert_eq!(seen.value("subscription_lag_bytes"), 0, "also where there was nothing for it");
-    seen.moves(&[("subscriptions", -1)], || drop(opened.pop()));
+    // Nor does who waits fall behind, because others have something to say.
+    let mut waiting = opened.pop().unwrap();
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| waiting.next(Duration::from_secs(1)).unwrap().is_none());
+        for _ in 0..5 {
+            clerk.ask(Note(1_000)).unwrap();
+        }
+        follow(&mut opened[0]);
+        until("it waits", || seen.value("subscription_lag_bytes") == 0);
+        assert!(waiter.join().unwrap());
+    });
+    assert_eq!(seen.value("subscription_lag_bytes"), 0);
+    seen.moves(&[("subscriptions", -1)], || drop(waiting));
     assert_eq!(store.stats().subscriptions.open, 1);
 
     let cursor = store.cursor("mailer").unwrap();
