@@ -402,7 +402,8 @@ pub(super) fn too_large(bytes: usize) -> ActorError {
     AppendError::GroupTooLarge { bytes, max: FRAME_BYTES_LIMIT }.into()
 }
 
-/// Takes one turn: load, handle, append, send; puts the reply, with what it waits for, in its place.
+/// Takes one turn: load, handle, append, send; and puts the reply, with what it waits for, in its
+/// place.
 pub(crate) fn take_turn<A, C>(
     cell: &Arc<Cell<A>>,
     body: &mut Body<A>,

@@ -1,5 +1,5 @@
-//! The table of a run, block by block: what a load does not need may be damaged, and what it does is
-//! noticed. And tables of version 1, which are summed as a whole.
+//! The table of a run, block by block: what a load does not need may be damaged, and what it does
+//! need is checked. And tables of version 1, which are summed as a whole.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
