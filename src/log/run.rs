@@ -47,7 +47,7 @@
 //!
 //! A run is whole and synced before it gets its name, so whatever does not validate in a run of
 //! that name is damage. Frames are checked each time they are read, as they are everywhere. Of the
-//! table, what is looked at is checked once, block by block: see [`super::part`].
+//! table, what is looked at is checked once, block by block (`part.rs`).
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
