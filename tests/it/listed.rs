@@ -14,8 +14,7 @@ use annals::rkyv::{Archive, Deserialize, Serialize};
 use annals::time::{Clock, ManualClock};
 use annals::{
     Actor, ActorName, ActorOptions, Addr, Debt, Durable, Handle, HybridTime, Missed, Noted, Owed,
-    Position, Retain, RuntimeOptions, SnapshotPolicy, Step, StepContext, Stepped, Store,
-    StoreOptions, Turn, View,
+    Position, Retain, SnapshotPolicy, Step, StepContext, Stepped, Store, StoreOptions, Turn, View,
 };
 
 use crate::support::{Replay, disk, scaled, seeds};
