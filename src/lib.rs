@@ -109,6 +109,7 @@ pub mod disk;
 #[cfg(not(any(test, feature = "internals")))]
 #[expect(unreachable_pub, reason = "public for tests and fuzz targets")]
 mod disk;
+pub mod edge;
 pub mod error;
 pub mod log;
 #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "nobody publishes"))]

@@ -1,0 +1,32 @@
+//! Edges: events into the process and out of it, none lost on the way.
+//!
+//! ```text
+//!  Source --> Stage --> Stage --> Sink
+//!    ^          held                | settled
+//!    +-------- done(frontier) ------+
+//! ```
+//!
+//! Three small traits and one position. A [`Source`] gives records, each at a [`Pos`]; a
+//! [`Stage`] makes others of them, or none; a [`Sink`] takes what is left and says up to which
+//! position it is as safe as its [`Level`] says. A pipeline is a loop on one thread that carries
+//! records one way and the *frontier* the other: the highest position up to which every record is
+//! settled, was sent to the dead letters and settled there, or was dropped by a stage that said
+//! so, and no stage holds any. Only the frontier is what a source may forget up to, and where the
+//! next life begins.
+//!
+//! What is promised, and under which condition, is in `docs/guarantees.md`; `docs/edges.md` is
+//! the guide.
+
+#![forbid(unsafe_code)]
+
+pub mod fault;
+pub mod pos;
+pub mod sink;
+pub mod source;
+pub mod stage;
+
+pub use fault::{Fault, Why};
+pub use pos::{Gap, Mark, Pos};
+pub use sink::{Last, Level, Sink};
+pub use source::{Flow, Give, Resume, Source};
+pub use stage::{Emit, Stage, Swap};

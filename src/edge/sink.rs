@@ -1,0 +1,129 @@
+//! Where records go.
+
+use std::time::Duration;
+
+use super::fault::Fault;
+use super::pos::{Mark, Pos};
+
+/// Where records go.
+///
+/// A sink owns what it was given until that is settled: it keeps what it would need to send it
+/// again. One thread calls it.
+pub trait Sink {
+    /// A record.
+    type Item;
+
+    /// Takes a record. Positions never decrease; several records may have come of one input and
+    /// have its position, and `last` says that there will be no other of this one.
+    ///
+    /// It may keep it for later. It is not called where [`room`](Self::room) is 0, but for what
+    /// one more input makes of itself.
+    ///
+    /// # Errors
+    /// `Retry`: it has the record all the same, and [`settle`](Self::settle) goes on with it.
+    /// `Poison`: it has forgotten the record. `Fatal`.
+    fn put(&mut self, pos: Pos, item: Self::Item, last: bool) -> Result<(), Fault>;
+
+    /// Makes progress, and says how far it is: everything that was put with a position up to the
+    /// answer is as safe as [`level`](Self::level) says. `None`: nothing yet. Never decreases,
+    /// and never is the position of an input whose `last` was not put.
+    ///
+    /// Where something is not settled it waits at most `limit`; with zero it only looks.
+    ///
+    /// # Errors
+    /// `Retry`: it has all that it had, and goes on when it is called again. `Poison`: it has
+    /// forgotten that one record, and may say of it that it is settled. `Fatal`.
+    fn settle(&mut self, limit: Duration) -> Result<Option<Pos>, Fault>;
+
+    /// How many records it would take now without holding more than it may. This is the
+    /// backpressure: where there is no room, nothing is pulled from the source.
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+
+    /// What it remembers itself of this source, from lives before; asked once, before the first
+    /// put. What is not behind that position is not put again.
+    ///
+    /// # Errors
+    /// `Retry` where it cannot be reached now; `Fatal`.
+    fn last(&mut self) -> Result<Last, Fault> {
+        Ok(Last::Untold)
+    }
+
+    /// What settled means here.
+    fn level(&self) -> Level;
+
+    /// A hash of the input at a position, as its source has it. Said before the input's `last` is
+    /// put, where the source has one. For sinks that remember.
+    fn hashed(&mut self, mark: Mark) {
+        let _ = mark;
+    }
+
+    /// Every input up to `pos` is settled or came to nothing. For sinks that remember: said now
+    /// and then, when `pos` is higher than what was put last.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put).
+    fn passed(&mut self, pos: Mark) -> Result<(), Fault> {
+        let _ = pos;
+        Ok(())
+    }
+}
+
+/// What a sink remembers of a source.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Last {
+    /// It does not remember.
+    Untold,
+    /// It would, and has nothing of this source.
+    Never,
+    /// Everything up to here is settled, or was never put.
+    At(Mark),
+}
+
+/// What it means that something is settled, from the weakest to the strongest.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Level {
+    /// It was handed on. Whether anybody has it is not known.
+    Sent,
+    /// The other side has said that it has it. What it loses then is its own affair: the sink's
+    /// documentation says what.
+    Acked,
+    /// It survives the end of the process that keeps it, however that comes; not power loss.
+    Process,
+    /// It survives power loss.
+    Power,
+}
+
+impl<K: Sink + ?Sized> Sink for Box<K> {
+    type Item = K::Item;
+
+    fn put(&mut self, pos: Pos, item: Self::Item, last: bool) -> Result<(), Fault> {
+        (**self).put(pos, item, last)
+    }
+
+    fn settle(&mut self, limit: Duration) -> Result<Option<Pos>, Fault> {
+        (**self).settle(limit)
+    }
+
+    fn room(&self) -> usize {
+        (**self).room()
+    }
+
+    fn last(&mut self) -> Result<Last, Fault> {
+        (**self).last()
+    }
+
+    fn level(&self) -> Level {
+        (**self).level()
+    }
+
+    fn hashed(&mut self, mark: Mark) {
+        (**self).hashed(mark);
+    }
+
+    fn passed(&mut self, pos: Mark) -> Result<(), Fault> {
+        (**self).passed(pos)
+    }
+}
