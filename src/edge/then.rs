@@ -60,14 +60,19 @@ pub struct Then<A: Stage, B> {
 struct Given {
     before: Option<Pos>,
     last: Option<Pos>,
+    /// A part of the last one's input is held by the first stage: what comes next belongs to it.
+    partial: bool,
 }
 
 impl Given {
     #[inline]
     fn next(&mut self, pos: Pos) {
         if self.last != Some(pos) {
-            self.before = self.last;
+            if !self.partial {
+                self.before = self.last;
+            }
             self.last = Some(pos);
+            self.partial = false;
         }
     }
 
@@ -100,6 +105,7 @@ impl<A: Stage, B: Stage<In = A::Out>> Then<A, B> {
         let mut link = Link { second, between, given, out, fault: None };
         let acted = act(&mut self.first, &mut link);
         let fault = link.fault;
+        self.given.partial = self.first.held().is_some_and(|held| Some(held) <= self.given.last);
         let acted = unpoisoned(acted, out);
         match fault {
             None => acted,

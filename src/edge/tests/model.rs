@@ -187,7 +187,9 @@ impl Case {
         let world = self.world.lock();
         let mut times: BTreeMap<u64, usize> = BTreeMap::new();
         for (_, ids, _) in &world.sink {
-            ids.iter().for_each(|id| *times.entry(*id).or_default() += 1);
+            for id in ids {
+                *times.entry(*id).or_default() += 1;
+            }
         }
         let dead: Vec<u64> = world.dead.iter().flat_map(|(_, ids)| ids.clone()).collect();
         let there = |id: u64| times.contains_key(&id);
@@ -272,13 +274,18 @@ fn play(seed: u64, without: Without) -> Result<(), String> {
     while !case.live(u64::MAX, without)? {}
     // What is durable counts: nobody looks at the rest.
     case.world.lock().begin(0);
-    case.judge().map_err(|error| format!("{error}; {:?}", case.kinds))
+    case.judge().map_err(|error| {
+        let world = case.world.lock();
+        let (sink, dead) = (&world.sink, &world.dead);
+        let (poison, bitter) = (&world.poison, &world.bitter);
+        format!("{error}; {:?}\n{sink:?}\ndead {dead:?}\n{poison:?} {bitter:?}", case.kinds)
+    })
 }
 
 fn seeds() -> std::ops::Range<u64> {
     match std::env::var("ANNALS_SEED").ok().and_then(|seed| seed.parse().ok()) {
         Some(seed) => seed..seed + 1,
-        None => 0..3_000,
+        None => 0..10_000,
     }
 }
 
