@@ -94,6 +94,8 @@ pub(super) struct Drive<C: Stage, K> {
     on_poison: OnPoison,
     /// The last input that went through the stages.
     entered: Option<Pos>,
+    /// The stages have not been told yet that there is no more of the last input.
+    unended: bool,
     /// An input of which more is to come.
     open: Option<Pos>,
     frontier: Option<Mark>,
@@ -310,6 +312,7 @@ impl<C: Stage, K> fmt::Debug for Drive<C, K> {
         let mut debug = f.debug_struct("Drive");
         debug.field("entered", &self.entered).field("frontier", &self.frontier);
         debug.field("put", &self.outlet.put).field("settled", &self.outlet.settled);
+        debug.field("held", &self.chain.held()).field("mourning", &self.outlet.mourning);
         debug.finish_non_exhaustive()
     }
 }
@@ -343,6 +346,7 @@ impl<C: Stage, K: Sink<Item = C::Out>> Drive<C, K> {
             letters: None,
             on_poison: OnPoison::End,
             entered: None,
+            unended: false,
             open: None,
             frontier: None,
             stalled: false,
@@ -398,6 +402,7 @@ impl<C: Stage, K: Sink<Item = C::Out>> Drive<C, K> {
         }
         let said = self.outlet.said;
         let stepped = self.chain.step(pos, item, &mut self.outlet);
+        let stepped = unpoisoned(stepped, &mut self.outlet);
         if self.outlet.said == said && stepped.is_ok() && self.held().is_none_or(|it| it > pos) {
             // A stage that drops and does not say so: nothing else was done with it.
             self.outlet.counts.skip("unsaid");
@@ -406,10 +411,26 @@ impl<C: Stage, K: Sink<Item = C::Out>> Drive<C, K> {
             self.entered = Some(pos);
             self.open = None;
             self.outlet.counts.entered += 1;
+            self.unended = true;
         } else {
             self.open = Some(pos);
         }
+        if self.unended && stepped.is_ok() {
+            let ended = self.end();
+            return self.after(ended);
+        }
         self.after(stepped)
+    }
+
+    /// Tells the stages that there is no more of the last input.
+    #[inline]
+    fn end(&mut self) -> Result<(), Fault> {
+        self.unended = false;
+        let Some(pos) = self.entered else { return Ok(()) };
+        let ended = self.chain.end(pos, &mut self.outlet);
+        let ended = unpoisoned(ended, &mut self.outlet);
+        self.unended = ended.is_err();
+        ended
     }
 
     /// What a call of the chain leaves to be done.
@@ -490,7 +511,11 @@ impl<C: Stage, K: Sink<Item = C::Out>> Drive<C, K> {
         if self.stalled {
             self.stalled = false;
             let flushed = self.chain.flush(false, &mut self.outlet);
-            return self.after(flushed);
+            self.after(flushed)?;
+        }
+        if self.unended {
+            let ended = self.end();
+            self.after(ended)?;
         }
         if let Some(letters) = &mut self.letters {
             letters.settle(Duration::ZERO)?;
