@@ -9,9 +9,9 @@ use super::batch::{Batch, batch};
 use super::dead::{Dead, Graves, Letters};
 use super::dedup::{Dedup, dedup};
 use super::drive::Drive;
-use super::fault::Fault;
+use super::fault::{Fault, Why};
 use super::gauge::Gauges;
-use super::handle::{Handle, spawn};
+use super::handle::{Handle, run_here, spawn};
 use super::keep::Keep;
 use super::options::Options;
 use super::pos::Pos;
@@ -183,6 +183,17 @@ where
         let mut drive = Drive::new(self.chain, self.sink);
         drive.bury(self.letters, self.options.on_poison);
         Run::new(name, (self.source, drive), self.keep, self.options, gauges)
+    }
+
+    /// Runs it on this thread, until its source has no more and all is settled.
+    ///
+    /// # Errors
+    /// Why it went down.
+    pub fn run_to_end(self, name: &str) -> Result<(), Why> {
+        let (name, gauges) = (Arc::<str>::from(name), Arc::<Gauges>::default());
+        let options = self.options.clone();
+        let run = self.run(Arc::clone(&name), Arc::clone(&gauges));
+        run_here(run, (name, gauges), options).map(drop)
     }
 
     /// Starts it, on a thread of its own. `name` is what it is called in its handle, in `tracing`
