@@ -230,10 +230,10 @@ fn retention_leaves_an_inbox_alone_and_the_newest_of_a_keeper() {
             .unwrap()
     };
     let store = open();
-    let kept = |seq| Kept { mark: Pos::new(0, seq).into(), put: None, state: Some(vec![7; 900]) };
+    let kept = |seq| Kept { mark: Pos::new(0, seq).into(), put: None, state: Some(vec![7; 7_000]) };
     let mut keeper = store.keeper("p").unwrap();
     let mut sink = store.inbox("a", Durability::Process).unwrap();
-    for seq in 1..=400 {
+    for seq in 1..=900 {
         keeper.save(&kept(seq)).unwrap();
         sink.put(Pos::new(0, seq), format!("{seq:0100}"), true).unwrap();
         sink.settle(NOW).unwrap();
@@ -243,10 +243,10 @@ fn retention_leaves_an_inbox_alone_and_the_newest_of_a_keeper() {
     assert!(done.events_dropped > 100, "{done:?}");
     drop(store);
     let store = open();
-    assert_eq!(store.keeper("p").unwrap().load().unwrap(), Some(kept(400)));
+    assert_eq!(store.keeper("p").unwrap().load().unwrap(), Some(kept(900)));
     let mut sink = store.inbox::<String>("a", Durability::Process).unwrap();
-    assert_eq!(sink.last().unwrap(), Last::At(Pos::new(0, 400).into()));
-    assert_eq!(inbox(&store, "a").len(), 400);
+    assert_eq!(sink.last().unwrap(), Last::At(Pos::new(0, 900).into()));
+    assert_eq!(inbox(&store, "a").len(), 900);
 }
 
 /// A pipeline with a state that is killed in the midst goes on as if nothing had happened.
