@@ -32,6 +32,7 @@ use crate::types::Life;
 
 mod backup;
 mod cursor;
+mod edge;
 mod history;
 mod identity;
 mod noted;
@@ -53,6 +54,8 @@ mod view;
 pub use backup::{Backup, BackupOptions};
 use cursor::Cursors;
 pub use cursor::{Cursor, CursorInfo, CursorStats};
+use edge::Leases;
+pub use edge::{Api, Inbox, Keeper, Occurrence, Outbox};
 use identity::{Identity, IdentityFile};
 pub use noted::{Noted, StepEnd, Stored};
 pub use options::StoreOptions;
@@ -124,6 +127,7 @@ pub struct Store {
     snapshots: Arc<Snapshots>,
     cursors: Arc<Cursors>,
     readers: Arc<Readers>,
+    leases: Leases,
     events: Arc<Log>,
     report: OpenReport,
     close_deadline: Duration,
@@ -330,6 +334,7 @@ impl Store {
             snapshots,
             cursors,
             readers,
+            leases: Leases::default(),
             events,
             report,
             close_deadline,
