@@ -87,7 +87,7 @@ fn main() {
 
     let rate = best(records, || {
         let sum = Sum::default();
-        let filter: Boxed<u64, u64> = Box::new(edge::filter(|n: &u64| n % 10 != 0));
+        let filter: Boxed<u64, u64> = Box::new(edge::filter(|n: &u64| !n.is_multiple_of(10)));
         let batch: Boxed<u64, Vec<u64>> = Box::new(edge::batch(128, time));
         let pipeline = edge::from(edge::iter(1..=records)).then(filter).then(batch);
         pipeline.into(sum.sink()).run_to_end("boxed").unwrap();
@@ -117,7 +117,7 @@ fn through_log(records: u64, durability: Durability) -> u64 {
     let home = tempfile::tempdir_in(".").unwrap();
     let store = Store::open(home.path()).unwrap();
     let inbox = store.inbox("numbers", durability).unwrap();
-    let numbers = edge::iter((1..=records).map(|number| number.to_le_bytes()));
+    let numbers = edge::iter((1..=records).map(u64::to_le_bytes));
     edge::from(numbers).into(inbox).run_to_end("in").unwrap();
     let sum = Sum::default();
     let outbox = store.outbox("out", Filter::inbox("numbers")).unwrap();

@@ -96,7 +96,13 @@ fn parent(dir: &Path, lines: u64, kills: u64) -> Result<(), Failure> {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        std::thread::sleep(Duration::from_millis(40 + random % 260));
+        // Somewhere in the midst, and then some: what is acknowledged comes in steps.
+        let target = sender.numbers().settled + random % (lines / (kills + 1)).max(1);
+        let patience = Instant::now();
+        while sender.numbers().settled < target && patience.elapsed() < LIMIT {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_micros(random % 20_000));
         process.kill()?;
         let _status = process.wait()?;
         let (sent, written) = (sender.numbers().settled, count(&dir.join("out.jsonl")).len());

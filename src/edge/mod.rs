@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+mod branch;
 mod buffered;
 mod callback;
 pub mod channel;
@@ -48,11 +49,12 @@ mod tests;
 pub mod then;
 
 pub use batch::batch;
+pub use branch::{Branch, branch};
 pub use buffered::{Buffered, buffered};
 pub use callback::{Call, Iter, call, iter};
 pub use dead::Dead;
 pub use dedup::dedup;
-pub use drive::{Branch, OnPoison, branch};
+pub use drive::OnPoison;
 pub use fault::{Fault, Why};
 pub use gauge::{Gauges, Numbers};
 pub use handle::{Handle, Health};

@@ -38,7 +38,9 @@ pub struct Pipe<S, C> {
 ///
 /// let (lines, taken) = (["3", "4", "x", "5"], edge::channel::bounded(16));
 /// let pipeline = edge::from(edge::iter(lines))
-///     .try_map(|pos, line: &&str| line.parse::<u32>().map_err(|error| edge::bad(pos, error.to_string())))
+///     .try_map(|pos, line: &&str| {
+///         line.parse::<u32>().map_err(|error| edge::bad(pos, error.to_string()))
+///     })
 ///     .filter(|number| *number != 4)
 ///     .batch(10, Duration::from_millis(5))
 ///     .into(taken.0)
