@@ -20,6 +20,8 @@
 #![forbid(unsafe_code)]
 
 pub mod fault;
+#[cfg(feature = "kv")]
+pub mod kv;
 pub mod pos;
 pub mod sink;
 pub mod source;
