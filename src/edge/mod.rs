@@ -26,6 +26,8 @@ pub mod pos;
 pub mod sink;
 pub mod source;
 pub mod stage;
+#[cfg(feature = "zmq")]
+pub mod zmq;
 
 pub use fault::{Fault, Why};
 pub use pos::{Gap, Mark, Pos};

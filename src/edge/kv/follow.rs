@@ -17,7 +17,8 @@
 //! - A question may be answered by another process than the one that the live connection leads to.
 //!   So the first live batch of each connection must be found in an answer, too: then they are
 //!   the same. Batches of a connection that has turned out to be to an older life are thrown away.
-//! - A hole that the engine does not have either is asked for once; then a new epoch begins.
+//! - A hole that the engine does not have either is asked for once; then a new epoch begins. (One
+//!   between answers is asked for as long as that brings anything: engines drop answers.)
 //! - Who has heard nothing for a while asks: so a loss at the very end is found.
 //!
 //! Without a socket to ask at, each connection and each gap begins a new epoch.
@@ -155,6 +156,8 @@ struct Question {
     pending: Option<Live>,
     /// Nothing was wrong: it was quiet.
     idle: bool,
+    /// Something new was among the answers.
+    gained: bool,
     tries: u32,
     until: Duration,
 }
@@ -234,7 +237,7 @@ impl Follow {
     /// There is a new live connection.
     pub fn connected(&mut self, now: Moment, acts: &mut Vec<Act>) {
         self.ending = false;
-        self.bound = !self.options.asks;
+        self.bound = !self.options.asks || !self.rules.bound;
         self.heard = now.since;
         if !self.options.asks && self.last.is_some() {
             self.cut(Why::Unproven, None, now, acts);
@@ -303,7 +306,10 @@ impl Follow {
         let Phase::Asking(question) = &mut self.phase else { return };
         question.until = if self.ending { question.until } else { until };
         let answer = Live { seq, hash: xxh3_64(&payload), payload };
-        let Some(last) = self.last else { return self.give(answer, acts) };
+        let Some(last) = self.last else {
+            question.gained = true;
+            return self.give(answer, acts);
+        };
         if !question.same {
             if last == (Seen { seq, hash: answer.hash }) {
                 question.same = true;
@@ -311,8 +317,15 @@ impl Follow {
                 self.other_life(now, acts);
             }
         } else if Some(seq) == last.seq.checked_add(1) {
+            question.gained = true;
             self.give(answer, acts);
+        } else if seq > last.seq && question.gained {
+            // An engine drops answers, too, where they are too many at once. As long as it goes
+            // forward it is asked for the rest.
+            let (pending, idle) = (question.pending.take(), question.idle);
+            self.ask(pending, idle, now, acts);
         } else if seq > last.seq {
+            question.gained = true;
             self.cut(Why::Hole, Some(seq), now, acts);
             self.give(answer, acts);
         } else if !self.has(&answer) {
@@ -327,10 +340,14 @@ impl Follow {
             return;
         };
         self.heard = now.since;
-        if question.same {
-            self.go_on(question.pending, now, acts);
-        } else {
+        let newest = self.last.map(|last| last.seq);
+        let missing = question.pending.as_ref().is_some_and(|pending| Some(pending.seq) > newest);
+        if !question.same {
             self.other_life(now, acts);
+        } else if missing && question.gained {
+            self.ask(question.pending, false, now, acts);
+        } else {
+            self.go_on(question.pending, now, acts);
         }
     }
 
@@ -415,7 +432,8 @@ impl Follow {
     fn ask(&mut self, pending: Option<Live>, idle: bool, now: Moment, acts: &mut Vec<Act>) {
         let until = now.since.saturating_add(self.options.answer);
         let same = self.last.is_none() || !self.rules.inclusive;
-        self.phase = Phase::Asking(Question { same, pending, idle, tries: 1, until });
+        self.phase =
+            Phase::Asking(Question { same, pending, idle, gained: false, tries: 1, until });
         let next = |last: Seen| if self.rules.inclusive { last.seq } else { last.seq + 1 };
         acts.push(Act::Ask { from: self.last.map_or(0, next) });
     }

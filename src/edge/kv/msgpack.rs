@@ -272,6 +272,7 @@ impl Writer {
         }
     }
 
+    #[cfg(test)]
     /// As 64 bits with a sign, as older producers wrote hashes.
     pub(super) fn signed(&mut self, number: i64) {
         self.0.push(0xd3);
@@ -288,6 +289,7 @@ impl Writer {
         self.0.extend_from_slice(text.as_bytes().get(..usize::from(length)).unwrap_or_default());
     }
 
+    #[cfg(test)]
     /// Up to 255 bytes: a hash.
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
         let length = u8::try_from(bytes.len()).unwrap_or(u8::MAX);
@@ -362,7 +364,7 @@ mod tests {
     #[test]
     fn what_is_nested_deeply_is_skipped_without_a_deep_stack() {
         let bytes = vec![0x91; 1_000_000];
-        assert_eq!(Reader::new(&bytes).skip(), Err(Reject::Short { offset: 1_000_000 }));
+        assert_eq!(Reader::new(&bytes).skip(), Err(Reject::Length { offset: 999_999 }));
         let closed = [&bytes[..], &[0xc0]].concat();
         assert_eq!(Reader::new(&closed).skip(), Ok(()));
     }

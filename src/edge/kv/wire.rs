@@ -142,6 +142,8 @@ pub enum Medium {
 }
 
 impl Medium {
+    pub(super) const ALL: [Self; 4] = [Self::Device, Self::Host, Self::Disk, Self::External];
+
     /// By the name that engines give it.
     pub fn of(name: &[u8]) -> Self {
         match name {
