@@ -19,18 +19,54 @@
 
 #![forbid(unsafe_code)]
 
+pub mod batch;
+mod buffered;
+mod callback;
+pub mod channel;
+pub mod dead;
+pub mod dedup;
+mod drive;
 pub mod fault;
+pub mod gauge;
+mod handle;
+pub mod keep;
 #[cfg(feature = "kv")]
 pub mod kv;
+mod merge;
+mod options;
+mod pipe;
 pub mod pos;
+pub mod rate;
+mod run;
 pub mod sink;
 pub mod source;
 pub mod stage;
+pub mod stages;
+mod tee;
+#[cfg(test)]
+mod tests;
+pub mod then;
 #[cfg(feature = "zmq")]
 pub mod zmq;
 
+pub use batch::batch;
+pub use buffered::{Buffered, buffered};
+pub use callback::{Call, Iter, call, iter};
+pub use dead::Dead;
+pub use dedup::dedup;
+pub use drive::{Branch, OnPoison, branch};
 pub use fault::{Fault, Why};
+pub use gauge::{Gauges, Numbers};
+pub use handle::{Handle, Health};
+pub use keep::{Keep, Kept};
+pub use merge::{Lane, merge};
+pub use options::{OnDiverged, OnGap, Options};
+pub use pipe::{Pipe, Pipeline, from};
 pub use pos::{Gap, Mark, Pos};
+pub use rate::rate;
 pub use sink::{Last, Level, Sink};
 pub use source::{Flow, Give, Resume, Source};
 pub use stage::{Emit, Stage, Swap};
+pub use stages::{bad, filter, flat_map, from_fn, map, try_map};
+pub use tee::{Tee, tee};
+pub use then::{Boxed, Named, Pass, Then, all};

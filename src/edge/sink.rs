@@ -21,7 +21,7 @@ pub trait Sink {
     ///
     /// # Errors
     /// `Retry`: it has the record all the same, and [`settle`](Self::settle) goes on with it.
-    /// `Poison`: it has forgotten the record. `Fatal`.
+    /// `Poison`: it has forgotten the record, but not that it was the input's last. `Fatal`.
     fn put(&mut self, pos: Pos, item: Self::Item, last: bool) -> Result<(), Fault>;
 
     /// Makes progress, and says how far it is: everything that was put with a position up to the
@@ -32,7 +32,8 @@ pub trait Sink {
     ///
     /// # Errors
     /// `Retry`: it has all that it had, and goes on when it is called again. `Poison`: it has
-    /// forgotten that one record, and may say of it that it is settled. `Fatal`.
+    /// forgotten that one record, and may say of it that it is settled; a sink that remembers
+    /// says so before anything behind it is durable. `Fatal`.
     fn settle(&mut self, limit: Duration) -> Result<Option<Pos>, Fault>;
 
     /// How many records it would take now without holding more than it may. This is the
@@ -53,6 +54,26 @@ pub trait Sink {
     /// What settled means here.
     fn level(&self) -> Level;
 
+    /// Lets go of what it holds back to send it with more. Called before a swap, a checkpoint and
+    /// the end; settling goes on by [`settle`](Self::settle).
+    ///
+    /// # Errors
+    /// As for [`settle`](Self::settle).
+    fn flush(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// What it dropped on purpose since it was asked last, by reason: for a sink that is more
+    /// stages.
+    fn skipped(&mut self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
+    /// Bytes that it has written since it was made, where it counts them.
+    fn bytes(&self) -> u64 {
+        0
+    }
+
     /// A hash of the input at a position, as its source has it. Said before the input's `last` is
     /// put, where the source has one. For sinks that remember.
     fn hashed(&mut self, mark: Mark) {
@@ -60,7 +81,8 @@ pub trait Sink {
     }
 
     /// Every input up to `pos` is settled or came to nothing. For sinks that remember: said now
-    /// and then, when `pos` is higher than what was put last.
+    /// and then, when `pos` is higher than what was put last. When this has succeeded, the source
+    /// may be told that it is done.
     ///
     /// # Errors
     /// As for [`put`](Self::put).
@@ -79,6 +101,9 @@ pub enum Last {
     Never,
     /// Everything up to here is settled, or was never put.
     At(Mark),
+    /// One part of it has everything up to here, and another does not remember: of what the
+    /// pipeline itself remembers and this, the earlier counts.
+    NotBehind(Mark),
 }
 
 /// What it means that something is settled, from the weakest to the strongest.
@@ -117,6 +142,18 @@ impl<K: Sink + ?Sized> Sink for Box<K> {
 
     fn level(&self) -> Level {
         (**self).level()
+    }
+
+    fn flush(&mut self) -> Result<(), Fault> {
+        (**self).flush()
+    }
+
+    fn skipped(&mut self) -> Vec<(&'static str, u64)> {
+        (**self).skipped()
+    }
+
+    fn bytes(&self) -> u64 {
+        (**self).bytes()
     }
 
     fn hashed(&mut self, mark: Mark) {

@@ -23,7 +23,7 @@ pub trait Stage {
     /// record is not held either, it says so: [`Emit::skip`].
     ///
     /// # Errors
-    /// `Poison` with this `pos`: the record was forgotten, and what was emitted for it stands.
+    /// `Poison`: the record was forgotten, and what was emitted for it stands.
     /// `Retry`: the record was kept, `held` says so, and [`flush`](Self::flush) goes on with it;
     /// no other is given until that has succeeded. `Fatal`.
     fn step(
@@ -33,14 +33,21 @@ pub trait Stage {
         out: &mut dyn Emit<Self::Out>,
     ) -> Result<(), Fault>;
 
-    /// Lets go of everything that is held. Called when [`due`](Self::due) has come, after a
-    /// `Retry`, and before a swap, a checkpoint and the end.
+    /// Lets go of what is due by now, or of everything that is held if `all`. Called when
+    /// [`due`](Self::due) of any stage has come, and after a `Retry`; with `all` before a swap, a
+    /// checkpoint and the end.
     ///
     /// # Errors
     /// As for [`step`](Self::step).
-    fn flush(&mut self, out: &mut dyn Emit<Self::Out>) -> Result<(), Fault> {
-        let _ = out;
+    fn flush(&mut self, all: bool, out: &mut dyn Emit<Self::Out>) -> Result<(), Fault> {
+        let _ = (all, out);
         Ok(())
+    }
+
+    /// How many more records it would take now without holding more than it may. Where there is no
+    /// room, nothing is pulled from the source.
+    fn room(&self) -> usize {
+        usize::MAX
     }
 
     /// When it wants to be flushed at the latest, on the clock of [`Emit::now`].
@@ -115,6 +122,17 @@ pub trait Emit<T> {
     /// same.
     fn skip(&mut self, pos: Pos, reason: &'static str);
 
+    /// The record at `pos` cannot be handled and was forgotten: what `step` says by `Poison`, for
+    /// a stage that finds it out of one record while it lets go of several.
+    fn poison(&mut self, pos: Pos, why: Why);
+
+    /// The same of a record that was made of all inputs behind `behind`, up to `pos`. Who carries
+    /// records from one stage to the next says so; a stage need not.
+    fn poison_behind(&mut self, behind: Option<Pos>, pos: Pos, why: Why) {
+        let _ = behind;
+        self.poison(pos, why);
+    }
+
     /// The time: since some fixed moment, and never going back. It stands during a batch.
     fn now(&self) -> Duration;
 }
@@ -132,8 +150,12 @@ impl<S: Stage + ?Sized> Stage for Box<S> {
         (**self).step(pos, item, out)
     }
 
-    fn flush(&mut self, out: &mut dyn Emit<Self::Out>) -> Result<(), Fault> {
-        (**self).flush(out)
+    fn flush(&mut self, all: bool, out: &mut dyn Emit<Self::Out>) -> Result<(), Fault> {
+        (**self).flush(all, out)
+    }
+
+    fn room(&self) -> usize {
+        (**self).room()
     }
 
     fn due(&self) -> Option<Duration> {
