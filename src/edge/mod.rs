@@ -33,10 +33,16 @@ pub mod keep;
 #[cfg(feature = "kv")]
 pub mod kv;
 mod merge;
+#[cfg(feature = "nats")]
+pub mod nats;
 mod options;
 mod pipe;
 pub mod pos;
 pub mod rate;
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod recall;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod run;
 pub mod sink;
 pub mod source;
