@@ -94,6 +94,7 @@ pub enum Listen {
 }
 
 /// Which parts of the rules are in force: all, but in tests that show what each is for.
+#[expect(clippy::struct_excessive_bools, reason = "one for each rule")]
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rules {
     /// The last batch is asked for again and compared.
@@ -225,12 +226,11 @@ impl Follow {
     /// When [`tick`](Self::tick) is wanted.
     pub fn due(&self) -> Option<Duration> {
         match &self.phase {
-            Phase::Apart => None,
             Phase::Asking(question) => Some(question.until),
             Phase::Live if self.options.asks && self.rules.idle && !self.ending => {
                 Some(self.heard.saturating_add(self.options.idle))
             }
-            Phase::Live => None,
+            Phase::Apart | Phase::Live => None,
         }
     }
 

@@ -38,7 +38,7 @@ impl Stage for Number {
     fn restore(&mut self, state: Option<&[u8]>) -> Result<(), Why> {
         self.last = 0;
         let Some(state) = state else { return Ok(()) };
-        let last = state.try_into().map_err(|_| Why::from("this is no number"))?;
+        let last = state.try_into().map_err(|_wrong_length| Why::from("this is no number"))?;
         self.last = u64::from_le_bytes(last);
         Ok(())
     }

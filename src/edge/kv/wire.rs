@@ -247,9 +247,9 @@ impl Batch {
         let mut writer = Writer::default();
         let named = schema == Schema::AllMaps;
         if named {
-            writer.map(3)
+            writer.map(3);
         } else {
-            writer.array(3)
+            writer.array(3);
         }
         let name = |writer: &mut Writer, name| {
             if named {
@@ -352,7 +352,9 @@ impl EngineEvent {
 
 fn write_hashes(writer: &mut Writer, hashes: &[BlockHash]) {
     writer.array(hashes.len());
-    hashes.iter().for_each(|hash| writer.unsigned(hash.0));
+    for hash in hashes {
+        writer.unsigned(hash.0);
+    }
 }
 
 fn write_parent(writer: &mut Writer, parent: Option<BlockHash>) {
@@ -364,7 +366,9 @@ fn write_parent(writer: &mut Writer, parent: Option<BlockHash>) {
 
 fn write_tokens(writer: &mut Writer, tokens: &[u32]) {
     writer.array(tokens.len());
-    tokens.iter().for_each(|token| writer.unsigned(u64::from(*token)));
+    for token in tokens {
+        writer.unsigned(u64::from(*token));
+    }
 }
 
 /// What has been found of an event so far. A map may name its type last.

@@ -177,7 +177,7 @@ impl NatsSink {
         let to_worker = self.to_worker.as_ref().ok_or_else(gone)?;
         // Relaxed: a figure that says how much more may come.
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-        to_worker.send(flight).map_err(|_| gone())
+        to_worker.send(flight).map_err(|_unsent| gone())
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn headers(about: &About, source: &str, condition: Condition) -> Head
 
 /// What a message says; `None` where it is none of `source`.
 pub(super) fn read(headers: &HeaderMap, source: &str) -> Option<About> {
-    let text = |name| headers.get(name).map(|value| value.as_str());
+    let text = |name| headers.get(name).map(async_nats::HeaderValue::as_str);
     if text(SOURCE)? != source {
         return None;
     }

@@ -1,7 +1,7 @@
 //! The thread that speaks to the server.
 
 use std::collections::VecDeque;
-use std::future::{Future, IntoFuture, poll_fn};
+use std::future::{Future, IntoFuture as _, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -154,7 +154,7 @@ impl Worker {
         self.pause().await?;
         let (down, mut downs) = mpsc::unbounded_channel();
         let stream = timeout(self.options.timeout, self.connect(down)).await;
-        let stream = stream.map_err(|_| Fault::retry("connecting takes too long"))??;
+        let stream = stream.map_err(|_elapsed| Fault::retry("connecting takes too long"))??;
         self.resync(&stream.1).await?;
         let (context, stream) = stream;
         loop {
@@ -321,7 +321,7 @@ impl Worker {
     }
 
     fn say(&self, told: Told) -> Result<(), End> {
-        self.outbox.send(told).map_err(|_| End::Closed)
+        self.outbox.send(told).map_err(|_unsent| End::Closed)
     }
 }
 
