@@ -142,7 +142,7 @@ fn every_event_reaches_a_redis_stream_once_and_in_order_whoever_is_killed() {
 /// What the old one had said is cleared, and all that the new one has said is there.
 #[test]
 fn an_engine_that_is_killed_is_cleared_and_the_next_one_is_followed_from_its_beginning() {
-    let Some(mut house) = House::build(Kind::Nats, "engine") else { return };
+    let Some(mut house) = House::build(Kind::Redis, "engine") else { return };
     let mut random = Random(3);
     let mut first = 0;
     house.start_engine(&["--rate", "300", "--count", "300"]);

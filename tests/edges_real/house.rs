@@ -114,7 +114,7 @@ impl House {
                 said.get(said.len().saturating_sub(2_000)..).unwrap_or_default().to_owned()
             };
             assert!(seconds < 60, "waited for {what} for {seconds} s:\n{}", said());
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(std::time::Duration::from_millis(100));
         }
     }
 
