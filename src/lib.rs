@@ -136,10 +136,10 @@ pub use error::{Error, OpenError};
 pub use log::finding::{Affected, Finding, Severity, What};
 pub use rkyv;
 pub use store::{
-    ActorName, Backup, BackupOptions, Begin, Change, Cursor, Delivery, Fact, Feed, Filter,
-    Happening, LastLife, OpenReport, Plan, Position, Progress, Repair, RepairStep, Repaired,
-    Retain, RetentionStats, ScrubStats, SnapshotInfo, Store, StoreOptions, StoreStats,
-    Subscription, Told, Verification, View,
+    ActorName, Api, Backup, BackupOptions, Begin, Change, Cursor, Delivery, Fact, Feed, Filter,
+    Happening, Inbox, Keeper, LastLife, Occurrence, OpenReport, Outbox, Plan, Position, Progress,
+    Repair, RepairStep, Repaired, Retain, RetentionStats, ScrubStats, SnapshotInfo, Store,
+    StoreOptions, StoreStats, Subscription, Told, Verification, View,
 };
 pub use types::{Durability, HybridTime, Lsn, Seq, StreamId};
 

@@ -94,6 +94,8 @@ pub(super) struct Drive<C: Stage, K> {
     on_poison: OnPoison,
     /// The last input that went through the stages.
     entered: Option<Pos>,
+    /// The stages have not been told yet that there is no more of the last input.
+    unended: bool,
     /// An input of which more is to come.
     open: Option<Pos>,
     frontier: Option<Mark>,
@@ -111,6 +113,9 @@ struct Outlet<T, K> {
     covered: Option<Pos>,
     /// Whether it is the last of its input is not known yet.
     pending: Option<(Pos, T)>,
+    /// A part of its input, or of one before, is held: what comes next belongs to it, whatever
+    /// its position.
+    partial: bool,
     /// The sink asks for time, or dead letters are not settled: it was not given these yet.
     waiting: VecDeque<(Pos, T, bool)>,
     /// Dead letters are not settled. Until they are the sink is given nothing: a sink that
@@ -120,6 +125,8 @@ struct Outlet<T, K> {
     /// The highest position that was put, and of which all was put.
     put: Option<Pos>,
     put_last: Option<Pos>,
+    /// The highest position of which all was put, and taken.
+    put_done: Option<Pos>,
     /// What was put or waits, the last positions, where dead letters are kept: a position stands
     /// for all behind the one before it.
     outs: Option<VecDeque<Pos>>,
@@ -151,7 +158,9 @@ impl<T, K: Sink<Item = T>> Outlet<T, K> {
                 outs.push_back(pos);
             }
         }
-        if self.fault.is_some() || self.mourning || !self.waiting.is_empty() {
+        // What is poison is a dead letter first, and settled, before anything behind it is put.
+        let held_up = self.fault.is_some() || self.mourning || !self.poisons.is_empty();
+        if held_up || !self.waiting.is_empty() {
             self.waiting.push_back((pos, item, last));
         } else {
             self.give(pos, item, last);
@@ -164,9 +173,20 @@ impl<T, K: Sink<Item = T>> Outlet<T, K> {
             self.sink.hashed(mark);
         }
         match self.sink.put(pos, item, last) {
+            Err(Fault::Poison { why, .. }) => {
+                // Nobody will hear of it again, and the whole input is in a dead letter: whatever
+                // else came of it need not be settled.
+                if self.put == Some(pos) {
+                    self.put = self.put_done;
+                }
+                self.refused(pos, why);
+                return;
+            }
             Ok(()) => {}
-            Err(Fault::Poison { pos, why }) => self.refused(pos, why),
             Err(fault) => self.fault = Some(fault),
+        }
+        if last {
+            self.put_done = Some(pos);
         }
     }
 
@@ -186,7 +206,10 @@ impl<T, K: Sink<Item = T>> Outlet<T, K> {
         let held = held.filter(|_| self.without != Without::Last);
         let more = |pos: Pos| held.is_some_and(|held| held <= pos);
         if let Some((pos, item)) = self.pending.take_if(|(pos, _)| !more(*pos)) {
+            self.partial = false;
             self.put(pos, item, true);
+        } else {
+            self.partial = self.pending.is_some();
         }
     }
 
@@ -206,7 +229,6 @@ impl<T, K: Sink<Item = T>> Outlet<T, K> {
     }
 
     fn give_waiting(&mut self) {
-        // What the sink refuses is a dead letter first.
         while self.fault.is_none()
             && !self.mourning
             && self.poisons.is_empty()
@@ -253,9 +275,10 @@ impl<T, K: Sink<Item = T>> Emit<T> for Outlet<T, K> {
                 return;
             }
             #[cfg(test)]
-            let last = before < pos || self.without == Without::Last;
+            let last = before < pos && !self.partial || self.without == Without::Last;
             #[cfg(not(test))]
-            let last = before < pos;
+            let last = before < pos && !self.partial;
+            self.partial = false;
             self.put(before, item, last);
         }
         self.pending = Some((pos, item));
@@ -289,6 +312,7 @@ impl<C: Stage, K> fmt::Debug for Drive<C, K> {
         let mut debug = f.debug_struct("Drive");
         debug.field("entered", &self.entered).field("frontier", &self.frontier);
         debug.field("put", &self.outlet.put).field("settled", &self.outlet.settled);
+        debug.field("held", &self.chain.held()).field("mourning", &self.outlet.mourning);
         debug.finish_non_exhaustive()
     }
 }
@@ -302,11 +326,13 @@ impl<C: Stage, K: Sink<Item = C::Out>> Drive<C, K> {
                 now: Duration::ZERO,
                 covered: None,
                 pending: None,
+                partial: false,
                 waiting: VecDeque::new(),
                 mourning: false,
                 fault: None,
                 put: None,
                 put_last: None,
+                put_done: None,
                 outs: None,
                 settled: None,
                 poisons: Vec::new(),
@@ -320,6 +346,7 @@ impl<C: Stage, K: Sink<Item = C::Out>> Drive<C, K> {
             letters: None,
             on_poison: OnPoison::End,
             entered: None,
+            unended: false,
             open: None,
             frontier: None,
             stalled: false,
@@ -375,6 +402,7 @@ impl<C: Stage, K: Sink<Item = C::Out>> Drive<C, K> {
         }
         let said = self.outlet.said;
         let stepped = self.chain.step(pos, item, &mut self.outlet);
+        let stepped = unpoisoned(stepped, &mut self.outlet);
         if self.outlet.said == said && stepped.is_ok() && self.held().is_none_or(|it| it > pos) {
             // A stage that drops and does not say so: nothing else was done with it.
             self.outlet.counts.skip("unsaid");
@@ -383,10 +411,26 @@ impl<C: Stage, K: Sink<Item = C::Out>> Drive<C, K> {
             self.entered = Some(pos);
             self.open = None;
             self.outlet.counts.entered += 1;
+            self.unended = true;
         } else {
             self.open = Some(pos);
         }
+        if self.unended && stepped.is_ok() {
+            let ended = self.end();
+            return self.after(ended);
+        }
         self.after(stepped)
+    }
+
+    /// Tells the stages that there is no more of the last input.
+    #[inline]
+    fn end(&mut self) -> Result<(), Fault> {
+        self.unended = false;
+        let Some(pos) = self.entered else { return Ok(()) };
+        let ended = self.chain.end(pos, &mut self.outlet);
+        let ended = unpoisoned(ended, &mut self.outlet);
+        self.unended = ended.is_err();
+        ended
     }
 
     /// What a call of the chain leaves to be done.
@@ -402,8 +446,9 @@ impl<C: Stage, K: Sink<Item = C::Out>> Drive<C, K> {
             skips.drain(..).for_each(|pos| letters.skipped(pos));
         }
         while !self.outlet.poisons.is_empty() {
-            self.bury_poisons()?;
+            let buried = self.bury_poisons();
             self.mourn();
+            buried?;
             self.outlet.give_waiting();
         }
         self.outlet.fault.clone().map_or(Ok(()), Err)
@@ -466,7 +511,11 @@ impl<C: Stage, K: Sink<Item = C::Out>> Drive<C, K> {
         if self.stalled {
             self.stalled = false;
             let flushed = self.chain.flush(false, &mut self.outlet);
-            return self.after(flushed);
+            self.after(flushed)?;
+        }
+        if self.unended {
+            let ended = self.end();
+            self.after(ended)?;
         }
         if let Some(letters) = &mut self.letters {
             letters.settle(Duration::ZERO)?;
@@ -490,7 +539,12 @@ impl<C: Stage, K: Sink<Item = C::Out>> Drive<C, K> {
             return 0;
         }
         let waiting = self.outlet.waiting.len();
-        self.outlet.sink.room().saturating_sub(waiting).min(self.chain.room())
+        let mut room = self.outlet.sink.room().saturating_sub(waiting);
+        if !self.outlet.is_outstanding() {
+            // What the sink has then waits for nothing but what comes next.
+            room = room.max(1);
+        }
+        room.min(self.chain.room())
     }
 
     /// Has anything entered that is not behind the frontier?
@@ -561,9 +615,9 @@ impl<C: Stage, K: Sink<Item = C::Out>> Drive<C, K> {
         self.frontier
     }
 
-    /// The highest position that was put, and wholly so.
-    pub(super) fn put_last(&self) -> Option<Pos> {
-        self.outlet.put_last
+    /// What the sink has said that it has.
+    pub(super) fn settled(&self) -> Option<Pos> {
+        self.outlet.settled
     }
 
     pub(super) fn gap(&mut self, gap: &Gap) {
@@ -671,7 +725,7 @@ impl<C: Stage, K: Sink<Item = C::Out>> Sink for Branch<C, K> {
         self.drive.outlet.hashes.push_back(mark);
     }
 
-    fn passed(&mut self, pos: Mark) -> Result<(), Fault> {
+    fn passed(&mut self, pos: Mark) -> Result<bool, Fault> {
         self.drive.pass(pos);
         self.drive.sink().passed(pos)
     }

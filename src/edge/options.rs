@@ -88,7 +88,7 @@ pub(super) struct Backoff {
 impl Backoff {
     pub(super) fn new(seed: u64) -> Self {
         let seed = if seed == 0 { u64::from(std::process::id()) } else { seed };
-        Self { state: seed | 1 }
+        Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).max(1) }
     }
 
     /// Before try number `tries`, which is 1 after the first failure.

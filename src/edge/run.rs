@@ -391,7 +391,7 @@ where
     fn keep_up(&mut self, now: Duration, quiet: bool) -> Result<(), Fault> {
         let Some(frontier) = self.drive.frontier() else { return Ok(()) };
         let at = frontier.pos;
-        if let Some(put) = self.drive.put_last().filter(|put| *put <= at) {
+        if let Some(put) = self.drive.settled().filter(|put| *put <= at) {
             self.put_settled = self.put_settled.max(Some(put));
             self.remembered = self.remembered.max(Some(put));
         }
@@ -400,21 +400,21 @@ where
             && Some(at) > self.remembered
             && (ending || now.saturating_sub(self.passed_at) >= self.options.skips_every)
         {
-            self.drive.sink().passed(frontier)?;
-            self.remembered = Some(at);
+            if self.drive.sink().passed(frontier)? {
+                self.remembered = Some(at);
+            }
             self.passed_at = now;
         }
         if self.keep.is_some() {
             self.checkpoint(frontier, now, quiet)?;
         }
-        let mut upto = Some(at);
-        if self.remembers {
-            upto = upto.min(self.remembered);
-        }
-        if self.keep.is_some() {
-            upto = upto.min(self.kept);
-        }
-        if let Some(upto) = upto
+        // No further than where the next life begins, which would report a gap otherwise.
+        let upto = match (&self.keep, self.remembers) {
+            (Some(_), _) => self.kept,
+            (None, true) => self.remembered,
+            (None, false) => Some(at),
+        };
+        if let Some(upto) = upto.map(|upto| upto.min(at))
             && Some(upto) > self.told
         {
             self.source.done(upto).map_err(|fault| within(fault, "source"))?;

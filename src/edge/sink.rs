@@ -13,20 +13,22 @@ pub trait Sink {
     /// A record.
     type Item;
 
-    /// Takes a record. Positions never decrease; several records may have come of one input and
-    /// have its position, and `last` says that there will be no other of this one.
+    /// Takes a record. Positions never decrease; several records may have come of one input, and
+    /// `last` says that everything up to `pos` has been put now. What was put since the `last`
+    /// before belongs together: it is settled as one, and a sink that remembers has all of it or
+    /// forgets it. (Its positions may differ, where a batch has ended in the midst of an input.)
     ///
     /// It may keep it for later. It is not called where [`room`](Self::room) is 0, but for what
     /// one more input makes of itself.
     ///
     /// # Errors
     /// `Retry`: it has the record all the same, and [`settle`](Self::settle) goes on with it.
-    /// `Poison`: it has forgotten the record, but not that it was the input's last. `Fatal`.
+    /// `Poison`: it has forgotten the record, and does not remember that it came. `Fatal`.
     fn put(&mut self, pos: Pos, item: Self::Item, last: bool) -> Result<(), Fault>;
 
     /// Makes progress, and says how far it is: everything that was put with a position up to the
     /// answer is as safe as [`level`](Self::level) says. `None`: nothing yet. Never decreases,
-    /// and never is the position of an input whose `last` was not put.
+    /// and is always a position that was put with `last`.
     ///
     /// Where something is not settled it waits at most `limit`; with zero it only looks.
     ///
@@ -81,14 +83,14 @@ pub trait Sink {
     }
 
     /// Every input up to `pos` is settled or came to nothing. For sinks that remember: said now
-    /// and then, when `pos` is higher than what was put last. When this has succeeded, the source
-    /// may be told that it is done.
+    /// and then, when `pos` is higher than what was put last. `true`: it will be in
+    /// [`last`](Self::last) after whatever ends the process, and the source may be told.
     ///
     /// # Errors
     /// As for [`put`](Self::put).
-    fn passed(&mut self, pos: Mark) -> Result<(), Fault> {
+    fn passed(&mut self, pos: Mark) -> Result<bool, Fault> {
         let _ = pos;
-        Ok(())
+        Ok(false)
     }
 }
 
@@ -160,7 +162,7 @@ impl<K: Sink + ?Sized> Sink for Box<K> {
         (**self).hashed(mark);
     }
 
-    fn passed(&mut self, pos: Mark) -> Result<(), Fault> {
+    fn passed(&mut self, pos: Mark) -> Result<bool, Fault> {
         (**self).passed(pos)
     }
 }

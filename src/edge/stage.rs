@@ -13,6 +13,8 @@ use super::pos::{Gap, Pos};
 ///
 /// **Order.** What a stage lets go has positions that do not decrease. A position stands for all
 /// inputs up to it that were not let go before: a batch of records has the position of the last.
+/// One input may have become several records on the way, all at its position; who gathers lets go
+/// of all of them together, and knows by [`end`](Self::end) that there are no more.
 pub trait Stage {
     /// What comes in.
     type In;
@@ -32,6 +34,16 @@ pub trait Stage {
         item: Self::In,
         out: &mut dyn Emit<Self::Out>,
     ) -> Result<(), Fault>;
+
+    /// There are no more records at positions up to `pos`. Called after each input, with the
+    /// position of what was given last.
+    ///
+    /// # Errors
+    /// As for [`step`](Self::step); it is called again.
+    fn end(&mut self, pos: Pos, out: &mut dyn Emit<Self::Out>) -> Result<(), Fault> {
+        let _ = (pos, out);
+        Ok(())
+    }
 
     /// Lets go of what is due by now, or of everything that is held if `all`. Called when
     /// [`due`](Self::due) of any stage has come, and after a `Retry`; with `all` before a swap, a
@@ -148,6 +160,10 @@ impl<S: Stage + ?Sized> Stage for Box<S> {
         out: &mut dyn Emit<Self::Out>,
     ) -> Result<(), Fault> {
         (**self).step(pos, item, out)
+    }
+
+    fn end(&mut self, pos: Pos, out: &mut dyn Emit<Self::Out>) -> Result<(), Fault> {
+        (**self).end(pos, out)
     }
 
     fn flush(&mut self, all: bool, out: &mut dyn Emit<Self::Out>) -> Result<(), Fault> {

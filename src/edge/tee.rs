@@ -162,8 +162,8 @@ where
         self.second.sink.hashed(mark);
     }
 
-    fn passed(&mut self, pos: Mark) -> Result<(), Fault> {
-        let (first, second) = (self.first.sink.passed(pos), self.second.sink.passed(pos));
-        self.both(first, second)
+    fn passed(&mut self, pos: Mark) -> Result<bool, Fault> {
+        let (first, second) = (self.first.sink.passed(pos)?, self.second.sink.passed(pos)?);
+        Ok(first && second)
     }
 }

@@ -60,14 +60,23 @@ pub struct Then<A: Stage, B> {
 struct Given {
     before: Option<Pos>,
     last: Option<Pos>,
+    /// A part of the last one's input is held by the first stage: what comes next belongs to it.
+    partial: bool,
+    /// Up to here the first stage was given all.
+    ended: Option<Pos>,
+    /// And the second stage was told so.
+    told: Option<Pos>,
 }
 
 impl Given {
     #[inline]
     fn next(&mut self, pos: Pos) {
         if self.last != Some(pos) {
-            self.before = self.last;
+            if !self.partial {
+                self.before = self.last;
+            }
             self.last = Some(pos);
+            self.partial = false;
         }
     }
 
@@ -89,6 +98,20 @@ impl<A: Stage, B: Stage<In = A::Out>> Then<A, B> {
         Self { first, second, between: VecDeque::new(), stalled: false, given: Given::default() }
     }
 
+    /// Tells the second stage that it was given all of an input, once that is so.
+    #[inline]
+    fn end_second(&mut self, out: &mut dyn Emit<B::Out>) -> Result<(), Fault> {
+        let Given { last, ended, told, partial, .. } = self.given;
+        if told == last || last > ended || partial || !self.between.is_empty() {
+            return Ok(());
+        }
+        let Some(pos) = last else { return Ok(()) };
+        let acted = self.second.end(pos, out);
+        self.given.told(acted, out).inspect_err(|_| self.stalled = true)?;
+        self.given.told = last;
+        Ok(())
+    }
+
     /// Calls the first, with an outlet that leads into the second.
     #[inline]
     fn first(
@@ -100,6 +123,7 @@ impl<A: Stage, B: Stage<In = A::Out>> Then<A, B> {
         let mut link = Link { second, between, given, out, fault: None };
         let acted = act(&mut self.first, &mut link);
         let fault = link.fault;
+        self.given.partial = self.first.held().is_some_and(|held| Some(held) <= self.given.last);
         let acted = unpoisoned(acted, out);
         match fault {
             None => acted,
@@ -181,6 +205,13 @@ impl<A: Stage, B: Stage<In = A::Out>> Stage for Then<A, B> {
         self.first(out, |first, link| first.step(pos, item, link))
     }
 
+    #[inline]
+    fn end(&mut self, pos: Pos, out: &mut dyn Emit<Self::Out>) -> Result<(), Fault> {
+        self.given.ended = Some(pos);
+        self.first(out, |first, link| first.end(pos, link))?;
+        self.end_second(out)
+    }
+
     fn flush(&mut self, all: bool, out: &mut dyn Emit<Self::Out>) -> Result<(), Fault> {
         if self.stalled {
             let flushed = self.second.flush(false, out);
@@ -196,6 +227,7 @@ impl<A: Stage, B: Stage<In = A::Out>> Stage for Then<A, B> {
             }
         }
         self.first(out, |first, link| first.flush(all, link))?;
+        self.end_second(out)?;
         let flushed = self.second.flush(all, out);
         self.given.told(flushed, out).inspect_err(|_| self.stalled = true)
     }
@@ -319,6 +351,10 @@ impl<In: 'static, Out: 'static> Stage for Named<In, Out> {
 
     fn flush(&mut self, all: bool, out: &mut dyn Emit<Out>) -> Result<(), Fault> {
         self.stage.flush(all, out).map_err(|fault| within(fault, &self.name))
+    }
+
+    fn end(&mut self, pos: Pos, out: &mut dyn Emit<Out>) -> Result<(), Fault> {
+        self.stage.end(pos, out).map_err(|fault| within(fault, &self.name))
     }
 
     fn room(&self) -> usize {

@@ -32,6 +32,7 @@ use crate::types::Life;
 
 mod backup;
 mod cursor;
+mod edge;
 mod history;
 mod identity;
 mod options;
@@ -51,6 +52,8 @@ mod view;
 pub use backup::{Backup, BackupOptions};
 pub use cursor::Cursor;
 use cursor::Cursors;
+use edge::Leases;
+pub use edge::{Api, Inbox, Keeper, Occurrence, Outbox};
 use identity::{Identity, IdentityFile};
 pub use options::StoreOptions;
 pub use repair::{Plan, Repair, RepairStep, Repaired};
@@ -117,6 +120,7 @@ pub struct Store {
     catalogue: Option<Arc<Catalogue>>,
     snapshots: Arc<Snapshots>,
     cursors: Arc<Cursors>,
+    leases: Leases,
     events: Arc<Log>,
     report: OpenReport,
     close_deadline: Duration,
@@ -311,6 +315,7 @@ impl Store {
             catalogue,
             snapshots,
             cursors,
+            leases: Leases::default(),
             events,
             report,
             close_deadline,

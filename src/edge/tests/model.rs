@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::world::{From, Ids, Into, Keeper, Letters, Random, Shared, World};
 use crate::edge::drive::Without;
 use crate::edge::pipe;
-use crate::edge::stage::{Emit, Stage};
-use crate::edge::{Boxed, Fault, Pos, all, dedup, filter, from_fn, rate, try_map};
+use crate::edge::stage::Emit;
+use crate::edge::{Boxed, Fault, Then, all, batch, dedup, filter, from_fn, map, rate, try_map};
 use crate::time::{Clock, ManualClock};
 
 /// What a pipeline is made of, the same in each life.
@@ -29,49 +29,15 @@ enum Kind {
     Rate,
 }
 
-/// Gathers several into one.
-struct Gather {
-    max: usize,
-    held: Vec<(Pos, Ids)>,
-    due: Duration,
-}
-
-impl Stage for Gather {
-    type In = Ids;
-    type Out = Ids;
-
-    fn step(&mut self, pos: Pos, item: Ids, out: &mut dyn Emit<Ids>) -> Result<(), Fault> {
-        if self.held.is_empty() {
-            self.due = out.now() + Duration::from_millis(5);
-        }
-        self.held.push((pos, item));
-        if self.held.len() >= self.max { self.flush(true, out) } else { Ok(()) }
-    }
-
-    fn flush(&mut self, all: bool, out: &mut dyn Emit<Ids>) -> Result<(), Fault> {
-        let due = all || out.now() >= self.due;
-        if let Some((last, _)) = self.held.last().filter(|_| due) {
-            let last = *last;
-            out.emit(last, self.held.drain(..).flat_map(|(_, ids)| ids).collect());
-        }
-        Ok(())
-    }
-
-    fn due(&self) -> Option<Duration> {
-        (!self.held.is_empty()).then_some(self.due)
-    }
-
-    fn held(&self) -> Option<Pos> {
-        self.held.first().map(|(pos, _)| *pos)
-    }
-}
-
 impl Kind {
     fn made(self, world: &Shared) -> Boxed<Ids, Ids> {
         let world = Shared::clone(world);
         match self {
             Self::Filter(rest) => Box::new(filter(move |ids: &Ids| ids[0] % 5 != rest)),
-            Self::Gather(max) => Box::new(Gather { max, held: Vec::new(), due: Duration::ZERO }),
+            Self::Gather(max) => {
+                let gathered = batch(max, Duration::from_millis(5));
+                Box::new(Then::new(gathered, map(|all: Vec<Ids>| all.concat())))
+            }
             Self::Split => Box::new(from_fn(|pos, ids: Ids, out: &mut dyn Emit<Ids>| {
                 for id in ids {
                     out.emit(pos, vec![id]);
@@ -179,7 +145,7 @@ impl Case {
                 return Ok(false);
             }
         }
-        Err("it never ends".to_owned())
+        Err(format!("it never ends: {:?} {:?}", self.kinds, run.drive()))
     }
 
     /// What must have become of each record.
@@ -187,7 +153,9 @@ impl Case {
         let world = self.world.lock();
         let mut times: BTreeMap<u64, usize> = BTreeMap::new();
         for (_, ids, _) in &world.sink {
-            ids.iter().for_each(|id| *times.entry(*id).or_default() += 1);
+            for id in ids {
+                *times.entry(*id).or_default() += 1;
+            }
         }
         let dead: Vec<u64> = world.dead.iter().flat_map(|(_, ids)| ids.clone()).collect();
         let there = |id: u64| times.contains_key(&id);
@@ -272,13 +240,18 @@ fn play(seed: u64, without: Without) -> Result<(), String> {
     while !case.live(u64::MAX, without)? {}
     // What is durable counts: nobody looks at the rest.
     case.world.lock().begin(0);
-    case.judge().map_err(|error| format!("{error}; {:?}", case.kinds))
+    case.judge().map_err(|error| {
+        let world = case.world.lock();
+        let (sink, dead) = (&world.sink, &world.dead);
+        let (poison, bitter) = (&world.poison, &world.bitter);
+        format!("{error}; {:?}\n{sink:?}\ndead {dead:?}\n{poison:?} {bitter:?}", case.kinds)
+    })
 }
 
 fn seeds() -> std::ops::Range<u64> {
     match std::env::var("ANNALS_SEED").ok().and_then(|seed| seed.parse().ok()) {
         Some(seed) => seed..seed + 1,
-        None => 0..3_000,
+        None => 0..20_000,
     }
 }
 

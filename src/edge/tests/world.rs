@@ -53,6 +53,9 @@ pub(super) struct World {
     volatile: Vec<(Pos, Ids, bool)>,
     settled: Option<Pos>,
     remembers: bool,
+    /// And what came to nothing, if it is told.
+    passed: Option<Mark>,
+    remembers_skips: bool,
     pub window: usize,
     pub dead: Vec<(Pos, Ids)>,
     dead_volatile: Vec<(Pos, Pos, Ids)>,
@@ -90,7 +93,8 @@ pub(super) fn hash(id: u64) -> u64 {
 }
 
 impl World {
-    pub(super) fn new(random: Random, count: u64, remembers: bool, failures: bool) -> Shared {
+    pub(super) fn new(mut random: Random, count: u64, remembers: bool, failures: bool) -> Shared {
+        let remembers_skips = random.one_in(2);
         Arc::new(Mutex::new(Self {
             random,
             count,
@@ -100,6 +104,8 @@ impl World {
             volatile: Vec::new(),
             settled: None,
             remembers,
+            passed: None,
+            remembers_skips,
             window: 8,
             dead: Vec::new(),
             dead_volatile: Vec::new(),
@@ -221,12 +227,6 @@ impl Sink for Into {
             return called;
         }
         if item.iter().any(|id| world.bitter.contains(id)) {
-            // What is before it of the same input stands; that was its last.
-            if last && let Some(before) = world.volatile.last_mut().filter(|it| it.0 == pos) {
-                before.2 = true;
-            } else if last {
-                world.volatile.push((pos, Vec::new(), true));
-            }
             return Err(Fault::poison(pos, "bitter"));
         }
         world.volatile.push((pos, item, last));
@@ -259,7 +259,18 @@ impl Sink for Into {
             return Ok(Last::Untold);
         }
         let last = world.sink.iter().rev().find(|(_, _, last)| *last);
-        Ok(last.map_or(Last::Never, |(pos, _, _)| Last::At((*pos).into())))
+        let last = last.map(|(pos, _, _)| Mark::from(*pos));
+        let known = last.into_iter().chain(world.passed).max_by_key(|mark| mark.pos);
+        Ok(known.map_or(Last::Never, Last::At))
+    }
+
+    fn passed(&mut self, pos: Mark) -> Result<bool, Fault> {
+        let mut world = self.0.lock();
+        world.call()?;
+        if world.remembers_skips {
+            world.passed = Some(pos);
+        }
+        Ok(world.remembers_skips)
     }
 
     fn level(&self) -> Level {
@@ -279,7 +290,7 @@ impl Sink for Letters {
             return called;
         }
         assert!(last, "a dead letter has one part");
-        world.dead_volatile.push((pos, item.pos, item.item.expect("the record itself")));
+        world.dead_volatile.push((pos, item.pos, item.item.unwrap_or_default()));
         called
     }
 
