@@ -94,15 +94,15 @@ fn held(changes: &[Change]) -> BTreeSet<u64> {
 
 /// The engine lives; Annals and the server are killed in turn. Every change has arrived, once, in
 /// order, though the live connection drops one batch in twenty.
-fn killed_in_turn(kind: Kind, schema: &[&str], seed: u64) {
-    let Some(mut house) = House::build(kind, &format!("turn-{kind:?}")) else { return };
+fn killed_in_turn(kind: Kind, stored: bool, schema: &[&str], seed: u64) {
+    let Some(mut house) = House::build(kind, stored, &format!("turn-{kind:?}")) else { return };
     println!("seed {seed}");
     let mut random = Random(seed);
     let common = ["--rate", "300", "--count", "1000", "--drop", "20"];
     house.start_engine(&[&common[..], schema].concat());
     house.start_annals();
     // Before that there is nothing that could be taken up.
-    house.wait("the first checkpoint", |house| house.path("keep").exists());
+    house.wait_for_checkpoint();
     let mut kills = 0;
     while !house.engine_is_done() {
         std::thread::sleep(Duration::from_millis(200 + random.below(500)));
@@ -130,24 +130,24 @@ fn killed_in_turn(kind: Kind, schema: &[&str], seed: u64) {
 
 #[test]
 fn every_event_reaches_jetstream_once_and_in_order_whoever_is_killed() {
-    killed_in_turn(Kind::Nats, &["--schema", "maps"], 1);
+    killed_in_turn(Kind::Nats, true, &["--schema", "maps"], 1);
 }
 
 #[test]
 fn every_event_reaches_a_redis_stream_once_and_in_order_whoever_is_killed() {
-    killed_in_turn(Kind::Redis, &["--schema", "arrays", "--bytes"], 2);
+    killed_in_turn(Kind::Redis, false, &["--schema", "arrays", "--bytes"], 2);
 }
 
 /// The engine is killed as well, and says nothing of it: the next one begins at 0 and overtakes.
 /// What the old one had said is cleared, and all that the new one has said is there.
 #[test]
 fn an_engine_that_is_killed_is_cleared_and_the_next_one_is_followed_from_its_beginning() {
-    let Some(mut house) = House::build(Kind::Redis, "engine") else { return };
+    let Some(mut house) = House::build(Kind::Redis, true, "engine") else { return };
     let mut random = Random(3);
     let mut first = 0;
     house.start_engine(&["--rate", "300", "--count", "300"]);
     house.start_annals();
-    house.wait("the first checkpoint", |house| house.path("keep").exists());
+    house.wait_for_checkpoint();
     for life in 0..4 {
         std::thread::sleep(Duration::from_millis(random.below(300)));
         house.kill_engine();
@@ -184,10 +184,10 @@ fn an_engine_that_is_killed_is_cleared_and_the_next_one_is_followed_from_its_beg
 /// from then on is right.
 #[test]
 fn what_the_engine_has_forgotten_meanwhile_is_told_as_a_gap_and_cleared() {
-    let Some(mut house) = House::build(Kind::Redis, "gap") else { return };
+    let Some(mut house) = House::build(Kind::Redis, false, "gap") else { return };
     house.start_engine(&["--rate", "400", "--buffer", "20", "--count", "1200"]);
     house.start_annals();
-    house.wait("the first checkpoint", |house| house.path("keep").exists());
+    house.wait_for_checkpoint();
     house.kill_annals();
     let count = house.truth().len();
     house.wait("the engine to forget", |house| house.truth().len() > count + 200);

@@ -77,11 +77,13 @@ pub(crate) struct House {
     /// How many engines there have been.
     lives: u32,
     annals: Option<Process>,
+    /// There is a log between the engine and the server.
+    stored: bool,
 }
 
 impl House {
     /// A server runs; `None`, and a loud word about it, where something is missing.
-    pub(crate) fn build(kind: Kind, name: &str) -> Option<Self> {
+    pub(crate) fn build(kind: Kind, stored: bool, name: &str) -> Option<Self> {
         let python = python();
         let server = Command::new(kind.program()).arg("--version").output();
         let (Some(python), true) = (python, server.is_ok_and(|found| found.status.success()))
@@ -97,7 +99,16 @@ impl House {
         let dir = tempfile::Builder::new().prefix(&format!("annals-{name}-")).tempdir().unwrap();
         let mut server = Server::new(kind, dir.path());
         server.start();
-        Some(Self { dir, python, server, engine: None, addresses: None, lives: 0, annals: None })
+        Some(Self {
+            dir,
+            python,
+            server,
+            engine: None,
+            addresses: None,
+            lives: 0,
+            annals: None,
+            stored,
+        })
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -180,13 +191,19 @@ impl House {
         let log = fs::File::options().create(true).append(true).open(self.path("annals")).unwrap();
         let mut command = Command::new(example());
         command.args(["--plain", "--topic", "kv", "--engine", publish, "--replay", replay]);
-        command.arg("--keep").arg(self.path("keep")).args(self.server.arguments());
+        let (flag, path) = if self.stored { ("--store", "store") } else { ("--keep", "keep") };
+        command.arg(flag).arg(self.path(path)).args(self.server.arguments());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.annals = Some(Process(command.spawn().unwrap()));
     }
 
     pub(crate) fn kill_annals(&mut self) {
         self.annals = None;
+    }
+
+    /// From here on a kill costs nothing that was known.
+    pub(crate) fn wait_for_checkpoint(&mut self) {
+        self.wait("the first checkpoint", |house| house.said_by_annals().contains("kept\n"));
     }
 
     /// What it has printed, in all its lives.

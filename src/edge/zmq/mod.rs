@@ -27,11 +27,13 @@ use super::kv::follow::{Act, Follow, FollowOptions, Listen, Moment};
 use super::pos::{Mark, Pos};
 use super::source::{Flow, Give, Resume, Source};
 use crate::time::Clock;
-use socket::{Answer, Heard, Live, Replay, State};
+use socket::{Answer, Closing, Heard, Live, Replay, State};
 
 /// Before the second try to connect; doubled each time, up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A socket is closed within milliseconds.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
 
 /// How an engine is followed.
 #[derive(Clone, Debug)]
@@ -131,6 +133,7 @@ pub struct ZmqSource {
     acts: VecDeque<Act>,
     live: Option<Live>,
     replay: Option<Replay>,
+    closing: Vec<Closing>,
     /// Connections that came to nothing, one after the other.
     failures: u32,
     /// No new connection before this.
@@ -168,6 +171,7 @@ impl ZmqSource {
             acts: VecDeque::new(),
             live: None,
             replay: None,
+            closing: Vec::new(),
             failures: 0,
             pause_until: Duration::ZERO,
             counts: Arc::default(),
@@ -268,13 +272,18 @@ impl ZmqSource {
 
     /// Closes what there is. The longer it goes on like that, the longer it waits.
     fn disconnect(&mut self, now: Moment) {
-        self.live = None;
-        self.replay = None;
+        self.close();
         let pause = PAUSE.saturating_mul(1 << self.failures.min(16)).min(PAUSE_MAX);
         // The first time there is no reason to wait.
         let pause = if self.failures == 0 { Duration::ZERO } else { pause };
         self.failures = self.failures.saturating_add(1);
         self.pause_until = now.since.saturating_add(pause);
+    }
+
+    fn close(&mut self) {
+        self.replay = None;
+        self.closing.extend(self.live.take().map(Live::close));
+        self.closing.retain(|closing| !closing.is_closed(Duration::ZERO));
     }
 
     fn ask(&mut self, from: u64) -> Result<(), Fault> {
@@ -332,8 +341,7 @@ impl Source for ZmqSource {
     /// Never waits for the engine. What has been lost meanwhile is found when it is connected to,
     /// and told by [`Flow::Gap`] and a [`Told::Cut`] then.
     fn seek(&mut self, at: Option<Mark>) -> Result<Resume, Fault> {
-        self.live = None;
-        self.replay = None;
+        self.close();
         self.failures = 0;
         self.pause_until = Duration::ZERO;
         self.acts.clear();
@@ -376,6 +384,15 @@ impl Source for ZmqSource {
     /// The engine forgets when it likes: it is not told.
     fn done(&mut self, _at: Pos) -> Result<(), Fault> {
         Ok(())
+    }
+}
+
+impl Drop for ZmqSource {
+    fn drop(&mut self) {
+        self.close();
+        for closing in self.closing.drain(..) {
+            closing.is_closed(CLOSE_MAX);
+        }
     }
 }
 

@@ -32,6 +32,35 @@ pub(super) enum State {
     Over,
 }
 
+/// What is left of a live connection that was closed.
+///
+/// The library closes a socket on a thread of its own, which says so to the monitor, and waits for
+/// ever where nobody is there to hear it; then no socket is ever closed again.
+pub(super) struct Closing(zmq::Socket);
+
+impl Closing {
+    /// Waits until the connection is closed, at most `limit`: is it?
+    pub(super) fn is_closed(&self, limit: Duration) -> bool {
+        let limit = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
+        loop {
+            let waited = self.0.poll(zmq::POLLIN, limit);
+            if !matches!(waited, Ok(1..)) {
+                return matches!(waited, Err(zmq::Error::ETERM | zmq::Error::ENOTSOCK));
+            }
+            let Ok(event) = self.0.recv_multipart(zmq::DONTWAIT) else { continue };
+            if kind(&event) == Some(zmq::SocketEvent::MONITOR_STOPPED) {
+                return true;
+            }
+        }
+    }
+}
+
+/// What an event of a monitor is.
+fn kind(event: &[Vec<u8>]) -> Option<zmq::SocketEvent> {
+    let (raw, _) = event.first()?.split_first_chunk()?;
+    Some(zmq::SocketEvent::from_raw(native(*raw)))
+}
+
 /// What a live connection says.
 pub(super) enum Heard {
     Batch {
@@ -73,6 +102,11 @@ impl Live {
         Ok(Self { socket, monitor, topic, state: State::Connecting, until })
     }
 
+    /// Closes it. What is returned is to be kept until it is closed.
+    pub(super) fn close(self) -> Closing {
+        Closing(self.monitor)
+    }
+
     pub(super) fn state(&self) -> State {
         self.state
     }
@@ -86,11 +120,9 @@ impl Live {
     /// it was up.
     pub(super) fn look(&mut self, now: Duration) -> State {
         while let Ok(event) = self.monitor.recv_multipart(zmq::DONTWAIT) {
-            let Some((raw, _)) = event.first().and_then(|frame| frame.split_first_chunk()) else {
-                continue;
-            };
+            let Some(kind) = kind(&event) else { continue };
             let before = self.state;
-            self.state = state_after(before, zmq::SocketEvent::from_raw(native(*raw)));
+            self.state = state_after(before, kind);
             if self.state != before {
                 return self.state;
             }
