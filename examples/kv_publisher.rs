@@ -141,12 +141,12 @@ fn arguments() -> Result<Option<Arguments>, Failure> {
 }
 
 /// Prints what it is given.
-fn terminal() -> Result<Box<dyn Sink<Item = Vec<u8>> + Send>, Fault> {
-    Ok(Box::new(edge::call(|_: Pos, event: &Vec<u8>| {
+fn terminal() -> Box<dyn Sink<Item = Vec<u8>> + Send> {
+    Box::new(edge::call(|_: Pos, event: &Vec<u8>| {
         let mut out = io::stdout().lock();
         let written = out.write_all(event).and_then(|()| out.write_all(b"\n"));
         written.map_err(Fault::fatal)
-    })))
+    }))
 }
 
 fn sink(given: &Arguments) -> Result<Box<dyn Sink<Item = Vec<u8>> + Send>, Fault> {
@@ -163,7 +163,7 @@ fn sink(given: &Arguments) -> Result<Box<dyn Sink<Item = Vec<u8>> + Send>, Fault
             options.window = given.window;
             Ok(Box::new(RedisSink::new(options)))
         }
-        (None, None) => terminal(),
+        (None, None) => Ok(terminal()),
     }
 }
 
@@ -221,12 +221,12 @@ struct Running {
     _store: Option<Store>,
 }
 
-fn start(given: Arguments) -> Result<Running, Failure> {
+fn start(given: &Arguments) -> Result<Running, Failure> {
     let source = ZmqSource::new(given.engine.clone());
     let counts = source.counts();
     let Some(dir) = &given.store else {
         let keep = given.keep.clone().map(KeepFile);
-        let out = publish(source, keep, &given)?;
+        let out = publish(source, keep, given)?;
         return Ok(Running { taken: None, out, counts, _store: None });
     };
     let store = Store::open(dir)?;
@@ -236,7 +236,7 @@ fn start(given: Arguments) -> Result<Running, Failure> {
     let taken = told.into(inbox).spawn("kv-in")?;
     let outbox = store.outbox("kv-out", Filter::inbox("engine"))?;
     let keeper = store.keeper("kv-out")?;
-    let out = publish(Log(outbox), Some(keeper), &given)?;
+    let out = publish(Log(outbox), Some(keeper), given)?;
     Ok(Running { taken: Some(taken), out, counts, _store: Some(store) })
 }
 
@@ -313,7 +313,7 @@ fn run() -> Result<(), Failure> {
     let Some(given) = arguments()? else { return Ok(()) };
     let (time, plain) = (given.time, given.plain);
     let begun = Instant::now();
-    let Running { taken, out, counts, _store } = start(given)?;
+    let Running { taken, out, counts, _store } = start(&given)?;
     let target = if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
     let bar = ProgressBar::with_draw_target(None, target);
     bar.set_style(ProgressStyle::with_template("{spinner} {elapsed} {msg}")?);
