@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "benches measure real time")]
 #![expect(clippy::cast_precision_loss, reason = "figures are shown with three digits")]
 
+#[expect(dead_code, reason = "the other benches need more of it")]
 mod support;
 
 use std::collections::VecDeque;
@@ -308,7 +309,7 @@ fn ours(server: &Server, payloads: &[Vec<u8>]) -> Duration {
     let (address, socket) = engine(payloads);
     let sink = sink(server, 256);
     let mut options = ZmqOptions::new(address);
-    options.topic = "kv".to_owned();
+    options.topic.push_str("kv");
     std::thread::scope(|scope| {
         scope.spawn(move || say_all(&socket, payloads));
         let began = Instant::now();

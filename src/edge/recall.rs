@@ -253,7 +253,10 @@ mod tests {
             recall.begin(Some(all[1].about));
             let (sent, _) = put_all(&mut recall, &[(2, otherwise), (3, &["z"])]);
             let (z, sent) = sent.split_last().unwrap();
-            assert_eq!((texts(&[z.clone()]), z.about.key), (vec!["z"], (Pos::new(1, 3), 0)));
+            assert_eq!(
+                (texts(std::slice::from_ref(z)), z.about.key),
+                (vec!["z"], (Pos::new(1, 3), 0))
+            );
             let places = sent.iter().map(|record| record.about.key.1);
             let said: Vec<_> = texts(sent).into_iter().zip(places).collect();
             assert_eq!(said, expected, "{otherwise:?}");

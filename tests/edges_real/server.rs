@@ -140,7 +140,7 @@ pub(crate) fn until<T>(mut try_it: impl FnMut() -> Option<T>) -> T {
         if let Some(answer) = try_it() {
             return answer;
         }
-        assert!(begun.elapsed() < Duration::from_secs(60), "nothing in a minute");
+        assert!(begun.elapsed() < Duration::from_mins(1), "nothing in a minute");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

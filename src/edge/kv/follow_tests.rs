@@ -1,6 +1,8 @@
 //! [`Follow`] against a model: an engine that drops, forgets, restarts and overtakes, a network
 //! that breaks, a subscriber that is killed, in random orders. And each rule left out once.
 
+#![expect(clippy::print_stdout, reason = "a failure is to say its seed")]
+
 use std::collections::VecDeque;
 use std::ops::Range;
 

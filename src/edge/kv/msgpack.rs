@@ -272,13 +272,6 @@ impl Writer {
         }
     }
 
-    #[cfg(test)]
-    /// As 64 bits with a sign, as older producers wrote hashes.
-    pub(super) fn signed(&mut self, number: i64) {
-        self.0.push(0xd3);
-        self.0.extend_from_slice(&number.to_be_bytes());
-    }
-
     /// Texts of up to 255 bytes: names of fields and the like.
     pub(super) fn text(&mut self, text: &str) {
         let length = u8::try_from(text.len()).unwrap_or(u8::MAX);
@@ -287,14 +280,6 @@ impl Writer {
             _ => self.0.extend_from_slice(&[0xd9, length]),
         }
         self.0.extend_from_slice(text.as_bytes().get(..usize::from(length)).unwrap_or_default());
-    }
-
-    #[cfg(test)]
-    /// Up to 255 bytes: a hash.
-    pub(super) fn bytes(&mut self, bytes: &[u8]) {
-        let length = u8::try_from(bytes.len()).unwrap_or(u8::MAX);
-        self.0.extend_from_slice(&[0xc4, length]);
-        self.0.extend_from_slice(bytes.get(..usize::from(length)).unwrap_or_default());
     }
 }
 

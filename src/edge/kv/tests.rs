@@ -1,5 +1,7 @@
 //! The stages, one behind the other, against a model that has only the set of what is held.
 
+#![expect(clippy::print_stdout, reason = "a failure is to say its seed")]
+
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use super::*;
 use crate::edge::fault;
 use crate::edge::pos::{Gap, Pos};
-use crate::edge::stage::{Emit, Stage};
+use crate::edge::stage::{Emit, Stage as _};
 
 /// Takes what a stage lets go.
 #[derive(Default)]
@@ -146,6 +148,11 @@ impl Reader {
     }
 }
 
+/// A checkpoint: the state, who had read what then, and what has come since.
+type Saved = (Vec<u8>, Reader, Vec<(Pos, KvEvent)>);
+/// Makes the past unknown.
+type Lose = fn(&mut Holders);
+
 /// Thousands of events, saved and restored at any of them: what has gone on is what is held, and
 /// nothing is said that changes nothing.
 #[test]
@@ -156,7 +163,7 @@ fn what_has_gone_on_is_what_is_held_also_across_restarts() {
         let (mut engine, mut reader) = (Engine::default(), Reader::default());
         let mut holders = Holders::new(1_000);
         // The last checkpoint, and what has come since, which comes again.
-        let mut saved: Option<(Vec<u8>, Reader, Vec<(Pos, KvEvent)>)> = None;
+        let mut saved: Option<Saved> = None;
         for seq in 0..300 {
             // Several events of one input.
             let events: Vec<_> = (0..=random.below(2))
@@ -215,7 +222,7 @@ fn a_block_stored_again_from_the_same_position_is_one_copy() {
 
 #[test]
 fn where_the_past_is_lost_each_rank_is_cleared_before_anything_is_said_of_it() {
-    let lose: [(&str, fn(&mut Holders)); 4] = [
+    let lose: [(&str, Lose); 4] = [
         ("a gap", |holders| holders.gap(&Gap { after: None, before: None, lost: None })),
         ("poison", |holders| holders.poisoned(Pos::new(1, 2))),
         ("no state", |holders| holders.restore(None).unwrap()),
@@ -315,7 +322,7 @@ fn events_are_put_together_only_where_they_say_the_same_of_more_blocks() {
 
 #[test]
 fn an_event_is_held_back_no_longer_than_was_asked_for() {
-    let mut gather = Gather::new(128, Duration::from_secs(60));
+    let mut gather = Gather::new(128, Duration::from_mins(1));
     let mut out = out();
     gather.step(Pos::new(1, 1), removed(0, &[1]), &mut out).unwrap();
     assert_eq!(gather.due(), Some(Duration::from_secs(15)), "nor longer than that");

@@ -246,6 +246,8 @@ impl<T> Chain<T> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::print_stdout, reason = "a failure is to say its seed")]
+
     use super::*;
 
     struct Random(u64);
@@ -365,12 +367,10 @@ mod tests {
                     self.answers.clear();
                     self.chain.cut();
                 }
-                10 => {
-                    if !self.late.is_empty() {
-                        let at = self.random.below(self.late.len());
-                        let message = self.late.remove(at);
-                        self.server(message);
-                    }
+                10 if !self.late.is_empty() => {
+                    let at = self.random.below(self.late.len());
+                    let message = self.late.remove(at);
+                    self.server(message);
                 }
                 _ => {}
             }

@@ -1,10 +1,13 @@
 //! The source with an engine of this file's own on the other side of real sockets.
 
+#![expect(clippy::disallowed_methods, reason = "sockets are waited for in real time")]
+#![expect(clippy::big_endian_bytes, reason = "numbers on the wire are big-endian")]
+
 use std::collections::VecDeque;
 
 use super::*;
+use crate::edge::kv::Cut;
 use crate::edge::kv::Why as CutWhy;
-use crate::edge::kv::{Cut, follow};
 
 /// Publishes and answers as vLLM does, when it is told to.
 struct Engine {
@@ -21,7 +24,6 @@ struct Addresses {
     replay: String,
 }
 
-#[expect(clippy::big_endian_bytes, reason = "numbers on the wire are big-endian")]
 fn number(seq: u64) -> [u8; 8] {
     seq.to_be_bytes()
 }
@@ -66,7 +68,8 @@ impl Engine {
             let topic: &[&[u8]] = if frames == 4 { &[b"kv"] } else { &[] };
             for (seq, payload) in self.buffer.iter().filter(|(seq, _)| *seq >= from) {
                 let head: &[&[u8]] = &[&asked[0], b""];
-                let answer = [head, topic, &[&number(*seq), payload]].concat();
+                let seq = number(*seq);
+                let answer = [head, topic, &[&seq, payload]].concat();
                 self.replay.send_multipart(answer, 0).unwrap();
             }
             self.replay.send_multipart([&asked[0][..], b"", &number(u64::MAX), b""], 0).unwrap();
@@ -209,7 +212,7 @@ fn messages_of_a_stranger_are_counted_and_lose_nothing() {
     pull(&mut source, &engine, &mut taken, 2, 3);
     assert_eq!(taken.batches(), [[0], [1]]);
     assert_eq!(taken.cuts(), [CutWhy::Begin]);
-    assert!(follow::FollowOptions::default().recent >= 100_000, "as many as may wait");
+    assert!(FollowOptions::default().recent >= 100_000, "as many as may wait");
 }
 
 #[test]
