@@ -9,8 +9,8 @@
 //! vLLM has to be started with `--kv-events-config '{"enable_kv_cache_events": true, "publisher":
 //! "zmq", "topic": "kv-events", "replay_endpoint": "tcp://*:5558"}'`. Its batches are decoded,
 //! made events of one form, reduced to what changes the set of blocks that are held, put together,
-//! numbered, and published as JSON, as NVIDIA Dynamo's routers read it: into NATS JetStream, a Redis
-//! stream, or the terminal.
+//! numbered, and published as JSON, as NVIDIA Dynamo's routers read it: into NATS JetStream, a
+//! Redis stream, or the terminal.
 //!
 //! It may be killed at any moment, and so may the engine and the server. There are two ways:
 //!

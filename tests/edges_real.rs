@@ -1,12 +1,13 @@
-//! The edges to the outside, with the outside: a publisher in Python with pyzmq, a real nats-server,
-//! a real redis-server, and the example `kv_publisher` between them, each killed with `SIGKILL` while
-//! events flow.
+//! The edges to the outside, with the outside: a publisher in Python with pyzmq, a real
+//! nats-server, a real redis-server, and the example `kv_publisher` between them, each killed with
+//! `SIGKILL` while events flow.
 //!
 //! What the engine has said it has written to a file before; what has arrived is read from the
 //! server by a client of this file's own. So it is known what is missing, what is there twice, and
 //! what stands in another order.
 //!
-//! `scripts/servers.sh` gets what is needed; without it the tests say loudly that they were skipped.
+//! `scripts/servers.sh` gets what is needed; without it the tests say loudly that they were
+//! skipped.
 #![expect(clippy::disallowed_methods, reason = "tests start servers, and sleep between kills")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 

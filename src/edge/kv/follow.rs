@@ -485,5 +485,4 @@ impl Follow {
 }
 
 #[cfg(test)]
-#[path = "follow_tests.rs"]
 mod tests;

@@ -631,5 +631,4 @@ fn tokens(reader: &mut Reader<'_>) -> Result<Vec<u32>, Reject> {
 }
 
 #[cfg(test)]
-#[path = "wire_tests.rs"]
 mod tests;
