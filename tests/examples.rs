@@ -52,3 +52,9 @@ fn projections_are_exact_whenever_the_process_is_killed() {
     let said = run("projection", &["--kill", "4"]);
     assert!(said.contains("agree"), "{said}");
 }
+
+#[test]
+fn lines_go_through_a_store_into_a_file_each_once_whenever_the_process_is_killed() {
+    let said = run("edges", &["--lines", "6000", "--kill", "4"]);
+    assert!(said.contains("5400 numbers after 4 kills: 0 lost, 0 twice"), "{said}");
+}

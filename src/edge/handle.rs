@@ -228,6 +228,31 @@ where
     Ok(Handle { shared, commands, thread: Some(thread) })
 }
 
+/// Runs a pipeline on this thread, until its source has no more.
+pub(super) fn run_here<S, C, K>(
+    run: Run<S, C, K>,
+    (name, gauges): (Arc<str>, Arc<Gauges>),
+    options: Options,
+) -> Result<bool, Why>
+where
+    S: Source,
+    C: Stage<In = S::Item>,
+    K: Sink<Item = C::Out>,
+{
+    // Nobody tells it anything; the end that could is kept until it is over.
+    let (_commands, heard) = unbounded();
+    let shared = Arc::new(Shared { name, health: Mutex::new(Health::Up), gauges });
+    let mut guard = Guard { shared: Arc::clone(&shared), ended: false };
+    let backoff = Backoff::new(options.seed);
+    let aim = Aim::default();
+    let ended = Life { run, heard, shared, options, backoff, aim, tries: 0 }.run();
+    guard.end(match &ended {
+        Ok(settled) => Health::Ended { settled: *settled },
+        Err(why) => Health::Down(why.clone()),
+    });
+    ended
+}
+
 /// Says how a pipeline has ended, whatever ends its thread.
 struct Guard {
     shared: Arc<Shared>,

@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+mod branch;
 mod buffered;
 mod callback;
 pub mod channel;
@@ -32,6 +33,7 @@ mod handle;
 pub mod keep;
 #[cfg(feature = "kv")]
 pub mod kv;
+pub mod lines;
 mod merge;
 #[cfg(feature = "nats")]
 pub mod nats;
@@ -48,6 +50,7 @@ pub mod sink;
 pub mod source;
 pub mod stage;
 pub mod stages;
+pub mod tcp;
 mod tee;
 #[cfg(test)]
 mod tests;
@@ -56,15 +59,17 @@ pub mod then;
 pub mod zmq;
 
 pub use batch::batch;
+pub use branch::{Branch, branch};
 pub use buffered::{Buffered, buffered};
 pub use callback::{Call, Iter, call, iter};
 pub use dead::Dead;
 pub use dedup::dedup;
-pub use drive::{Branch, OnPoison, branch};
+pub use drive::OnPoison;
 pub use fault::{Fault, Why};
 pub use gauge::{Gauges, Numbers};
 pub use handle::{Handle, Health};
 pub use keep::{Keep, Kept};
+pub use lines::{JsonLines, json_lines};
 pub use merge::{Lane, merge};
 pub use options::{OnDiverged, OnGap, Options};
 pub use pipe::{Pipe, Pipeline, from};

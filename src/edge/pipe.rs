@@ -9,9 +9,9 @@ use super::batch::{Batch, batch};
 use super::dead::{Dead, Graves, Letters};
 use super::dedup::{Dedup, dedup};
 use super::drive::Drive;
-use super::fault::Fault;
+use super::fault::{Fault, Why};
 use super::gauge::Gauges;
-use super::handle::{Handle, spawn};
+use super::handle::{Handle, run_here, spawn};
 use super::keep::Keep;
 use super::options::Options;
 use super::pos::Pos;
@@ -38,7 +38,9 @@ pub struct Pipe<S, C> {
 ///
 /// let (lines, taken) = (["3", "4", "x", "5"], edge::channel::bounded(16));
 /// let pipeline = edge::from(edge::iter(lines))
-///     .try_map(|pos, line: &&str| line.parse::<u32>().map_err(|error| edge::bad(pos, error.to_string())))
+///     .try_map(|pos, line: &&str| {
+///         line.parse::<u32>().map_err(|error| edge::bad(pos, error.to_string()))
+///     })
 ///     .filter(|number| *number != 4)
 ///     .batch(10, Duration::from_millis(5))
 ///     .into(taken.0)
@@ -183,6 +185,17 @@ where
         let mut drive = Drive::new(self.chain, self.sink);
         drive.bury(self.letters, self.options.on_poison);
         Run::new(name, (self.source, drive), self.keep, self.options, gauges)
+    }
+
+    /// Runs it on this thread, until its source has no more and all is settled.
+    ///
+    /// # Errors
+    /// Why it went down.
+    pub fn run_to_end(self, name: &str) -> Result<(), Why> {
+        let (name, gauges) = (Arc::<str>::from(name), Arc::<Gauges>::default());
+        let options = self.options.clone();
+        let run = self.run(Arc::clone(&name), Arc::clone(&gauges));
+        run_here(run, (name, gauges), options).map(drop)
     }
 
     /// Starts it, on a thread of its own. `name` is what it is called in its handle, in `tracing`

@@ -2,4 +2,5 @@
 
 mod model;
 mod parts;
+mod tcp;
 mod world;

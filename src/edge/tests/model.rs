@@ -255,8 +255,8 @@ fn seeds() -> std::ops::Range<u64> {
     }
 }
 
-/// Pipelines made up at random crash at any call; then each record is settled, a dead letter, or was
-/// dropped on purpose, in order, and once where the sink remembers.
+/// Pipelines made up at random crash at any call; then each record is settled, a dead letter, or
+/// was dropped on purpose, in order, and once where the sink remembers.
 #[test]
 fn every_record_is_settled_or_dead_or_dropped_on_purpose_whatever_crashes() {
     for seed in seeds() {

@@ -41,6 +41,7 @@ impl Random {
 /// A record: the numbers of the source's records that it is made of.
 pub(super) type Ids = Vec<u64>;
 
+#[expect(clippy::struct_excessive_bools, reason = "what is so in this world: facts")]
 pub(super) struct World {
     pub random: Random,
     pub count: u64,

@@ -92,6 +92,8 @@ impl Outbox {
         match read {
             Ok(()) => Ok(found == Some(expected)),
             Err(ReadError::PositionLost { .. }) => Ok(self.log.has_dropped()),
+            // No frame begins there.
+            Err(ReadError::Damage(_)) => Ok(false),
             Err(error) => Err(Fault::fatal(Why::error(error))),
         }
     }
@@ -194,7 +196,7 @@ impl Source for Outbox {
     fn done(&mut self, at: Pos) -> Result<(), Fault> {
         self.done = Some(at);
         let Some(subscription) = &mut self.subscription else { return Ok(()) };
-        match subscription.ack_at(position(at).next()) {
+        match subscription.ack_delivered(position(at).next()) {
             // Those that are gone are saved no more; they come again, and are known.
             Ok(()) | Err(StreamError::Closed) => Ok(()),
             Err(StreamError::Append(error)) => match super::append_fault(error) {
