@@ -24,3 +24,7 @@ step cargo test --doc
 step cargo test --features metrics,tracing --test observe
 step cargo test --features metrics,tracing --lib -- trace:: metrics::
 step cargo test --package annals-cli
+# The edges to the outside; with real servers where they can be had.
+step ./scripts/servers.sh
+step cargo test --features nats,redis,zmq --lib -- edge::
+step cargo test --features nats,redis,zmq --test edges_real -- --nocapture

@@ -7,6 +7,7 @@ pub mod catalogue;
 mod damage;
 pub mod derived;
 pub mod frame;
+pub mod kv;
 pub mod model;
 pub mod owed;
 pub mod recover;
@@ -20,10 +21,11 @@ mod support;
 pub type Body = fn(&[u8]);
 
 /// Every target: its name, which is also that of its folder of seeds, and its body.
-pub const TARGETS: [(&str, Body); 7] = [
+pub const TARGETS: [(&str, Body); 8] = [
     ("catalogue", catalogue::run),
     ("derived", derived::run),
     ("frame", frame::run),
+    ("kv", kv::run),
     ("model", model::run),
     ("owed", owed::run),
     ("recover", recover::run),

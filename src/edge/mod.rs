@@ -31,12 +31,20 @@ pub mod fault;
 pub mod gauge;
 mod handle;
 pub mod keep;
+#[cfg(feature = "kv")]
+pub mod kv;
 pub mod lines;
 mod merge;
+#[cfg(feature = "nats")]
+pub mod nats;
 mod options;
 mod pipe;
 pub mod pos;
 pub mod rate;
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod recall;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod run;
 pub mod sink;
 pub mod source;
@@ -47,6 +55,8 @@ mod tee;
 #[cfg(test)]
 mod tests;
 pub mod then;
+#[cfg(feature = "zmq")]
+pub mod zmq;
 
 pub use batch::batch;
 pub use branch::{Branch, branch};
