@@ -36,6 +36,7 @@ mod merge;
 mod options;
 mod pipe;
 pub mod pos;
+mod publish;
 pub mod rate;
 mod run;
 pub mod sink;

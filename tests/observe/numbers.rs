@@ -21,8 +21,8 @@ kind!(Counted, "counted", 1, ActorOptions::new().snapshots(1, SnapshotPolicy::ev
 
 /// What one number is, and was told.
 #[derive(Debug, Default)]
-struct Number {
-    shape: &'static str,
+pub(crate) struct Number {
+    pub(crate) shape: &'static str,
     /// Of a counter, and of a gauge in its bits.
     value: AtomicU64,
     samples: Mutex<Vec<f64>>,
@@ -58,13 +58,13 @@ impl HistogramFn for Number {
     }
 }
 
-type Labels = Vec<(String, String)>;
+pub(crate) type Labels = Vec<(String, String)>;
 
 /// A recorder that keeps everything.
 #[derive(Debug, Default)]
-struct Book {
-    described: Mutex<BTreeMap<String, (&'static str, String, String)>>,
-    numbers: Mutex<BTreeMap<(String, Labels), Arc<Number>>>,
+pub(crate) struct Book {
+    pub(crate) described: Mutex<BTreeMap<String, (&'static str, String, String)>>,
+    pub(crate) numbers: Mutex<BTreeMap<(String, Labels), Arc<Number>>>,
 }
 
 impl Book {
@@ -99,7 +99,7 @@ impl Book {
     }
 
     #[track_caller]
-    fn counter(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+    pub(crate) fn counter(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         self.of(name, labels).iter().map(|it| it.value.load(Ordering::Relaxed)).sum()
     }
 
