@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use super::dead::{Letters, Made, Poison};
 use super::fault::{Fault, Why};
-use super::pos::{Gap, Mark, Pos};
+use super::pos::{Gap, Mark, Pos, lowest};
 use super::sink::{Level, Sink};
 use super::stage::{Emit, Stage};
 use super::then::unpoisoned;
@@ -448,7 +448,7 @@ impl<C: Stage, K: Sink<Item = C::Out>> Drive<C, K> {
             self.outlet.fault.get_or_insert(fault);
         }
         let held = self.held();
-        self.outlet.close(held.into_iter().chain(self.open).min());
+        self.outlet.close(lowest(held, self.open));
         if let (Some(skips), Some(letters)) = (&mut self.outlet.skips, &mut self.letters) {
             skips.drain(..).for_each(|pos| letters.skipped(pos));
         }
@@ -579,7 +579,7 @@ impl<C: Stage, K: Sink<Item = C::Out>> Drive<C, K> {
     }
 
     fn reach(&mut self) -> Option<Mark> {
-        let held = self.held().into_iter().chain(self.open).min();
+        let held = lowest(self.held(), self.open);
         let dead = self.letters.as_ref().and_then(|letters| letters.open());
         #[cfg(test)]
         let held = held.filter(|_| self.without != Without::Held);

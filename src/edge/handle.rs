@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::fault::{Fault, Why};
 use super::gauge::{Gauges, Numbers};
 use super::options::{Backoff, Options};
+use super::publish::Publisher;
 use super::run::Run;
 use super::sink::Sink;
 use super::source::Source;
@@ -209,8 +210,11 @@ where
             let backoff = Backoff::new(options.seed);
             let mut guard = Guard { shared: Arc::clone(&known), ended: false };
             let aim = Aim::default();
-            let mut life = Life { run, heard, shared: known, options, backoff, aim, tries: 0 };
+            let publisher = Publisher::default();
+            let shared = Arc::clone(&known);
+            let mut life = Life { run, heard, shared, options, backoff, aim, tries: 0, publisher };
             let ended = catch_unwind(AssertUnwindSafe(|| life.run()));
+            life.publish(None);
             let health = match ended {
                 Ok(Ok(settled)) => Health::Ended { settled },
                 Ok(Err(why)) => Health::Down(why),
@@ -245,7 +249,10 @@ where
     let mut guard = Guard { shared: Arc::clone(&shared), ended: false };
     let backoff = Backoff::new(options.seed);
     let aim = Aim::default();
-    let ended = Life { run, heard, shared, options, backoff, aim, tries: 0 }.run();
+    let publisher = Publisher::default();
+    let mut life = Life { run, heard, shared, options, backoff, aim, tries: 0, publisher };
+    let ended = life.run();
+    life.publish(None);
     guard.end(match &ended {
         Ok(settled) => Health::Ended { settled: *settled },
         Err(why) => Health::Down(why.clone()),
@@ -308,6 +315,7 @@ struct Life<S: Source, C: Stage<In = S::Item>, K> {
     backoff: Backoff,
     aim: Aim,
     tries: u32,
+    publisher: Publisher,
 }
 
 impl<S, C, K> Life<S, C, K>
@@ -323,6 +331,7 @@ where
             while let Ok(command) = self.heard.try_recv() {
                 self.hear(command);
             }
+            self.publish(Some(self.options.clock.monotonic_coarse()));
             let aim = &self.aim;
             let quieting = aim.stop_by.is_some() || !aim.swaps.is_empty() || !aim.quiets.is_empty();
             self.run.quieting = quieting || self.run.ended;
@@ -350,6 +359,11 @@ where
                 return Ok(false);
             }
         }
+    }
+
+    /// Publishes what is counted, if it is time; without one in any case.
+    fn publish(&mut self, now: Option<Duration>) {
+        self.publisher.publish(&self.shared.name, &self.shared.gauges, now);
     }
 
     fn well(&self) {

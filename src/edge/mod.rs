@@ -40,6 +40,7 @@ pub mod nats;
 mod options;
 mod pipe;
 pub mod pos;
+mod publish;
 pub mod rate;
 #[cfg(any(feature = "nats", feature = "redis"))]
 mod recall;

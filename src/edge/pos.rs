@@ -74,6 +74,16 @@ impl FromStr for Pos {
     }
 }
 
+/// The lower of two positions, of those that there are.
+#[inline]
+pub(super) fn lowest(one: Option<Pos>, other: Option<Pos>) -> Option<Pos> {
+    match (one, other) {
+        (None, other) => other,
+        (one, None) => one,
+        (Some(one), Some(other)) => Some(one.min(other)),
+    }
+}
+
 /// A position, and what tells the record there from any other that could come to stand there.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Mark {

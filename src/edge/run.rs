@@ -182,7 +182,7 @@ where
         };
         let last = self.drive.sink().last()?;
         self.stateful = self.keep.is_some() && self.drive.chain().save(&mut Vec::new());
-        let start = Start::of(last, kept.as_ref(), self.stateful);
+        let mut start = Start::of(last, kept.as_ref(), self.stateful);
         if let Some(lost) = start.lost {
             let (at, had) = (start.at.map(|mark| mark.pos), lost);
             let at = at.map_or_else(|| "nothing".to_owned(), |at| at.to_string());
@@ -202,7 +202,8 @@ where
                     return Err(Fault::Fatal(why));
                 }
                 trace::PipelineDiverged { pipeline: &self.name, at: &was.pos }.tell();
-                at = None;
+                // What the sink has is of another source: the same positions are other records.
+                (at, start.covered) = (None, None);
                 if self.source.seek(None)? == Resume::Diverged {
                     return Err(Fault::Fatal(why));
                 }

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::fault::{Fault, Why};
-use super::pos::{Gap, Pos};
+use super::pos::{Gap, Pos, lowest};
 use super::stage::{Emit, Stage, Swap};
 
 /// A stage of which nothing more is known than what goes in and out.
@@ -243,7 +243,7 @@ impl<A: Stage, B: Stage<In = A::Out>> Stage for Then<A, B> {
     #[inline]
     fn held(&self) -> Option<Pos> {
         let between = self.between.front().map(|(pos, _)| *pos);
-        self.first.held().into_iter().chain(between).chain(self.second.held()).min()
+        lowest(lowest(self.first.held(), between), self.second.held())
     }
 
     fn poisoned(&mut self, pos: Pos) {

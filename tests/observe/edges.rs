@@ -9,7 +9,9 @@ use annals::edge::{
 };
 use parking_lot::Mutex;
 
+use crate::numbers::Book;
 use crate::scenes::LONG;
+use crate::table::{list, rows};
 
 /// All of them.
 pub(crate) const ALL: [(&str, fn()); 1] = [("a pipeline", a_pipeline)];
@@ -98,4 +100,36 @@ fn a_pipeline() {
     drop(got);
     numbers.send(2).unwrap();
     assert!(pipeline.join().is_err());
+}
+
+/// Names, types, units, labels and meanings are those of the table, and the values those that the
+/// pipeline counts.
+#[test]
+fn every_number_of_a_pipeline_is_published_as_the_table_says() {
+    let rows = rows("Numbers of pipelines");
+    let book = Book::default();
+    metrics::with_local_recorder(&book, || {
+        edge::from(edge::iter(1..=50_u64))
+            .filter(|n| n % 5 != 0)
+            .into(edge::call(|_, _: &u64| Ok(())))
+            .run_to_end("counted")
+            .unwrap();
+    });
+    let described = book.described.lock().clone();
+    assert_eq!(described.keys().collect::<Vec<_>>(), rows.keys().collect::<Vec<_>>());
+    for (name, (shape, unit, meaning)) in &described {
+        let [its_shape, its_unit, _, its_meaning] = &rows[name][..] else { panic!("{name}") };
+        assert_eq!((*shape, unit, meaning), (&**its_shape, its_unit, its_meaning), "{name}");
+    }
+    for ((name, labels), number) in book.numbers.lock().iter() {
+        assert_eq!(number.shape, rows[name][0], "{name}");
+        let keys: Vec<_> = labels.iter().map(|(key, _)| &**key).collect();
+        assert_eq!(keys, list(&rows[name][2]), "{name}");
+        assert_eq!(labels[0], ("pipeline".to_owned(), "counted".to_owned()));
+    }
+    let counted = [("pipeline", "counted")];
+    assert_eq!(book.counter("annals_edge_pulled_total", &counted), 50);
+    assert_eq!(book.counter("annals_edge_settled_total", &counted), 50);
+    assert_eq!(book.counter("annals_edge_put_total", &counted), 40);
+    assert_eq!(book.counter("annals_edge_skipped_total", &[("reason", "filtered")]), 10);
 }

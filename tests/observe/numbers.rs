@@ -51,8 +51,8 @@ impl Handle<Arm> for Counted {
 
 /// What one number is, and was told.
 #[derive(Debug, Default)]
-struct Number {
-    shape: &'static str,
+pub(crate) struct Number {
+    pub(crate) shape: &'static str,
     /// Of a counter, and of a gauge in its bits.
     value: AtomicU64,
     samples: Mutex<Vec<f64>>,
@@ -88,13 +88,13 @@ impl HistogramFn for Number {
     }
 }
 
-type Labels = Vec<(String, String)>;
+pub(crate) type Labels = Vec<(String, String)>;
 
 /// A recorder that keeps everything.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
-    described: Mutex<BTreeMap<String, (&'static str, String, String)>>,
-    numbers: Mutex<BTreeMap<(String, Labels), Arc<Number>>>,
+    pub(crate) described: Mutex<BTreeMap<String, (&'static str, String, String)>>,
+    pub(crate) numbers: Mutex<BTreeMap<(String, Labels), Arc<Number>>>,
 }
 
 impl Book {
