@@ -232,12 +232,10 @@ fn message(answer: &str) -> Option<(u64, Arrived)> {
     let (_, seq) = answer.split_once("\"seq\":")?;
     let seq: String = seq.chars().take_while(char::is_ascii_digit).collect();
     let headers = text("hdrs")?;
-    let header = |name: &str| {
-        let line = headers.lines().find_map(|line| line.strip_prefix(name));
-        line.map(|value| value.trim_start_matches(':').trim().to_owned())
-    };
-    let pos = header("Annals-Pos")?.parse().ok()?;
-    let part = header("Annals-Part")?.parse().ok()?;
+    let about = headers.lines().find_map(|line| line.strip_prefix("Annals:"))?;
+    let mut words = about.split_whitespace();
+    let pos = words.next()?.parse().ok()?;
+    let part = words.next()?.parse().ok()?;
     Some((seq.parse().ok()?, Arrived { pos, part, event: text("data")? }))
 }
 

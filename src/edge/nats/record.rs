@@ -8,20 +8,10 @@ use async_nats::header::{
 use super::chain::Condition;
 use crate::edge::recall::{About, Key, mark_from_text, mark_to_text};
 
-/// Who has published it.
-const SOURCE: &str = "Annals-Source";
-/// The input that it came of.
-const POS: &str = "Annals-Pos";
-/// Its place among the records of that input: 0, 1, 2 ...
-const PART: &str = "Annals-Part";
-/// `1` for the last of that input, else `0`.
-const LAST: &str = "Annals-Last";
-/// The hash of that input, in hexadecimal digits.
-const HASH: &str = "Annals-Hash";
-/// The input before, as `position` or `position/hash`.
-const BEFORE: &str = "Annals-Before";
-/// A checksum over the records of that input up to this one, in hexadecimal digits.
-const SUM: &str = "Annals-Sum";
+/// What the sink has to know of it, as words: the position of its input, its place among the
+/// records of that, `1` if it is the last of them, a checksum, the hash of the input, the input
+/// before (`-` for what there is not), and who has published it. One header, because each costs.
+const ABOUT: &str = "Annals";
 
 fn id(source: &str, (pos, part): Key) -> String {
     format!("{source}:{pos}:{part}")
@@ -39,44 +29,34 @@ pub(super) fn headers(about: &About, source: &str, condition: Condition) -> Head
             headers.insert(NATS_EXPECTED_LAST_MESSAGE_ID, id(source, key));
         }
     }
-    headers.insert(SOURCE, source);
-    headers.insert(POS, about.key.0.to_string());
-    headers.insert(PART, about.key.1.to_string());
-    headers.insert(LAST, if about.last { "1" } else { "0" });
-    headers.insert(SUM, format!("{:x}", about.sum));
-    if let Some(hash) = about.hash {
-        headers.insert(HASH, format!("{hash:x}"));
-    }
-    if let Some(before) = about.before {
-        headers.insert(BEFORE, mark_to_text(before));
-    }
+    let hash = about.hash.map_or_else(|| "-".to_owned(), |hash| format!("{hash:x}"));
+    let before = about.before.map_or_else(|| "-".to_owned(), mark_to_text);
+    let (last, sum) = (u8::from(about.last), about.sum);
+    let (pos, part) = about.key;
+    headers.insert(ABOUT, format!("{pos} {part} {last} {sum:x} {hash} {before} {source}"));
     headers
 }
 
 /// What a message says; `None` where it is none of `source`.
 pub(super) fn read(headers: &HeaderMap, source: &str) -> Option<About> {
-    let text = |name| headers.get(name).map(async_nats::HeaderValue::as_str);
-    if text(SOURCE)? != source {
-        return None;
-    }
-    let pos = text(POS)?.parse().ok()?;
+    let mut words = headers.get(ABOUT)?.as_str().splitn(7, ' ');
     let hex = |text| u64::from_str_radix(text, 16).ok();
-    let hash = match text(HASH) {
-        Some(hash) => Some(hex(hash)?),
-        None => None,
-    };
-    let before = match text(BEFORE) {
-        Some(before) => Some(mark_from_text(before)?),
-        None => None,
-    };
-    let last = match text(LAST)? {
+    let key = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let last = match words.next()? {
         "0" => false,
         "1" => true,
         _ => return None,
     };
-    let key = (pos, text(PART)?.parse().ok()?);
-    let sum = hex(text(SUM)?)?;
-    Some(About { key, last, hash, before, sum })
+    let sum = hex(words.next()?)?;
+    let hash = match words.next()? {
+        "-" => None,
+        hash => Some(hex(hash)?),
+    };
+    let before = match words.next()? {
+        "-" => None,
+        before => Some(mark_from_text(before)?),
+    };
+    (words.next()? == source).then_some(About { key, last, hash, before, sum })
 }
 
 #[cfg(test)]
