@@ -244,6 +244,9 @@ pub enum AppendError {
     /// The log was closed.
     #[error("the log is closed")]
     Closed,
+    /// The turn publishes, and its store is no node: it was opened without one, or is in memory.
+    #[error("something was to be published, and the store is no node")]
+    NoNode,
     /// The stream's past could not be read to compare.
     #[error(transparent)]
     Read(#[from] ReadError),

@@ -17,8 +17,9 @@ const COLUMNS_MAX: usize = 100;
 
 /// The layers of `src/`, lowest first. Code may name its own layer and those below.
 /// Layers of one rank may know each other, but for `STRANGERS`.
-const LAYERS: [(&str, u8); 16] = [
+const LAYERS: [(&str, u8); 17] = [
     ("types", 0),
+    ("op", 0),
     ("error", 0),
     ("time", 0),
     ("metrics", 0),

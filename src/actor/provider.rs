@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::error::{AppendError, DiskError, ReadError, SyncError};
 use crate::log::frame::{Batch, Frame, RecordKind};
 use crate::log::name;
+use crate::op::Ops;
 pub use crate::snapshot::{NewSnapshot, SnapshotRef};
 use crate::types::{Lsn, Seq, StreamId};
 
@@ -32,6 +33,27 @@ pub trait EventStore: Debug + Send + Sync + 'static {
         stream: StreamId,
         first: Seq,
     ) -> Result<Appended, AppendError>;
+
+    /// The same for a turn that publishes: `ops` become tokens of the very frame.
+    ///
+    /// # Errors
+    /// [`AppendError::NoNode`] where nothing can be published; else as for
+    /// [`append`](Self::append).
+    fn append_publishing(
+        &self,
+        batch: &mut Batch,
+        stream: StreamId,
+        first: Seq,
+        ops: &Ops,
+    ) -> Result<Appended, AppendError> {
+        let _ = (batch, stream, first, ops);
+        Err(AppendError::NoNode)
+    }
+
+    /// Can turns publish?
+    fn publishes(&self) -> bool {
+        false
+    }
 
     /// Visits the frames of `stream` that hold events after `after`, in order, each checked.
     /// A frame may begin with events at or before `after`. `Break` ends the visits early.

@@ -38,6 +38,7 @@ mod options;
 mod providers;
 #[cfg(feature = "metrics")]
 mod publish;
+mod publishing;
 mod repair;
 mod retain;
 mod scrub;
@@ -53,6 +54,7 @@ pub use cursor::Cursor;
 use cursor::Cursors;
 use identity::{Identity, IdentityFile};
 pub use options::StoreOptions;
+use publishing::Publishing;
 pub use repair::{Plan, Repair, RepairStep, Repaired};
 use retain::Retention;
 pub use retain::{Retain, RetentionStats};
@@ -117,6 +119,7 @@ pub struct Store {
     catalogue: Option<Arc<Catalogue>>,
     snapshots: Arc<Snapshots>,
     cursors: Arc<Cursors>,
+    publishing: Arc<Publishing>,
     events: Arc<Log>,
     report: OpenReport,
     close_deadline: Duration,
@@ -265,8 +268,9 @@ impl Store {
             .transpose()?
             .map(Arc::new);
         let close_deadline = options.runtime.close_deadline;
+        let publishing = Publishing::new(&events);
         let runtime = Runtime::start(
-            Arc::clone(&events) as Arc<dyn crate::actor::provider::EventStore>,
+            Arc::clone(&publishing) as Arc<dyn crate::actor::provider::EventStore>,
             Arc::clone(&snapshots) as Arc<dyn crate::actor::provider::SnapshotStore>,
             options.clock.clone(),
             options.runtime,
@@ -311,6 +315,7 @@ impl Store {
             catalogue,
             snapshots,
             cursors,
+            publishing,
             events,
             report,
             close_deadline,

@@ -9,4 +9,5 @@
 
 pub mod domain;
 pub mod origin;
+pub(crate) mod own;
 pub mod token;
