@@ -8,5 +8,8 @@
 //! something was missed.
 
 pub mod domain;
+pub mod fact;
+pub mod message;
 pub mod origin;
+pub mod replica;
 pub mod token;
