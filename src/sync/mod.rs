@@ -8,6 +8,9 @@
 //! something was missed.
 
 pub mod domain;
+pub mod fact;
+pub mod message;
 pub mod origin;
 pub(crate) mod own;
+pub mod replica;
 pub mod token;
