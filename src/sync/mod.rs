@@ -9,6 +9,7 @@
 
 pub mod domain;
 pub mod fact;
+pub(crate) mod foreign;
 pub mod message;
 pub mod origin;
 pub(crate) mod own;

@@ -32,12 +32,14 @@ use crate::types::{HybridTime, Lsn, Seq, StreamId};
 
 use window::Window;
 
-mod window;
+pub(crate) mod window;
 
 /// Version of a record of tokens in a frame.
 const VERSION: u16 = 1;
 /// A position is remembered for every so many tokens.
 const INDEXED: u64 = 256;
+/// What is kept of the newest tokens, as they are sent.
+const WINDOW_BYTES: usize = 4 << 20;
 /// Tokens become visible in steps of so many bytes of the log, at least.
 const MARKED: u64 = 4096;
 
@@ -148,7 +150,7 @@ impl Own {
         let tail = Tail {
             seq: 0,
             hash: 0,
-            window: Window::default(),
+            window: Window::of(WINDOW_BYTES),
             index: VecDeque::new(),
             floor: (0, 0),
             marks: VecDeque::new(),

@@ -6,16 +6,15 @@ use crate::sync::token::split;
 
 /// What a page holds, unless one token is larger.
 const PAGE_BYTES: usize = 64 << 10;
-/// What the window holds.
-const BYTES_MAX: usize = 4 << 20;
 /// In a page every so manieth record can be found without a walk.
 const MARKED: u64 = 16;
 
 /// See the [module](self).
-#[derive(Debug, Default)]
-pub(super) struct Window {
+#[derive(Debug)]
+pub(crate) struct Window {
     pages: VecDeque<Page>,
     bytes: usize,
+    bytes_max: usize,
 }
 
 /// Records back to back.
@@ -60,8 +59,18 @@ impl Page {
 }
 
 impl Window {
+    /// One that holds so many bytes; at least what was pushed last.
+    pub(crate) fn of(bytes_max: usize) -> Self {
+        Self { pages: VecDeque::new(), bytes: 0, bytes_max }
+    }
+
+    /// The number of the first token that it holds, or `u64::MAX`.
+    pub(crate) fn first(&self) -> u64 {
+        self.pages.front().map_or(u64::MAX, |page| page.first)
+    }
+
     /// Adds `records`, of which `first` is the number of the first.
-    pub(super) fn push(&mut self, first: u64, records: &[u8]) {
+    pub(crate) fn push(&mut self, first: u64, records: &[u8]) {
         let mut rest = records;
         let mut seq = first;
         while let Ok((record, after)) = split(rest) {
@@ -83,7 +92,7 @@ impl Window {
     /// A new page, the oldest one if there are enough.
     fn turn_over(&mut self, first: u64, bytes: usize) {
         let mut spare = None;
-        while self.bytes + bytes > BYTES_MAX
+        while self.bytes + bytes > self.bytes_max
             && let Some(oldest) = self.pages.pop_front()
         {
             self.bytes -= oldest.bytes.len();
@@ -101,7 +110,7 @@ impl Window {
 
     /// Adds the records from number `from` on to `out`, as many as fit `bytes_max`, but one at
     /// least; answers the number of the last; `None` if it has not got them.
-    pub(super) fn read(&self, from: u64, bytes_max: usize, out: &mut Vec<u8>) -> Option<u64> {
+    pub(crate) fn read(&self, from: u64, bytes_max: usize, out: &mut Vec<u8>) -> Option<u64> {
         let number = self.pages.partition_point(|page| page.next <= from);
         let mut pages = self.pages.range(number..);
         let page = pages.next().filter(|page| page.first <= from)?;
