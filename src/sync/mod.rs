@@ -8,5 +8,6 @@
 //! something was missed.
 
 pub mod domain;
+pub mod link;
 pub mod origin;
 pub mod token;
