@@ -11,6 +11,7 @@ pub mod domain;
 pub mod fact;
 pub(crate) mod foreign;
 pub mod message;
+pub mod link;
 pub mod origin;
 pub(crate) mod own;
 pub mod replica;
