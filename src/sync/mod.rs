@@ -7,6 +7,8 @@
 //! cannot be had any more is answered as a gap, and a gap clears: nothing stale is served because
 //! something was missed.
 
+pub mod apply;
 pub mod domain;
+pub mod freshness;
 pub mod origin;
 pub mod token;
