@@ -153,8 +153,9 @@ pub struct Gap {
     pub head: Marks,
     /// The highest time of a token up to `floor`: values up to there act as invalidations (R10).
     pub time: HybridTime,
-    /// Of the origin in this life; `None` if the sender does not know, which means all there are.
-    pub domains: Option<Vec<DomainId>>,
+    /// Of the origin's life: its domains are in it. `None` if the sender does not know, and then
+    /// all that there are are cleared.
+    pub birth: Option<Birth>,
 }
 
 /// Tokens of one log, as they stand in it.
@@ -249,6 +250,9 @@ pub enum Refusal {
     /// The receiver does not know the protocol: a hole, a checksum, a message out of turn.
     #[error("the peer breaks the protocol: {0}")]
     Broken(Breach),
+    /// Another member must sponsor: this one does not write what is to be joined, or may not.
+    #[error("the node cannot sponsor this join")]
+    Sponsor,
     /// There is another connection, a limit, or the end of the process.
     #[error("the node does not take the connection now")]
     Busy,
@@ -292,6 +296,9 @@ pub enum Message {
     Want {
         /// Whose.
         origin: Origin,
+        /// Running number of the connection's direction, so that an answer to a want that was
+        /// taken back is not mistaken for that to a later one.
+        ask: u64,
         /// From where.
         at: Option<Place>,
     },
@@ -302,6 +309,8 @@ pub enum Message {
     },
     /// Answer to a want: what follows the place comes on this connection.
     From {
+        /// From the want.
+        ask: u64,
         /// The place from the want.
         at: Place,
     },

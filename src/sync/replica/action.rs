@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::sync::domain::DomainId;
-use crate::sync::fact::Members;
+use crate::sync::fact::{Birth, Members};
 use crate::sync::message::{Message, Place, Refusal};
 use crate::sync::origin::{Incarnation, Lane, Origin, TokenLog};
 use crate::sync::replica::event::Link;
@@ -186,6 +186,8 @@ pub enum Action {
         to: Place,
         /// Up to here its changes may be read.
         visible: u64,
+        /// Of that life, for [`Kept`](super::Kept).
+        birth: Option<Birth>,
     },
     /// A foreign log is known to be one of two with one name: remember it.
     Mark {
@@ -224,7 +226,12 @@ pub enum Action {
     /// This node may not publish; whoever tries is told why. `None`: it may.
     Fence(Option<Fence>),
     /// Remember who is a member, durably, before anything that follows.
-    Persist(Members),
+    Persist {
+        /// All that is known.
+        members: Members,
+        /// The term in which this node may write; 0 if it may not.
+        term: u64,
+    },
     /// Members have this much of the own log on their disks: what is up to there may go.
     Retain {
         /// Of which log.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::sync::domain::{Domain, DomainId};
-use crate::sync::fact::{Clean, Members};
+use crate::sync::fact::{Birth, Clean, Members};
 use crate::sync::message::{Hello, Mark, Marks, Message, Place, Tokens};
 use crate::sync::origin::{ClusterId, Incarnation, Lane, Origin, TokenLog};
 
@@ -71,13 +71,15 @@ pub struct Previous {
 }
 
 /// What was kept of another origin.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// How far the logs go that survived.
     pub place: Place,
     /// The visible mark that was known. The rim treats as provisional what is above, and as open
     /// the intents that are, before it lets anybody read.
     pub visible: u64,
+    /// Of its life, as it was adopted with, or token 1 of the log.
+    pub birth: Option<Birth>,
 }
 
 /// How a life begins. **The incarnation is on the disk, synced, before this is made.**
@@ -90,10 +92,13 @@ pub struct Start {
     /// The life before; `None` in a new folder.
     pub previous: Option<Previous>,
     /// What was kept of others.
-    pub kept: Vec<(Kept, Option<Vec<DomainId>>)>,
+    pub kept: Vec<Kept>,
     /// Who is a member, as it was persisted last; that of the foundation in a new folder, or
     /// nobody for a node that is going to join.
     pub members: Members,
+    /// The term in which this node may write, persisted with them: 1 for a founder, 0 if it has
+    /// to join. (That others count it as a member is not enough: it may have been waiting.)
+    pub term: u64,
     /// When, by the wall clock, this node last had to take a new life because something named it
     /// that it did not know (R13).
     pub reborn: Option<Duration>,
@@ -164,6 +169,14 @@ pub enum Event<'a> {
         log: TokenLog,
         /// The last token.
         seq: u64,
+    },
+    /// What was to be shipped next of this origin is gone from the log: the reader is too far
+    /// behind. Nothing more of it is sent.
+    Behind {
+        /// On which connection.
+        link: Link,
+        /// Whose log.
+        origin: Origin,
     },
     /// What [`Action::Publish`](super::Action::Publish) asked for is in the own log.
     Published {
