@@ -143,6 +143,7 @@ pub use store::{
     Retain, RetentionStats, ScrubStats, SnapshotInfo, Store, StoreOptions, StoreStats,
     Subscription, Told, Verification, View,
 };
+pub use sync::node::{Node, NodeConfig, NodeError};
 pub use types::{DomainId, Durability, HybridTime, Lsn, Seq, StreamId};
 
 /// The README's example runs as a test too.

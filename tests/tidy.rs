@@ -42,7 +42,7 @@ const STRANGERS: [&str; 2] = ["actor", "sync"];
 
 /// A file, and a layer above it that it may name all the same, each with a reason:
 /// `Error` is the sum of all errors, for `?`.
-const UPWARD: [(&str, &str); 1] = [("src/error.rs", "actor")];
+const UPWARD: [(&str, &str); 2] = [("src/error.rs", "actor"), ("src/error.rs", "sync")];
 
 /// The crate re-exports it, and derives may name it so.
 const NO_LAYER: [&str; 1] = ["rkyv"];

@@ -151,6 +151,19 @@ pub trait Pins: Debug + Send + Sync + 'static {
         None
     }
 
+    /// Nothing at or above this position goes, nor do frames of no stream: the node's tokens, which
+    /// somebody lacks.
+    fn node_floor(&self) -> Option<u64> {
+        None
+    }
+
+    /// Frames of `stream` that hold no event after this one are of no use to anybody. `None` for
+    /// streams of which that is not known.
+    fn goes_upto(&self, stream: StreamId) -> Option<Seq> {
+        let _ = stream;
+        None
+    }
+
     /// Is each frame of `stream` superseded by the next, but for the first, which has the name?
     fn is_superseding(&self, stream: StreamId) -> bool {
         let _ = stream;

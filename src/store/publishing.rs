@@ -10,29 +10,24 @@ use crate::error::{AppendError, DiskError, ReadError, SyncError};
 use crate::log::Log;
 use crate::log::frame::{Batch, Frame};
 use crate::op::Ops;
-use crate::sync::own::{Own, Said};
+use crate::sync::node::Node;
 use crate::types::{Lsn, Seq, StreamId};
 
 /// The event log, and the node's tokens in it if the store is a node.
 #[derive(Debug)]
 pub(super) struct Publishing {
     log: Arc<Log>,
-    own: OnceLock<Arc<Own>>,
+    node: OnceLock<Arc<Node>>,
 }
 
 impl Publishing {
     pub(super) fn new(log: &Arc<Log>) -> Arc<Self> {
-        Arc::new(Self { log: Arc::clone(log), own: OnceLock::new() })
-    }
-
-    /// The node's tokens, once there are any.
-    pub(super) fn own(&self) -> Option<&Arc<Own>> {
-        self.own.get()
+        Arc::new(Self { log: Arc::clone(log), node: OnceLock::new() })
     }
 
     /// From now on turns can publish.
-    pub(super) fn begin(&self, own: Arc<Own>) -> &Arc<Own> {
-        self.own.get_or_init(|| own)
+    pub(super) fn begin(&self, node: Arc<Node>) {
+        self.node.get_or_init(|| node);
     }
 }
 
@@ -53,14 +48,12 @@ impl EventStore for Publishing {
         first: Seq,
         ops: &Ops,
     ) -> Result<Appended, AppendError> {
-        let own = self.own().ok_or(AppendError::NoNode)?;
-        let published = own.publish_in(batch, (stream, first), ops.iter().map(Said::from))?;
-        own.ring();
-        Ok(published.at)
+        let node = self.node.get().ok_or(AppendError::NoNode)?;
+        node.publish_in(batch, (stream, first), ops)
     }
 
     fn publishes(&self) -> bool {
-        self.own().is_some()
+        self.node.get().is_some()
     }
 
     fn replay(

@@ -31,10 +31,11 @@ use crate::disk::Disk;
 use crate::error::{DiskError, OpenError};
 use crate::log::frame::Batch;
 use crate::log::{Log, LogOptions, Opening, Start};
-use crate::sync::domain::DomainId;
+use crate::sync::fact::Birth;
 use crate::sync::message::{Mark, Place};
 use crate::sync::origin::{Lane, TokenLog};
 use crate::sync::own::{Unread, window::Window};
+use crate::sync::replica;
 use crate::sync::token::{chain, split};
 use crate::time::Clock;
 use crate::types::{HybridTime, Life, Seq, StreamId};
@@ -91,6 +92,7 @@ struct Shared {
     table: Mutex<Table>,
     writer: Mutex<Writer>,
     stored: Mutex<Option<Arc<Stored>>>,
+    durable: Mutex<BTreeMap<TokenLog, Mark>>,
     queued: AtomicUsize,
     /// Guards nothing but the sleep of who brings too much.
     crowd: Mutex<()>,
@@ -109,14 +111,6 @@ struct Near {
     window: Window,
     /// Hashes at the ends of batches that are in the window.
     marks: VecDeque<Mark>,
-}
-
-/// What was found at open of one origin.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
-    pub place: Place,
-    pub visible: u64,
-    pub domains: Option<Vec<DomainId>>,
 }
 
 impl Foreign {
@@ -153,6 +147,7 @@ impl Foreign {
             table: Mutex::new(Table { vector, near: BTreeMap::new() }),
             writer: Mutex::new(writer),
             stored: Mutex::new(None),
+            durable: Mutex::default(),
             queued: AtomicUsize::new(0),
             crowd: Mutex::new(()),
             room: Condvar::new(),
@@ -176,15 +171,19 @@ impl Foreign {
                 .map_err(DiskError::at("starting a thread for", "foreign tokens".as_ref()))?;
             (queue, thread) = (Some(sender), Some(spawned));
         }
-        Ok(Self { shared, queue: Mutex::new(queue), thread: Mutex::new(thread) })
+        let foreign = Self { shared, queue: Mutex::new(queue), thread: Mutex::new(thread) };
+        // What an open finds it has made durable.
+        let found = foreign.logs().into_iter().map(|(log, _, head)| (log, head));
+        foreign.shared.durable.lock().extend(found);
+        Ok(foreign)
     }
 
     /// How far everything goes, as it was found or received.
-    pub(crate) fn found(&self) -> Vec<Found> {
+    pub(crate) fn found(&self) -> Vec<replica::Kept> {
         let table = self.shared.table.lock();
         let origins = table.vector.origins.iter();
         origins
-            .map(|(origin, known)| Found {
+            .map(|(origin, known)| replica::Kept {
                 place: Place {
                     origin: *origin,
                     incarnation: known.incarnation,
@@ -192,7 +191,7 @@ impl Foreign {
                     diverged: known.diverged,
                 },
                 visible: known.visible,
-                domains: known.domains.clone(),
+                birth: known.birth.clone(),
             })
             .collect()
     }
@@ -227,17 +226,17 @@ impl Foreign {
     }
 
     /// The logs of an origin begin behind `to`.
-    pub(crate) fn adopt(&self, to: Place, visible: u64) {
+    pub(crate) fn adopt(&self, to: Place, visible: u64, birth: Option<Birth>) {
         {
             let mut table = self.shared.table.lock();
-            table.vector.adopt(&to, visible, self.shared.life);
+            table.vector.adopt(&to, visible, birth.as_ref(), self.shared.life);
             let Table { vector, near } = &mut *table;
             near.retain(|log, near| {
                 log.origin != to.origin
                     || vector.get(log).is_some_and(|kept| near.marks.back() == Some(&kept.head))
             });
         }
-        self.send(Job::Adopt { to, visible }, 0);
+        self.send(Job::Adopt { to, visible, birth }, 0);
     }
 
     /// Changes up to there may be read.
@@ -286,6 +285,14 @@ impl Foreign {
     /// Before what the log is gone, if it is kept.
     pub(crate) fn floor(&self, log: &TokenLog) -> Option<Mark> {
         self.kept(log, |kept| kept.floor)
+    }
+
+    /// How far each log is durable.
+    pub(crate) fn durable(&self) -> Vec<(TokenLog, Mark)> {
+        let durable = self.shared.durable.lock();
+        let table = self.shared.table.lock();
+        let still = |(log, _): &(&TokenLog, &Mark)| table.vector.get(log).is_some();
+        durable.iter().filter(still).map(|(log, mark)| (*log, *mark)).collect()
     }
 
     /// How far it goes.

@@ -14,6 +14,7 @@ pub(crate) mod foreign;
 pub mod freshness;
 pub mod link;
 pub mod message;
+pub mod node;
 pub mod origin;
 pub(crate) mod own;
 pub mod replica;

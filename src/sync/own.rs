@@ -38,6 +38,8 @@ pub(crate) mod window;
 const VERSION: u16 = 1;
 /// A position is remembered for every so many tokens.
 const INDEXED: u64 = 256;
+/// What is read at a time to work out a hash.
+const READ_BYTES: usize = 64 << 10;
 /// What is kept of the newest tokens, as they are sent.
 const WINDOW_BYTES: usize = 4 << 20;
 /// Tokens become visible in steps of so many bytes of the log, at least.
@@ -77,6 +79,8 @@ pub(crate) trait Listener: Debug + Send + Sync {
 pub(crate) struct Published {
     /// The number of the last token.
     pub last: u64,
+    /// When, by the node's hybrid clock.
+    pub time: HybridTime,
     /// Where its frame is.
     pub at: Appended,
 }
@@ -85,7 +89,6 @@ pub(crate) struct Published {
 #[derive(Debug)]
 pub(crate) struct Own {
     log: Arc<Log>,
-    tokens: TokenLog,
     clock: Clock,
     state: Mutex<State>,
     tail: Mutex<Tail>,
@@ -102,8 +105,9 @@ struct State {
 }
 
 /// What gives numbers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Numbers {
+    tokens: TokenLog,
     seq: u64,
     hash: u64,
     time: HybridTime,
@@ -113,8 +117,10 @@ struct Numbers {
 /// What is remembered of what was published.
 #[derive(Debug)]
 struct Tail {
+    tokens: TokenLog,
     seq: u64,
     hash: u64,
+    time: HybridTime,
     window: Window,
     index: VecDeque<Entry>,
     /// Of the oldest token that can be had: the number and the hash before it.
@@ -146,22 +152,13 @@ struct Mark {
 impl Own {
     /// The tokens of a life whose log is `log`. None was published in it.
     pub(crate) fn new(log: Arc<Log>, tokens: TokenLog, clock: Clock) -> Self {
-        let state = State { numbers: Numbers::default(), batch: Batch::new() };
-        let tail = Tail {
-            seq: 0,
-            hash: 0,
-            window: Window::of(WINDOW_BYTES),
-            index: VecDeque::new(),
-            floor: (0, 0),
-            marks: VecDeque::new(),
-            durable: 0,
-        };
+        let time = HybridTime::default();
+        let numbers = Numbers { tokens, seq: 0, hash: 0, time, encoded: Vec::new() };
         Self {
             log,
-            tokens,
             clock,
-            state: Mutex::new(state),
-            tail: Mutex::new(tail),
+            state: Mutex::new(State { numbers, batch: Batch::new() }),
+            tail: Mutex::new(Tail::new(tokens, time)),
             listener: RwLock::new(None),
             failed: OnceLock::new(),
         }
@@ -169,7 +166,7 @@ impl Own {
 
     /// Whose, in which life.
     pub(crate) fn tokens(&self) -> TokenLog {
-        self.tokens
+        self.tail.lock().tokens
     }
 
     /// From now on `listener` is told, and nobody else.
@@ -182,7 +179,7 @@ impl Own {
     /// The last token that was published.
     pub(crate) fn head(&self) -> Cursor {
         let tail = self.tail.lock();
-        Cursor { log: self.tokens, seq: tail.seq, hash: tail.hash }
+        Cursor { log: tail.tokens, seq: tail.seq, hash: tail.hash }
     }
 
     /// The last token that no power cut takes back.
@@ -251,7 +248,7 @@ impl Own {
         (stream, first): (StreamId, Seq),
         said: impl Iterator<Item = Said<'a>>,
     ) -> Result<Published, AppendError> {
-        let before = (numbers.seq, numbers.hash);
+        let (before, tokens) = ((numbers.seq, numbers.hash), numbers.tokens);
         let time = self.clock.hybrid_after(numbers.time);
         let (mut seq, mut hash) = before;
         numbers.encoded.clear();
@@ -259,14 +256,14 @@ impl Own {
             seq += 1;
             let start = numbers.encoded.len();
             Token { seq, time, domain, kind, flags: 0, body }
-                .encode(&self.tokens, &mut numbers.encoded)
+                .encode(&tokens, &mut numbers.encoded)
                 .map_err(|_reject| too_large(body.len()))?;
             hash = chain(hash, numbers.encoded.get(start..).unwrap_or_default());
         }
         if seq == before.0 {
             // Nothing is said: then it is a frame like others, if there is anything in it.
             let at = self.log.append(batch, stream, first)?;
-            return Ok(Published { last: seq, at });
+            return Ok(Published { last: seq, time, at });
         }
         batch
             .push(RecordKind::Token, VERSION, &numbers.encoded)
@@ -279,17 +276,18 @@ impl Own {
             while let Ok((record, after)) = split(rest) {
                 rest = after;
                 if let Ok(token) = Token::parse(record) {
-                    listener.said(&self.tokens, &token);
+                    listener.said(&tokens, &token);
                 }
             }
         }
-        Ok(Published { last: seq, at })
+        Ok(Published { last: seq, time, at })
     }
 
     /// Nothing at or below this one can be had: the number, and the hash after it.
     pub(crate) fn floor(&self) -> Cursor {
-        let (seq, hash) = self.tail.lock().floor;
-        Cursor { log: self.tokens, seq, hash }
+        let tail = self.tail.lock();
+        let (seq, hash) = tail.floor;
+        Cursor { log: tail.tokens, seq, hash }
     }
 
     /// Tokens up to `upto` need not be had any more.
@@ -313,17 +311,75 @@ impl Own {
         self.failed.get()
     }
 
+    /// The running hash at a number from the floor to the head.
+    pub(crate) fn hash_at(self: &Arc<Self>, seq: u64) -> Option<u64> {
+        let (mut at, mut hash) = {
+            let tail = self.tail.lock();
+            if seq == tail.seq {
+                return Some(tail.hash);
+            }
+            if seq < tail.floor.0 || seq > tail.seq {
+                return None;
+            }
+            let number = tail.index.partition_point(|entry| entry.first <= seq + 1);
+            let entry = number.checked_sub(1).and_then(|it| tail.index.get(it));
+            entry.map_or(tail.floor, |entry| (entry.first - 1, entry.hash))
+        };
+        let (mut reader, mut out) = (self.reader(), Vec::new());
+        while at < seq {
+            out.clear();
+            reader.read(at + 1, READ_BYTES, &mut out).ok()??;
+            let mut rest = &*out;
+            while let Ok((record, after)) = split(rest)
+                && at < seq
+            {
+                (at, hash, rest) = (at + 1, chain(hash, record), after);
+            }
+        }
+        Some(hash)
+    }
+
+    /// The time of the newest token.
+    pub(crate) fn time(&self) -> HybridTime {
+        self.tail.lock().time
+    }
+
+    /// How far it is, and a position of the log from which on there is all that follows.
+    pub(crate) fn anchor(&self) -> (Cursor, u64) {
+        // No token's frame is on its way while this is held.
+        let state = self.state.lock();
+        let Numbers { tokens, seq, hash, .. } = state.numbers;
+        (Cursor { log: tokens, seq, hash }, self.log.written())
+    }
+
+    /// Another life of the node: its numbers begin anew.
+    pub(crate) fn begin_again(&self, tokens: TokenLog) {
+        let mut state = self.state.lock();
+        let mut tail = self.tail.lock();
+        let time = state.numbers.time;
+        state.numbers = Numbers { tokens, seq: 0, hash: 0, time, encoded: Vec::new() };
+        *tail = Tail::new(tokens, time);
+    }
+
     /// Follows the tokens, for one who ships them.
     pub(crate) fn reader(self: &Arc<Self>) -> OwnReader {
         OwnReader { own: Arc::clone(self), frames: None, next: 0 }
     }
 
-    /// The last token of `tokens` that the log has from position `from` on, where `seq` and `hash`
-    /// are of the last one before that. For a life that has ended.
+    /// The last token of a log that the event log has from position `from` on, where `cursor` is
+    /// at the last one before that. For a life that has ended: the event log ended at `end` with
+    /// it.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub(crate) fn last_of(log: &Log, from: u64, mut cursor: Cursor) -> Result<Cursor, ReadError> {
+    pub(crate) fn last_of(
+        log: &Log,
+        (from, end): (u64, u64),
+        mut cursor: Cursor,
+    ) -> Result<Cursor, ReadError> {
+        if from >= end {
+            return Ok(cursor);
+        }
         let mut frames = log.frames(from, Limit::Written)?;
         while let Some(frame) = frames.next()? {
             for record in frame.records().flatten().filter(|it| it.kind == RecordKind::Token) {
@@ -347,6 +403,20 @@ fn too_large(bytes: usize) -> AppendError {
 }
 
 impl Tail {
+    fn new(tokens: TokenLog, time: HybridTime) -> Self {
+        Self {
+            tokens,
+            seq: 0,
+            hash: 0,
+            time,
+            window: Window::of(WINDOW_BYTES),
+            index: VecDeque::new(),
+            floor: (0, 0),
+            marks: VecDeque::new(),
+            durable: 0,
+        }
+    }
+
     fn take_in(
         &mut self,
         (before, hash_before): (u64, u64),
@@ -354,7 +424,7 @@ impl Tail {
         at: &Appended,
         encoded: &[u8],
     ) {
-        (self.seq, self.hash) = (seq, hash);
+        (self.seq, self.hash, self.time) = (seq, hash, time);
         let first = before + 1;
         if self.index.back().is_none_or(|last| first >= last.first + INDEXED) {
             self.index.push_back(Entry { first, hash: hash_before, lsn: at.lsn.get(), time });

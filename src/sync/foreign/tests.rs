@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::disk::sim::SimDisk;
+use crate::sync::domain::DomainId;
 use crate::sync::fact::{Birth, Born, Clean};
 use crate::sync::message::Marks;
 use crate::sync::origin::{Incarnation, Origin};
@@ -136,7 +137,7 @@ fn what_was_kept_is_read_again_in_this_life_and_in_the_next() {
     let found = foreign.found();
     assert_eq!(found.len(), 2);
     assert_eq!(found[0].visible, 295);
-    assert_eq!(found[0].domains, Some(vec![DomainId::of("users")]));
+    assert_eq!(found[0].birth.as_ref().unwrap().domains[0].domain, DomainId::of("users"));
     // Another life of the same node takes the place of the one before.
     let next = Published::new(log(1, 2), 20);
     let to = Place {
@@ -145,7 +146,7 @@ fn what_was_kept_is_read_again_in_this_life_and_in_the_next() {
         marks: Marks::ZERO,
         diverged: false,
     };
-    foreign.adopt(to, 0);
+    foreign.adopt(to, 0, None);
     next.keep(&foreign, 1, 20);
     assert_eq!(foreign.head(&ours.log), None);
     assert_eq!(next.check(&foreign), Some((Mark::ZERO, next.mark(20))));
@@ -179,14 +180,14 @@ fn work(foreign: &Foreign, promised: &Arc<Mutex<Promised>>, all: &[Published]) {
     first.keep(foreign, 8, 9);
     gapped.keep(foreign, 1, 5);
     gapped.keep(foreign, 6, 6);
-    foreign.adopt(place(gapped, 12), 12);
+    foreign.adopt(place(gapped, 12), 12, None);
     gapped.keep(foreign, 13, 20);
     if foreign.persist(vec![4; 40]).is_err() {
         return;
     }
     promised.lock().members = vec![4; 40];
     second.keep(foreign, 3, 40);
-    foreign.adopt(place(reborn, 0), 0);
+    foreign.adopt(place(reborn, 0), 0, None);
     reborn.keep(foreign, 1, 4);
     if foreign.sync().is_ok() {
         first.keep(foreign, 10, 11);

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::sync::domain::DomainId;
 use crate::sync::fact::Birth;
 use crate::sync::message::{Mark, Marks, Place};
 use crate::sync::origin::{Incarnation, Lane, Origin, TokenLog};
@@ -29,7 +28,8 @@ pub(super) struct Known {
     pub incarnation: Incarnation,
     pub diverged: bool,
     pub visible: u64,
-    pub domains: Option<Vec<DomainId>>,
+    /// Of its life.
+    pub birth: Option<Birth>,
     pub lanes: [Kept; 2],
 }
 
@@ -65,7 +65,7 @@ pub(super) const fn number(lane: Lane) -> usize {
 
 impl Known {
     pub(super) fn new(incarnation: Incarnation) -> Self {
-        Self { incarnation, diverged: false, visible: 0, domains: None, lanes: Default::default() }
+        Self { incarnation, diverged: false, visible: 0, birth: None, lanes: Default::default() }
     }
 
     pub(super) fn lane(&self, lane: Lane) -> &Kept {
@@ -113,7 +113,7 @@ impl Vector {
             }
             *known = Known::new(log.incarnation);
         }
-        let mut domains = None;
+        let mut birth = None;
         let kept = known.lane_mut(log.lane);
         if kept.since == 0 {
             let floor = Mark { seq: first.saturating_sub(1), hash: before };
@@ -138,26 +138,28 @@ impl Vector {
                     kept.intents.remove(&id);
                 }
                 (TokenKind::Birth, _) => {
-                    let born = Birth::decode(token.body).map(|birth| birth.domains);
-                    domains = born.map(|it| it.iter().map(|born| born.domain).collect());
+                    birth = Birth::decode(token.body);
                 }
                 _ => {}
             }
         }
-        if domains.is_some() {
-            known.domains = domains;
+        if birth.is_some() {
+            known.birth = birth;
         }
         true
     }
 
     /// The logs of an origin begin behind `to`.
-    pub(super) fn adopt(&mut self, to: &Place, visible: u64, life: u64) {
+    pub(super) fn adopt(&mut self, to: &Place, visible: u64, birth: Option<&Birth>, life: u64) {
         let known = self.origins.entry(to.origin).or_insert_with(|| Known::new(to.incarnation));
         if known.incarnation != to.incarnation {
             *known = Known::new(to.incarnation);
         }
         known.diverged = to.diverged;
         known.visible = visible;
+        if birth.is_some() {
+            known.birth = birth.cloned();
+        }
         for lane in [Lane::Tokens, Lane::Values] {
             let (kept, mark) = (known.lane_mut(lane), to.marks.of(lane));
             // What is already there stays readable, if this is where it ends.
@@ -190,13 +192,11 @@ impl Vector {
             word(&mut out, origin.get());
             word(&mut out, known.incarnation.counter);
             word(&mut out, known.incarnation.nonce);
-            out.push(u8::from(known.diverged) | u8::from(known.domains.is_some()) << 1);
+            out.push(u8::from(known.diverged) | u8::from(known.birth.is_some()) << 1);
             word(&mut out, known.visible);
-            let domains = known.domains.as_deref().unwrap_or_default();
-            word(&mut out, domains.len() as u64);
-            for domain in domains {
-                word(&mut out, domain.get());
-            }
+            let birth = known.birth.as_ref().map(Birth::encode).unwrap_or_default();
+            word(&mut out, birth.len() as u64);
+            out.extend_from_slice(&birth);
             for kept in &known.lanes {
                 let Kept { since, floor, head, intents, time } = kept;
                 for number in [*since, floor.seq, floor.hash, head.seq, head.hash, time.bits()] {
@@ -231,11 +231,12 @@ impl Vector {
             input.0 = rest;
             known.diverged = flags & 1 != 0;
             known.visible = input.word()?;
-            let mut domains = Vec::new();
-            for _ in 0..input.count(8)? {
-                domains.push(DomainId::from_u64(input.word()?));
+            let birth = input.count(1)?;
+            let (birth, rest) = input.0.split_at_checked(birth)?;
+            input.0 = rest;
+            if flags & 2 != 0 {
+                known.birth = Some(Birth::decode(birth)?);
             }
-            known.domains = (flags & 2 != 0).then_some(domains);
             for kept in &mut known.lanes {
                 kept.since = input.word()?;
                 kept.floor = Mark { seq: input.word()?, hash: input.word()? };

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use crate::error::{AppendError, DiskError, ReadError};
 use crate::log::frame::{Batch, RecordKind};
 use crate::log::{Keep, Plan};
+use crate::sync::fact::Birth;
 use crate::sync::message::{Mark, Place};
 use crate::sync::origin::{Lane, TokenLog};
 use crate::types::{HybridTime, Seq, StreamId};
@@ -50,7 +51,7 @@ pub(super) struct Spot {
 
 pub(super) enum Job {
     Keep { log: TokenLog, first: u64, before: u64, bytes: Vec<u8> },
-    Adopt { to: Place, visible: u64 },
+    Adopt { to: Place, visible: u64, birth: Option<Birth> },
     Visible { log: TokenLog, upto: u64 },
     Diverged { at: Place },
     Floor { log: TokenLog, floor: Mark },
@@ -153,8 +154,8 @@ impl Shared {
                 }
                 Ok(())
             }
-            Job::Adopt { to, visible } => {
-                writer.vector.adopt(&to, visible, self.life);
+            Job::Adopt { to, visible, birth } => {
+                writer.vector.adopt(&to, visible, birth.as_ref(), self.life);
                 writer.index.retain(|log, _| log.origin != to.origin);
                 self.write_vector(writer)
             }
@@ -248,10 +249,12 @@ impl Shared {
         }
         self.log.keep();
         writer.synced = self.options.clock.monotonic_coarse();
-        let stored: Vec<_> = std::mem::take(&mut writer.dirty)
+        let marks: Vec<_> = std::mem::take(&mut writer.dirty)
             .into_iter()
-            .filter_map(|log| Some((log, writer.vector.get(&log)?.head.seq)))
+            .filter_map(|log| Some((log, writer.vector.get(&log)?.head)))
             .collect();
+        self.durable.lock().extend(marks.iter().copied());
+        let stored: Vec<_> = marks.iter().map(|(log, mark)| (*log, mark.seq)).collect();
         let told = self.stored.lock().clone();
         if let Some(told) = told.filter(|_| !stored.is_empty()) {
             told(&stored);
@@ -314,6 +317,7 @@ impl Shared {
             run_bytes_max: 1 << 30,
             keep: &keep,
             pinned: u64::MAX,
+            unnamed: u64::MAX,
             below: u64::MAX,
             before: HybridTime::from_bits(u64::MAX),
             renew: true,

@@ -94,8 +94,16 @@ fn what_was_published_is_read_from_the_window_and_from_the_log_alike() {
     for bytes_max in [1, 700, 65_536, 1 << 20] {
         assert_eq!(read_all(&own, start, bytes_max), model, "in pieces of {bytes_max}");
     }
+    let mut hashes = vec![0];
+    let mut reader = own.reader();
+    for number in 1..=seq {
+        let mut out = Vec::new();
+        reader.read(number, 1, &mut out).unwrap();
+        hashes.push(chain(hashes[hashes.len() - 1], &out));
+    }
     // From every place between, that many steps behind the head.
     for behind in (0..seq).step_by(97) {
+        assert_eq!(own.hash_at(seq - behind), Some(hashes[usize::try_from(seq - behind).unwrap()]));
         let mut out = Vec::new();
         let last = own.reader().read(seq - behind, 1, &mut out).unwrap();
         assert_eq!(last, Some(seq - behind));
@@ -118,7 +126,7 @@ fn what_was_published_is_read_from_the_window_and_from_the_log_alike() {
     log.sync().unwrap();
     drop((own, log));
     let log = open(&disk, 2);
-    assert_eq!(Own::last_of(&log, from, floor).unwrap(), head);
+    assert_eq!(Own::last_of(&log, (from, u64::MAX), floor).unwrap(), head);
 }
 
 #[test]
