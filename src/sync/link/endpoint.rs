@@ -187,7 +187,7 @@ impl Endpoint {
         drop(table);
         if let Some((_, listener)) = &self.listening {
             // Whoever is blocked in accept returns. It can only fail if that was done before.
-            drop(rustix::net::shutdown(listener, Shutdown::Both));
+            let _done_before = rustix::net::shutdown(listener, Shutdown::Both);
         }
         inner.changed.notify_all();
         let deadline = inner.clock.monotonic() + inner.options.linger_max;
@@ -445,8 +445,7 @@ impl Inner {
             return;
         }
         let (all, writer) = (Arc::clone(self), link.clone());
-        let spawned =
-            self.spawn("annals-link-out", move || writer.write_on(&*all.above));
+        let spawned = self.spawn("annals-link-out", move || writer.write_on(&*all.above));
         match spawned {
             Ok(()) => {
                 self.above.up(&link, &greeting);

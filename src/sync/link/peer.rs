@@ -288,7 +288,8 @@ impl Link {
         self.0.remote
     }
 
-    pub(super) fn dialer(&self) -> Origin {
+    /// Which of the two has dialled.
+    pub fn dialer(&self) -> Origin {
         self.0.dialer
     }
 
@@ -436,7 +437,7 @@ impl Link {
                 if waited.timed_out() && !outbox.spoke && outbox.ended.is_none() {
                     drop(outbox);
                     // If it cannot be said, the link has ended, and the loop sees it.
-                    drop(self.say(kind::KEEP, &[]));
+                    let _ended = self.say(kind::KEEP, &[]);
                     outbox = inner.outbox.lock();
                 }
                 continue;
@@ -548,7 +549,7 @@ impl Reader<'_> {
                 kind::FIRST_MESSAGE.. => self.above.frame(link, Frame { kind, body }),
                 kind::KEEP if body == ANSWER => {
                     // If it cannot be said, the link has ended.
-                    drop(link.say(kind::KEEP, &[]));
+                    let _ended = link.say(kind::KEEP, &[]);
                 }
                 kind::KEEP => {}
                 kind::CREDIT => {
@@ -584,7 +585,7 @@ impl Reader<'_> {
         if due.saturating_sub(self.granted) >= (self.window / 2).max(1) {
             self.granted = due;
             // If it cannot be said, the link has ended.
-            drop(self.link.say(kind::CREDIT, &[&due.to_le_bytes()]));
+            let _ended = self.link.say(kind::CREDIT, &[&due.to_le_bytes()]);
         }
     }
 
@@ -718,14 +719,16 @@ mod tests {
     #[test]
     fn both_ends_keep_the_same_one_of_two_connections_in_whatever_order_they_come() {
         let (one, two) = (who(1, 1, 1), who(2, 1, 2));
-        let kept = |us: Who, peer: Who, first: Origin, second: Origin| {
-            match choose(us.origin, (&peer, first), (&peer, second)) {
-                Choice::Held(refusal) => {
-                    assert_eq!(refusal, Refusal::Duplicate);
-                    first
-                }
-                Choice::Offered => second,
+        let kept = |us: Who, peer: Who, first: Origin, second: Origin| match choose(
+            us.origin,
+            (&peer, first),
+            (&peer, second),
+        ) {
+            Choice::Held(refusal) => {
+                assert_eq!(refusal, Refusal::Duplicate);
+                first
             }
+            Choice::Offered => second,
         };
         for (us, peer) in [(one, two), (two, one)] {
             for (first, second) in [(one.origin, two.origin), (two.origin, one.origin)] {

@@ -144,11 +144,7 @@ impl Shake<'_> {
 }
 
 /// TLS first, where it is on, and the key of the proofs.
-fn secure(
-    security: &Security,
-    dialer: bool,
-    timed: &mut Timed<'_>,
-) -> Result<(Wire, Key), Failed> {
+fn secure(security: &Security, dialer: bool, timed: &mut Timed<'_>) -> Result<(Wire, Key), Failed> {
     match security {
         Security::Secret(key) => {
             let _unused = (dialer, timed);

@@ -106,11 +106,7 @@ impl Tls {
 
     /// TLS's own handshake. What the proofs are made with is exported from it, so they are of this
     /// connection and no other.
-    pub(super) fn greet(
-        &self,
-        dialer: bool,
-        timed: &mut Timed<'_>,
-    ) -> Result<(Wire, Key), Failed> {
+    pub(super) fn greet(&self, dialer: bool, timed: &mut Timed<'_>) -> Result<(Wire, Key), Failed> {
         let tls = |error: rustls::Error| Failed::Tls(error.to_string());
         let mut connection = if dialer {
             let client = ClientConnection::new(Arc::clone(&self.client), self.name.clone());

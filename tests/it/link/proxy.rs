@@ -100,7 +100,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.closing.store(true, Ordering::SeqCst);
-        drop(rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both));
+        rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both).expect("a listener");
         self.sever();
         for way in [Way::There, Way::Back] {
             self.set(way, |faults| *faults = Faults::default());
@@ -179,8 +179,9 @@ fn pump(shared: &Shared, way: Way, mut from: TcpStream, mut to: TcpStream) {
         }
         drop(faults);
         passed += bytes.len() as u64;
-        let sent = to.write_all(bytes);
+        // Told before it arrives: who has heard of a byte can rely on its being counted.
         shared.passed[way as usize].store(passed, Ordering::SeqCst);
+        let sent = to.write_all(bytes);
         if last || sent.is_err() {
             break;
         }

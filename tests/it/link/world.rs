@@ -213,21 +213,21 @@ impl Node {
 /// Says `text` from one end until the other has heard it: links may come and go.
 #[track_caller]
 pub fn hears(from: &Node, to: &Node, to_origin: u64, text: &[u8]) {
-    let mut tries = 0;
-    loop {
-        let link = from.link(to_origin);
-        let said = link.say(kind::FIRST_MESSAGE, &[text]);
+    let heard = |told: &[Told]| {
+        told.iter().any(|it| matches!(it, Told::Frame(_, _, body) if body == text))
+    };
+    for _ in 0..600 {
+        // It may have ended by now: then there is another soon.
+        let _ended = from.link(to_origin).say(kind::FIRST_MESSAGE, &[text]);
         let mut told = to.seen.told.lock();
-        let until = Duration::from_millis(200);
-        if said.is_ok() {
-            to.seen.more.wait_for(&mut told, until);
+        if !heard(&told) {
+            to.seen.more.wait_for(&mut told, Duration::from_millis(100));
         }
-        if told.iter().any(|it| matches!(it, Told::Frame(_, _, body) if body == text)) {
+        if heard(&told) {
             return;
         }
-        tries += 1;
-        assert!(tries < 500, "never heard; told: {told:?}");
     }
+    panic!("never heard; {:?} and {:?}", from.seen.told(), to.seen.told());
 }
 
 /// A peer that speaks by hand.
