@@ -1,14 +1,17 @@
 //! Frames: what the bytes of a link are cut into.
 //!
 //! ```text
-//!  0  bytes  u32  how many follow the eight bytes of this head: 1 to a limit
-//!  4  crc    u32  CRC-32 of those
+//!  0  bytes  u25  how many follow the first eight of the head: 1 to a limit
+//!  3  check  u7   of that number, in the word's upper bits: remainder by x^7 + x^3 + 1
+//!  4  crc    u32  CRC-32 of what follows
 //!  8  type   u8   see `kind`
 //!  9  body
 //! ```
 //!
 //! All numbers are little-endian. **A length is a claim**: it is compared with the limit before
 //! anything else, and room is made as bytes arrive, never because a length says that they will.
+//! It has a check of its own, because a length that grew on the way would swallow what follows,
+//! and a link on which little is said would seem alive for hours.
 
 use crc32fast::Hasher;
 
@@ -18,6 +21,8 @@ use crate::types::to_usize;
 pub const HEAD_BYTES: usize = 9;
 /// Bytes that its length does not count.
 const UNCOUNTED: usize = 8;
+/// The longest frame, by what a head counts.
+pub const FRAME_BYTES_MAX: u32 = (1 << 25) - 1;
 /// The first room of a reader; what a large frame made of it is given back.
 const ROOM_BYTES: usize = 64 << 10;
 
@@ -61,6 +66,9 @@ pub enum FrameReject {
         /// The limit.
         max: u32,
     },
+    /// Its length was changed on the way, or is none at all.
+    #[error("a frame's length is damaged")]
+    Head,
     /// Changed on the way.
     #[error("a frame's checksum does not fit")]
     Checksum,
@@ -75,6 +83,19 @@ pub struct Frame<'a> {
     pub body: &'a [u8],
 }
 
+/// A length with its check, as in a head. Any one or two flipped bits of it are noticed.
+pub const fn guarded(bytes: u32) -> u32 {
+    let mut rest = bytes << 7;
+    let mut bit = 32;
+    while bit > 7 {
+        bit -= 1;
+        if rest >> bit & 1 == 1 {
+            rest ^= 0b1000_1001 << (bit - 7);
+        }
+    }
+    bytes | rest << 25
+}
+
 /// The first nine bytes of a frame whose body is `parts` one after another; `None` if no frame is
 /// so long.
 pub fn head(kind: u8, parts: &[&[u8]]) -> Option<[u8; HEAD_BYTES]> {
@@ -85,7 +106,8 @@ pub fn head(kind: u8, parts: &[&[u8]]) -> Option<[u8; HEAD_BYTES]> {
         bytes = bytes.checked_add(part.len())?;
         hasher.update(part);
     }
-    let [b0, b1, b2, b3] = u32::try_from(bytes).ok()?.to_le_bytes();
+    let bytes = u32::try_from(bytes).ok().filter(|bytes| *bytes <= FRAME_BYTES_MAX)?;
+    let [b0, b1, b2, b3] = guarded(bytes).to_le_bytes();
     let [c0, c1, c2, c3] = hasher.finalize().to_le_bytes();
     Some([b0, b1, b2, b3, c0, c1, c2, c3, kind])
 }
@@ -172,7 +194,11 @@ impl Incoming {
     pub fn next(&mut self) -> Result<Option<Frame<'_>>, FrameReject> {
         let there = self.room.get(self.start..self.end).unwrap_or_default();
         let Some((length, rest)) = there.split_first_chunk::<4>() else { return Ok(None) };
-        let bytes = u32::from_le_bytes(*length);
+        let word = u32::from_le_bytes(*length);
+        let bytes = word & FRAME_BYTES_MAX;
+        if guarded(bytes) != word {
+            return Err(FrameReject::Head);
+        }
         if bytes == 0 || bytes > self.max {
             return Err(FrameReject::Length { bytes, max: self.max });
         }
@@ -236,11 +262,17 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             let mut incoming = with(&bad);
             let mut count = 0;
-            while let Ok(Some(frame)) = incoming.next() {
-                assert_eq!((frame.kind, frame.body), (whole[count].0, &*whole[count].1));
-                count += 1;
-            }
-            assert!(count < whole.len(), "bit {bit}");
+            let end = loop {
+                match incoming.next() {
+                    Ok(Some(frame)) => {
+                        assert_eq!((frame.kind, frame.body), (whole[count].0, &*whole[count].1));
+                        count += 1;
+                    }
+                    other => break other.map(|_| ()),
+                }
+            };
+            // At once, not when more comes: a length that grew is noticed by itself.
+            assert!(end.is_err() && count < whole.len(), "bit {bit}");
         }
     }
 
@@ -251,9 +283,24 @@ mod tests {
     }
 
     #[test]
+    fn one_or_two_flipped_bits_of_a_length_are_noticed_by_its_first_four_bytes() {
+        for bytes in [1, 2, 9, 100, 1 << 20, FRAME_BYTES_MAX] {
+            for one in 0..32 {
+                for other in 0..32 {
+                    let word =
+                        guarded(bytes) ^ (1 << one) ^ if one == other { 0 } else { 1 << other };
+                    let mut incoming = Incoming::new(FRAME_BYTES_MAX);
+                    incoming.take(&word.to_le_bytes());
+                    assert_eq!(incoming.next(), Err(FrameReject::Head), "{bytes}: {one}, {other}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_length_makes_no_room_before_its_bytes_are_there() {
-        let mut incoming = Incoming::new(1 << 30);
-        incoming.take(&(1_u32 << 30).to_le_bytes());
+        let mut incoming = Incoming::new(FRAME_BYTES_MAX);
+        incoming.take(&guarded(FRAME_BYTES_MAX).to_le_bytes());
         assert_eq!(incoming.next(), Ok(None));
         incoming.take(&[0; 1000]);
         assert_eq!(incoming.next(), Ok(None));
@@ -265,9 +312,10 @@ mod tests {
 
     #[test]
     fn a_length_beyond_the_limit_is_refused_by_its_first_four_bytes() {
-        for (bytes, refused) in [(0, true), (1, false), (100, false), (101, true), (!0, true)] {
+        let most = FRAME_BYTES_MAX;
+        for (bytes, refused) in [(0, true), (1, false), (100, false), (101, true), (most, true)] {
             let mut incoming = Incoming::new(100);
-            incoming.take(&u32::to_le_bytes(bytes));
+            incoming.take(&guarded(bytes).to_le_bytes());
             assert_eq!(incoming.next().is_err(), refused, "{bytes}");
         }
     }

@@ -306,7 +306,7 @@ fn a_stranger_may_send_little_before_anything_is_proven() {
     assert_eq!(acceptor.bytes_max(), STRANGER_BYTES_MAX);
     let long = [kind::KNOCK; 500];
     let mut incoming = Incoming::new(acceptor.bytes_max());
-    incoming.take(&500_u32.to_le_bytes());
+    incoming.take(&crate::sync::link::frame::guarded(500).to_le_bytes());
     incoming.take(&long);
     assert!(incoming.next().is_err());
 }
