@@ -135,7 +135,7 @@ impl Side {
                 Sent::Message(message) => rim.message(link, &message),
                 Sent::Tokens { log, first, before, visible, bytes } => {
                     rim.tokens(link, &Tokens { log, first, before, visible, bytes: &bytes });
-                    drop(incoming.credit.1.try_recv());
+                    incoming.credit.1.try_recv().unwrap_or_default();
                     if incoming.wanted.swap(false, Ordering::SeqCst)
                         && let Some((rim, link)) = incoming.sender.get()
                     {
