@@ -472,13 +472,13 @@ impl Foreign {
         // Relaxed: a bound.
         self.shared.queued.fetch_add(bytes, Ordering::Relaxed);
         let queue = self.queue.lock().clone();
-        match queue {
-            Some(queue) => drop(queue.send(job)),
-            None => {
-                let mut writer = self.shared.writer.lock();
-                self.shared.write(&mut writer, job);
-                self.shared.stored_now(&mut writer);
-            }
+        if let Some(queue) = queue {
+            // The thread ends after the queue is dropped.
+            queue.send(job).unwrap_or_default();
+        } else {
+            let mut writer = self.shared.writer.lock();
+            self.shared.write(&mut writer, job);
+            self.shared.stored_now(&mut writer);
         }
     }
 

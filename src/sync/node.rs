@@ -20,7 +20,7 @@ use crate::error::{AppendError, DiskError};
 use crate::log::frame::Batch;
 use crate::log::{Appended, Log};
 use crate::op::{Op, Ops};
-use crate::sync::apply::{Applier, Gone, History, PublishError, Published, Publisher};
+use crate::sync::apply::Applier;
 use crate::sync::domain::DomainId;
 use crate::sync::fact::{Clean, Members};
 use crate::sync::foreign::{Foreign, ForeignOptions};
@@ -29,25 +29,30 @@ use crate::sync::message::{Mark, Marks};
 use crate::sync::origin::{ClusterId, Cursor, Incarnation, Lane, Origin, TokenLog};
 use crate::sync::own::{Own, Said};
 use crate::sync::replica::{Config, Event, Fence, Notice, Order, Previous, Replica, Start};
-use crate::sync::token::{Token, TokenKind, split};
+use crate::sync::token::TokenKind;
 use crate::time::Clock;
 use crate::types::{Durability, HybridTime, Seq, StreamId};
 
 use identity::Identity;
 use intents::Intents;
-use rim::{LogSet, Parts, Shared};
+use logs::LogSet;
+use rim::{Parts, Shared};
 use signals::Signals;
 
 mod config;
 mod error;
+mod history;
 mod identity;
 mod intents;
 #[cfg(any(test, feature = "internals"))]
 pub mod local;
+mod logs;
 pub(crate) mod pipe;
 mod rim;
+mod ship;
 mod signals;
 mod status;
+mod timer;
 
 pub use config::{NodeConfig, WhenStale};
 pub use error::NodeError;
@@ -91,13 +96,14 @@ pub struct Node {
 }
 
 pub(crate) struct Inner {
-    pub(crate) shared: Arc<Shared>,
+    shared: Arc<Shared>,
     intents: Intents,
     identity: Mutex<Identity>,
     who: (ClusterId, Origin),
     config: NodeConfig,
     place: Place,
-    ticker: Ticker,
+    /// Moves the clock that hits look at.
+    _ticker: Ticker,
     resolving: Mutex<Option<JoinHandle<()>>>,
     /// It has left, and does not join again by itself.
     left: AtomicBool,
@@ -166,7 +172,7 @@ impl Node {
         let parts = Parts { logs, clock: place.clock.clone(), signals, fresh, retain };
         let shared = Shared::new(parts);
         let intents = Intents::read(&place.log)
-            .map_err(|error| NodeError::Append(crate::error::AppendError::Read(error)))?;
+            .map_err(|error| NodeError::Append(AppendError::Read(error)))?;
         let inner = Arc::new(Inner {
             shared: Arc::clone(&shared),
             intents,
@@ -174,7 +180,7 @@ impl Node {
             identity: Mutex::new(identity),
             config,
             place,
-            ticker,
+            _ticker: ticker,
             resolving: Mutex::new(None),
             left: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -455,7 +461,7 @@ impl Node {
             return Ok(());
         }
         let shared = &self.inner.shared;
-        shared.stop();
+        shared.timer.stop();
         if let Some(Err(panic)) = self.thread.lock().take().map(JoinHandle::join) {
             std::panic::resume_unwind(panic);
         }
@@ -606,7 +612,7 @@ impl Inner {
     fn run(self: &Arc<Self>) {
         let waker = Waker::from(Arc::new(Visible(Arc::downgrade(&self.shared))));
         let mut looked = boot_time();
-        while let Some(due) = self.shared.wait(LOOK) {
+        while let Some(due) = self.shared.timer.wait(LOOK, || self.shared.now().boot) {
             if due {
                 self.shared.step(Event::Tick);
             }
@@ -690,81 +696,7 @@ impl Wake for Visible {
     fn wake(self: Arc<Self>) {
         if let Some(shared) = self.0.upgrade() {
             shared.set_watching(false);
-            shared.wake();
-        }
-    }
-}
-
-impl Publisher for Node {
-    fn publish(
-        &self,
-        domain: DomainId,
-        kind: TokenKind,
-        body: &[u8],
-    ) -> Result<Published, PublishError> {
-        let refused = |error: NodeError| match error {
-            NodeError::Fenced(_) => PublishError::Fenced,
-            NodeError::Domain(domain) => PublishError::Domain(domain),
-            NodeError::Closed => PublishError::Closed,
-            error => PublishError::Log(error.to_string()),
-        };
-        self.inner.declared(domain).map_err(refused)?;
-        let own = self.inner.own_tokens().map_err(refused)?;
-        let said = Said { kind, domain, body };
-        let published = own.publish(std::iter::once(said)).map_err(|error| match error {
-            crate::error::AppendError::GroupTooLarge { bytes, .. } => PublishError::TooLarge(bytes),
-            error => PublishError::Log(error.to_string()),
-        })?;
-        Ok(Published { log: own.tokens(), seq: published.last, time: published.time })
-    }
-}
-
-impl History for Node {
-    fn marks(&self) -> Arc<[Cursor]> {
-        let logs = &self.inner.shared.logs;
-        let foreign = logs.foreign.durable().into_iter();
-        let foreign = foreign.map(|(log, Mark { seq, hash })| Cursor { log, seq, hash });
-        let own = logs.own.iter().filter_map(|own| {
-            let seq = own.durable();
-            Some(Cursor { log: own.tokens(), seq, hash: own.hash_at(seq)? })
-        });
-        foreign.chain(own).collect()
-    }
-
-    fn stands(&self, cursor: &Cursor) -> bool {
-        use crate::sync::replica::Logs as _;
-        self.inner.shared.logs.hash_at(&cursor.log, cursor.seq) == Some(cursor.hash)
-    }
-
-    fn floors(&self) -> Vec<Cursor> {
-        let logs = &self.inner.shared.logs;
-        let foreign = logs.foreign.logs().into_iter();
-        let foreign =
-            foreign.map(|(log, floor, _)| Cursor { log, seq: floor.seq, hash: floor.hash });
-        foreign.chain(logs.own.iter().map(|own| own.floor())).collect()
-    }
-
-    fn after(&self, from: &Cursor, each: &mut dyn FnMut(&Token<'_>)) -> Result<(), Gone> {
-        if !self.stands(from) {
-            return Err(Gone);
-        }
-        let logs = &self.inner.shared.logs;
-        let own = logs.own.iter().find(|own| own.tokens() == from.log);
-        let mut reader = own.map(|own| own.reader());
-        let (mut next, mut out) = (from.seq + 1, Vec::new());
-        loop {
-            out.clear();
-            let read = match &mut reader {
-                Some(reader) => reader.read(next, 64 << 10, &mut out),
-                None => logs.foreign.read(&from.log, next, 64 << 10, &mut out),
-            };
-            let Some(last) = read.map_err(|_unread| Gone)? else { return Ok(()) };
-            let mut rest = &*out;
-            while let Ok((record, after)) = split(rest) {
-                rest = after;
-                each(&Token::parse(record).map_err(|_reject| Gone)?);
-            }
-            next = last + 1;
+            shared.timer.wake();
         }
     }
 }

@@ -41,7 +41,7 @@ impl Note {
             *target = word.to_le_bytes();
         }
         if let Some(last) = out.last_mut() {
-            *last = if number(self.log.lane) == 0 { 0 } else { 1 };
+            *last = u8::from(number(self.log.lane) != 0);
         }
         out
     }

@@ -298,7 +298,7 @@ impl Shared {
             return;
         }
         let mut keep = BTreeMap::new();
-        for known in writer.vector.origins.iter() {
+        for known in &writer.vector.origins {
             for lane in [Lane::Tokens, Lane::Values] {
                 let log = TokenLog { origin: *known.0, incarnation: known.1.incarnation, lane };
                 let kept = known.1.lane(lane);

@@ -18,90 +18,22 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::sync::apply::{Applier, Flush, FlushReason};
 use crate::sync::domain::DomainId;
-use crate::sync::foreign::Foreign;
 use crate::sync::freshness::{Freshness, boot_time};
 use crate::sync::message::{Hello, Mark, Message, Tokens};
+use crate::sync::node::logs::LogSet;
 use crate::sync::node::pipe::{self, Pipe};
+use crate::sync::node::ship::Ship;
 use crate::sync::node::signals::Signals;
+use crate::sync::node::timer::Timer;
 use crate::sync::origin::{Lane, Origin, TokenLog};
-use crate::sync::own::{Listener, Own, OwnReader, Said};
-use crate::sync::replica::{
-    Action, Event, Fence, Link, Logs, Notice, Now, Order, Replica, Which, Why,
-};
-use crate::sync::token::{Token, chain, split};
+use crate::sync::own::{Listener, Said};
+use crate::sync::replica::{Action, Event, Fence, Link, Notice, Now, Order, Replica, Which, Why};
+use crate::sync::token::{Token, split};
 use crate::time::Clock;
-use crate::types::{Durability, HybridTime};
+use crate::types::HybridTime;
 
-/// What is shipped in one message.
-const SHIP_BYTES: usize = 64 << 10;
 /// Notices that are remembered for who asks.
 const NOTICES: usize = 256;
-
-/// Both logs of a node, and others'.
-pub(super) struct LogSet {
-    pub own: [Arc<Own>; 2],
-    pub foreign: Arc<Foreign>,
-    /// What makes a change visible to others.
-    pub visible_at: Durability,
-    /// Open intents of this life, by number: see `intents`.
-    pub oldest_intent: AtomicU64,
-}
-
-impl LogSet {
-    pub(super) fn lane(&self, lane: Lane) -> &Arc<Own> {
-        let [tokens, values] = &self.own;
-        match lane {
-            Lane::Tokens => tokens,
-            Lane::Values => values,
-        }
-    }
-
-    fn is_own(&self, log: &TokenLog) -> bool {
-        self.lane(log.lane).tokens() == *log
-    }
-}
-
-impl Logs for LogSet {
-    fn head(&self, lane: Lane) -> Mark {
-        let head = self.lane(lane).head();
-        Mark { seq: head.seq, hash: head.hash }
-    }
-
-    fn visible(&self) -> u64 {
-        let own = self.lane(Lane::Tokens);
-        match self.visible_at {
-            Durability::Process => own.head().seq,
-            Durability::Power => own.durable(),
-        }
-    }
-
-    fn floor(&self, log: &TokenLog) -> Option<Mark> {
-        if self.is_own(log) {
-            let floor = self.lane(log.lane).floor();
-            return Some(Mark { seq: floor.seq, hash: floor.hash });
-        }
-        self.foreign.floor(log)
-    }
-
-    fn hash_at(&self, log: &TokenLog, seq: u64) -> Option<u64> {
-        if self.is_own(log) {
-            return self.lane(log.lane).hash_at(seq);
-        }
-        self.foreign.hash_at(log, seq)
-    }
-
-    fn oldest_intent(&self, log: &TokenLog) -> Option<u64> {
-        if self.is_own(log) {
-            let oldest = self.oldest_intent.load(Ordering::Acquire);
-            return (log.lane == Lane::Tokens && oldest > 0).then_some(oldest);
-        }
-        self.foreign.oldest_intent(log)
-    }
-
-    fn time_at(&self, log: &TokenLog, _seq: u64) -> HybridTime {
-        if self.is_own(log) { self.lane(log.lane).time() } else { self.foreign.time(log) }
-    }
-}
 
 /// See the [module](self).
 pub(super) struct Shared {
@@ -110,9 +42,9 @@ pub(super) struct Shared {
     core: Mutex<Option<Core>>,
     /// Somebody has published, or something became visible, since the core's holder looked.
     dirty: AtomicBool,
-    links: AtomicUsize,
+    pub links: AtomicUsize,
     /// Somebody is told when what is on its way is durable.
-    watching: AtomicBool,
+    pub watching: AtomicBool,
     pub signals: Arc<Signals>,
     pub applier: RwLock<Option<Arc<dyn Applier>>>,
     pub fresh: BTreeMap<DomainId, Arc<Freshness>>,
@@ -121,8 +53,7 @@ pub(super) struct Shared {
     pub notices: Mutex<VecDeque<Notice>>,
     pub counts: Counts,
     /// When the node's thread is to wake, and whether it is to end.
-    timer: Mutex<Timer>,
-    ring: Condvar,
+    pub timer: Timer,
     /// Rung whenever something came that somebody may wait for: acknowledgements, fences.
     news: Condvar,
     heard: Mutex<u64>,
@@ -148,45 +79,28 @@ pub(super) struct Acked {
     pub applied: u64,
 }
 
-#[derive(Debug, Default)]
-struct Timer {
-    at: Option<Duration>,
-    /// Something is to be looked at now.
-    rung: bool,
-    stopped: bool,
-}
-
-struct Core {
-    replica: Replica,
-    links: BTreeMap<Link, Conn>,
-    next_link: u64,
-    actions: Vec<Action>,
-    events: VecDeque<Later>,
-    buffer: Vec<u8>,
-    reborn: Option<u64>,
+pub(super) struct Core {
+    pub replica: Replica,
+    pub links: BTreeMap<Link, Conn>,
+    pub next_link: u64,
+    pub actions: Vec<Action>,
+    pub events: VecDeque<Later>,
+    pub buffer: Vec<u8>,
+    pub reborn: Option<u64>,
     /// There may be something to ship.
-    moved: bool,
+    pub moved: bool,
 }
 
-struct Conn {
-    peer: Origin,
-    pipe: Arc<dyn Pipe>,
-    ships: BTreeMap<TokenLog, Ship>,
+pub(super) struct Conn {
+    pub peer: Origin,
+    pub pipe: Arc<dyn Pipe>,
+    pub ships: BTreeMap<TokenLog, Ship>,
     /// It said that there is no room.
-    full: bool,
-}
-
-/// A log that is being shipped on a connection.
-struct Ship {
-    last: Mark,
-    /// The mark before what comes next is known.
-    known: bool,
-    visible: u64,
-    reader: Option<OwnReader>,
+    pub full: bool,
 }
 
 /// What the core is to be told after what it asked for is done.
-enum Later {
+pub(super) enum Later {
     Published { ticket: u64, seq: u64 },
     Shipped { link: Link, log: TokenLog, seq: u64 },
     Behind { link: Link, origin: Origin },
@@ -223,8 +137,7 @@ impl Shared {
             fenced: AtomicBool::new(true),
             notices: Mutex::default(),
             counts: Counts::default(),
-            timer: Mutex::default(),
-            ring: Condvar::new(),
+            timer: Timer::default(),
             news: Condvar::new(),
             heard: Mutex::new(0),
             acked: Mutex::default(),
@@ -360,7 +273,7 @@ impl Shared {
     }
 
     /// Does what the core asked for, tells it what came of it, and so on.
-    fn carry_out(&self, core: &mut Core, batch: Option<&[u8]>) {
+    pub(super) fn carry_out(&self, core: &mut Core, batch: Option<&[u8]>) {
         loop {
             let mut actions = std::mem::take(&mut core.actions);
             for action in actions.drain(..) {
@@ -462,9 +375,9 @@ impl Shared {
             Action::Retain { lane, upto } => self.logs.lane(lane).release(upto),
             Action::Reborn { above } => {
                 core.reborn = Some(above);
-                self.wake();
+                self.timer.wake();
             }
-            Action::Arm { at } => self.arm(at),
+            Action::Arm { at } => self.timer.arm(at),
             Action::Report(notice) => self.report(notice),
         }
     }
@@ -537,154 +450,6 @@ impl Shared {
         self.announce();
     }
 
-    /// Ships what there is, as far as there is room.
-    fn pump(&self, core: &mut Core) {
-        core.moved = false;
-        let Core { links, events, buffer, .. } = core;
-        for (link, conn) in links.iter_mut().filter(|(_, conn)| !conn.full) {
-            let Conn { pipe, ships, full, .. } = conn;
-            ships.retain(|log, ship| {
-                if *full {
-                    return true;
-                }
-                let before = ship.last.seq;
-                let shipped = self.ship((&**pipe, full), log, ship, buffer);
-                if ship.last.seq > before {
-                    let seq = ship.last.seq;
-                    events.push_back(Later::Shipped { link: *link, log: *log, seq });
-                }
-                if !shipped {
-                    events.push_back(Later::Behind { link: *link, origin: log.origin });
-                }
-                shipped
-            });
-        }
-        if !core.events.is_empty() {
-            self.carry_out(core, None);
-        }
-        self.watch();
-    }
-
-    /// `false` if what comes next is gone.
-    fn ship(
-        &self,
-        (pipe, full): (&dyn Pipe, &mut bool),
-        log: &TokenLog,
-        ship: &mut Ship,
-        buffer: &mut Vec<u8>,
-    ) -> bool {
-        let own = self.logs.is_own(log);
-        loop {
-            let head = if own {
-                self.logs.head(log.lane)
-            } else {
-                self.logs.foreign.head(log).unwrap_or_default()
-            };
-            if head.seq < ship.last.seq {
-                // The log does not reach so far yet.
-                return true;
-            }
-            if !ship.known {
-                let Some(hash) = self.logs.hash_at(log, ship.last.seq) else { return false };
-                (ship.last.hash, ship.known) = (hash, true);
-            }
-            let visible = match (log.lane, own) {
-                (Lane::Values, _) => head.seq,
-                (Lane::Tokens, true) => self.logs.visible(),
-                (Lane::Tokens, false) => self.logs.foreign.visible_of(log),
-            };
-            let first = ship.last.seq + 1;
-            buffer.clear();
-            let read = match &mut ship.reader {
-                Some(reader) => reader.read(first, SHIP_BYTES, buffer),
-                None => self.logs.foreign.read(log, first, SHIP_BYTES, buffer),
-            };
-            let last = match read {
-                Ok(Some(last)) => last,
-                Ok(None) if visible > ship.visible && log.lane == Lane::Tokens => ship.last.seq,
-                Ok(None) => return true,
-                Err(_gone) => return false,
-            };
-            let before = ship.last.hash;
-            // In the other lane the last one is what is visible.
-            let visible_here = if log.lane == Lane::Values { last } else { visible };
-            let tokens = Tokens { log: *log, first, before, visible: visible_here, bytes: buffer };
-            if !pipe.tokens(&tokens) {
-                *full = true;
-                return true;
-            }
-            self.counts.shipped.fetch_add(last + 1 - first, Ordering::Relaxed);
-            self.counts.shipped_bytes.fetch_add(buffer.len() as u64, Ordering::Relaxed);
-            ship.visible = visible;
-            let hash = if last == head.seq { head.hash } else { chained(before, buffer) };
-            ship.last = Mark { seq: last, hash };
-        }
-    }
-
-    /// Sees to it that somebody looks again when what was published is durable.
-    fn watch(&self) {
-        if self.logs.visible_at == Durability::Process || self.links.load(Ordering::SeqCst) == 0 {
-            return;
-        }
-        if self.watching.load(Ordering::SeqCst) || self.logs.lane(Lane::Tokens).pending().is_none()
-        {
-            return;
-        }
-        self.wake();
-    }
-
-    /// What the node's thread asks: what is to be durable for others to see it all.
-    pub(super) fn to_watch(&self) -> Option<crate::types::Lsn> {
-        let none = self.logs.visible_at == Durability::Process
-            || self.links.load(Ordering::SeqCst) == 0
-            || self.watching.load(Ordering::SeqCst);
-        if none { None } else { self.logs.lane(Lane::Tokens).pending() }
-    }
-
-    pub(super) fn set_watching(&self, watching: bool) {
-        self.watching.store(watching, Ordering::SeqCst);
-    }
-
-    fn arm(&self, at: Duration) {
-        let mut timer = self.timer.lock();
-        timer.at = Some(at);
-        self.ring.notify_one();
-    }
-
-    /// Has the node's thread look.
-    pub(super) fn wake(&self) {
-        self.timer.lock().rung = true;
-        self.ring.notify_one();
-    }
-
-    pub(super) fn stop(&self) {
-        self.timer.lock().stopped = true;
-        self.ring.notify_one();
-    }
-
-    /// Waits until something is due or rung, `most` at most; `None` when it is over, else whether
-    /// a tick is due.
-    pub(super) fn wait(&self, most: Duration) -> Option<bool> {
-        let deadline = self.now().boot.saturating_add(most);
-        let mut timer = self.timer.lock();
-        loop {
-            if timer.stopped {
-                return None;
-            }
-            let now = self.now().boot;
-            let due = timer.at.is_some_and(|at| at <= now);
-            if due {
-                timer.at = None;
-            }
-            if due || timer.rung || now >= deadline {
-                timer.rung = false;
-                return Some(due);
-            }
-            let until = timer.at.map_or(deadline, |at| at.min(deadline));
-            self.ring.wait_for(&mut timer, until.saturating_sub(now));
-        }
-    }
-
     /// Ends all links.
     pub(super) fn close_links(&self, goodbye: bool) {
         let mut held = self.core.lock();
@@ -704,15 +469,6 @@ impl Shared {
         self.close_links(true);
         *self.core.lock() = None;
     }
-}
-
-fn chained(before: u64, records: &[u8]) -> u64 {
-    let (mut rest, mut hash) = (records, before);
-    while let Ok((record, after)) = split(rest) {
-        hash = chain(hash, record);
-        rest = after;
-    }
-    hash
 }
 
 impl Listener for Shared {
