@@ -12,4 +12,6 @@ pub mod fact;
 pub mod message;
 pub mod origin;
 pub mod replica;
+#[cfg(test)]
+mod sim;
 pub mod token;

@@ -189,6 +189,12 @@ pub enum Action {
         /// Of that life, for [`Kept`](super::Kept).
         birth: Option<Birth>,
     },
+    /// The origin is a writer no more, and all that it ever wrote is applied or cleared: what was
+    /// provisional of it, or open as an intent, is settled.
+    Settle {
+        /// Who.
+        origin: Origin,
+    },
     /// A foreign log is known to be one of two with one name: remember it.
     Mark {
         /// The place, with `diverged` set.
