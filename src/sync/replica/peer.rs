@@ -331,6 +331,10 @@ impl Replica {
         let candidates = || self.peers.iter().filter(|it| can(it.1)).map(|it| *it.0);
         let next = candidates().find(|it| *it > after).or_else(|| candidates().next());
         let Some(next) = next else { return };
+        // The only one there is, and it has answered: all is said.
+        if self.peers.get(&next).is_some_and(|it| it.is_accepted(origin)) {
+            return;
+        }
         for link in relays {
             if link != next {
                 self.unask(link, origin, step);

@@ -249,14 +249,8 @@ impl App {
         self.raise(mask);
     }
 
-    /// The origin begins elsewhere: what was provisional of it was cleared, or has become visible.
-    pub(super) fn adopted(&mut self, origin: Origin) {
-        self.provisional.retain(|it| it.0 != origin);
-        if !self.rules.on(Rule::Intent) {
-            self.intents.retain(|it| it.0 != origin);
-        }
-    }
-
+    /// The origin begins elsewhere, or ends: what was provisional of it was cleared, or has become
+    /// visible; intents that are open yet come again behind the place where it begins.
     pub(super) fn settle(&mut self, origin: Origin) {
         self.provisional.retain(|it| it.0 != origin);
         self.intents.retain(|it| it.0 != origin);

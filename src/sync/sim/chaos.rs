@@ -139,7 +139,7 @@ impl World {
             return;
         }
         let id = self.id();
-        let seq = self.publish_intent(at, id, key);
+        let seq = self.publish_intent(at, id, key, false);
         self.commit_when_durable(at, seq, id, key);
         self.pump(at);
     }
@@ -158,17 +158,22 @@ impl World {
     }
 
     pub(super) fn close_intent(&mut self, node: usize, id: u64, kind: TokenKind) {
-        if self.nodes[node].disk.open.iter().all(|it| it.0 != id) {
+        if !self.is_open(node, id) {
             return;
         }
-        self.append(node, Lane::Tokens, kind, domain(1), &id.to_le_bytes());
-        self.nodes[node].disk.open.retain(|it| it.0 != id);
+        let seq = self.append(node, Lane::Tokens, kind, domain(1), &id.to_le_bytes());
+        for open in self.nodes[node].disk.open.iter_mut().filter(|it| it.id == id) {
+            open.closed = Some(seq);
+        }
         self.pump(node);
     }
 
+    fn is_open(&self, node: usize, id: u64) -> bool {
+        self.nodes[node].disk.open.iter().any(|it| it.id == id && it.closed.is_none())
+    }
+
     pub(super) fn resolve(&mut self, node: usize, id: u64) {
-        let is_open = self.nodes[node].disk.open.iter().any(|it| it.0 == id);
-        let open = is_open && !self.nodes[node].gone;
+        let open = self.is_open(node, id) && !self.nodes[node].gone;
         let here = self.nodes[node].live.is_some() && self.nodes[node].frozen.is_none();
         if here && !self.flying.contains(&id) {
             self.close_intent(node, id, TokenKind::Resolved);
@@ -271,8 +276,11 @@ impl World {
         let open = it.disk.open.clone();
         it.disk = *backup;
         it.disk.open.extend(open);
-        it.disk.open.sort_unstable();
-        it.disk.open.dedup_by_key(|it| it.0);
+        it.disk.open.sort_unstable_by_key(|it| it.id);
+        it.disk.open.dedup_by_key(|it| it.id);
+        for open in &mut it.disk.open {
+            (open.old, open.closed) = (true, None);
+        }
         it.disk.members = members;
         it.disk.term = term;
         it.disk.reborn = reborn;

@@ -142,6 +142,19 @@ impl Foreign {
     }
 }
 
+/// An own intent.
+#[derive(Clone, Debug)]
+pub(super) struct Open {
+    pub(super) id: u64,
+    pub(super) key: u8,
+    /// In this life's log.
+    pub(super) seq: u64,
+    /// An earlier life's log has it too.
+    pub(super) old: bool,
+    /// By this token, which may not be durable yet.
+    pub(super) closed: Option<u64>,
+}
+
 /// An entry of the tier that outlives the process: what was filled, and with which ticket.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
@@ -161,8 +174,8 @@ pub(super) struct Disk {
     pub(super) members: Members,
     pub(super) term: u64,
     pub(super) reborn: Option<Duration>,
-    /// Own intents that are neither done nor resolved: id, keys, and its number in this life.
-    pub(super) open: Vec<(u64, u16, u64)>,
+    /// Own intents that are neither done nor resolved on the disk.
+    pub(super) open: Vec<Open>,
     pub(super) tier: BTreeMap<u8, Entry>,
 }
 
@@ -225,7 +238,8 @@ impl Logs for Disk {
 
     fn oldest_intent(&self, log: &TokenLog) -> Option<u64> {
         if log.origin == self.origin {
-            return self.open.iter().map(|it| it.2).min();
+            let open = self.open.iter().filter(|it| it.closed.is_none());
+            return open.map(|it| it.seq).min();
         }
         self.chain(log).and_then(Chain::oldest_intent)
     }

@@ -10,8 +10,8 @@ use crate::sync::origin::{ClusterId, Incarnation, Lane, Origin, TokenLog};
 use crate::sync::replica::{
     Action, Config, Event, Kept, Link, Notice, Now, Previous, Replica, Rule, Start, Which, Why,
 };
-use crate::sync::sim::app::{App, KEYS, NAMES, Said, all_mask, mask_of, number_of};
-use crate::sync::sim::disk::{Chain, Disk, Entry, Foreign, lane};
+use crate::sync::sim::app::{App, NAMES, Said, all_mask, mask_of, number_of};
+use crate::sync::sim::disk::{Chain, Disk, Entry, Foreign, Open, lane};
 use crate::sync::sim::net::Parcel;
 use crate::sync::sim::{BEAT, Due, EPOCH, LEASE, MS, Time, Todo, World, all_domains, origin};
 use crate::sync::token::TokenKind;
@@ -154,7 +154,8 @@ impl World {
             cluster: ClusterId::from_u128(7),
             domains: domains.map(domain).collect(),
             lease: Duration::from_micros(LEASE),
-            beat: Duration::from_micros(BEAT),
+            // Deep clusters need more beats: `Config::reaches`.
+            beat: Duration::from_micros(if self.plan.mesh { BEAT } else { BEAT / 2 }),
             skew_max: Duration::from_millis(500),
         }
     }
@@ -233,9 +234,8 @@ impl World {
         self.out = out;
         // What was open stays open, before anybody hears of this life.
         if self.rule(Rule::Intent) {
-            for (id, mask, _) in open {
-                let key = (0..KEYS).find(|key| mask >> key & 1 == 1).unwrap_or(0);
-                self.publish_intent(node, id, key);
+            for open in open {
+                self.publish_intent(node, open.id, open.key, true);
             }
         }
         self.fsync(node);
@@ -286,7 +286,10 @@ impl World {
             }
         }
         let own = it.disk.own()[0].head().seq;
-        it.disk.open.retain(|open| open.2 <= own);
+        for open in &mut it.disk.open {
+            open.closed = open.closed.filter(|seq| *seq <= own);
+        }
+        it.disk.open.retain(|it| (it.seq <= own || it.old) && it.closed.is_none());
         it.clean = if !power && inside { Clean::Inside } else { Clean::Not };
         it.disk.own_mut().iter_mut().for_each(|chain| chain.durable = chain.head().seq);
         // What was written and is found again may be read.
@@ -296,7 +299,7 @@ impl World {
             }
         }
         // Commits that were sent land, or not; those of lost intents never were sent.
-        for (id, ..) in self.nodes[node].disk.open.clone() {
+        for id in self.nodes[node].disk.open.iter().map(|it| it.id).collect::<Vec<_>>() {
             if self.flying.contains(&id) && self.dice.one_in(2) {
                 self.flying.remove(&id);
             }
@@ -542,13 +545,12 @@ impl World {
         seq
     }
 
-    pub(super) fn publish_intent(&mut self, node: usize, id: u64, key: u8) -> u64 {
+    pub(super) fn publish_intent(&mut self, node: usize, id: u64, key: u8, old: bool) -> u64 {
         let body = super::app::intent_body(id, key);
         let domain = super::app::domain(1);
         let seq = self.append(node, Lane::Tokens, TokenKind::Intent, domain, &body);
         let open = &mut self.nodes[node].disk.open;
-        open.retain(|it| it.0 != id);
-        open.push((id, 1 << key, seq));
+        open.push(Open { id, key, seq, old, closed: None });
         seq
     }
 
@@ -583,6 +585,7 @@ impl World {
         let own = &mut disk.own.as_mut().unwrap()[0];
         own.durable = own.head().seq;
         let upto = own.durable;
+        disk.open.retain(|it| it.closed.is_none_or(|seq| seq > upto));
         let mut stored = Vec::new();
         for foreign in disk.foreign.values_mut() {
             for chain in &mut foreign.lanes {
@@ -741,7 +744,7 @@ impl World {
             birth.or_else(|| it.disk.foreign.get(&to.origin).and_then(|it| it.birth.clone()));
         it.disk.foreign.insert(to.origin, Foreign::new(&to, visible, birth));
         if let Some(live) = &mut it.live {
-            live.app.adopted(to.origin);
+            live.app.settle(to.origin);
         }
     }
 
