@@ -312,6 +312,10 @@ impl Replica {
 
     // --- what is known ---
 
+    pub(super) fn is_removed(&self, origin: Origin) -> bool {
+        self.members.0.get(&origin).is_some_and(|it| it.standing == Standing::Removed)
+    }
+
     /// Takes in what somebody knows of who is a member.
     pub(super) fn learn(&mut self, members: &Members, step: &mut Step<'_>) {
         let before = self.members.clone();
@@ -341,6 +345,7 @@ impl Replica {
                 }
                 Standing::Left(..) if was_member || was.is_none() => {
                     self.leaving.insert(*origin, step.now.boot);
+                    self.visible_if_left(*origin, step);
                 }
                 Standing::Removed if was.is_none_or(|it| it.standing != Standing::Removed) => {
                     self.leaving.remove(origin);
@@ -348,6 +353,7 @@ impl Replica {
                         self.clear_origin(*origin, Why::Removed, step);
                     }
                     step.out.push(Action::Settle { origin: *origin });
+                    self.unask_all(*origin, step);
                 }
                 Standing::Left(..) | Standing::Removed => {}
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::sync::fact::{Birth, Clean, Members};
+use crate::sync::fact::{Birth, Clean, Members, Standing};
 use crate::sync::message::{Breach, Gap, Mark, Marks, Place, Tokens};
 use crate::sync::origin::{Incarnation, Lane, Origin};
 use crate::sync::replica::event::Link;
@@ -225,7 +225,9 @@ impl Replica {
         let origin = tokens.log.origin;
         let Some(place) = self.place(origin) else { return };
         let accepted = self.peers.get(&link).is_some_and(|it| it.is_accepted(origin));
-        if !accepted || place.incarnation != tokens.log.incarnation || place.diverged {
+        // Of who was removed everything is cleared; what it wrote may never become visible.
+        let removed = self.is_removed(origin);
+        if !accepted || removed || place.incarnation != tokens.log.incarnation || place.diverged {
             return;
         }
         match self.check(&place, tokens, step) {
@@ -321,6 +323,17 @@ impl Replica {
     fn raise_visible(&mut self, place: &Place, tokens: &Tokens<'_>, step: &mut Step<'_>) {
         if tokens.log.lane == Lane::Tokens {
             self.visible_at_least(place, tokens.visible, step);
+            self.visible_if_left(place.origin, step);
+        }
+    }
+
+    /// The record of a leave is durable, and so is all before it.
+    pub(super) fn visible_if_left(&mut self, origin: Origin, step: &mut Step<'_>) {
+        let standing = self.members.0.get(&origin).map(|it| it.standing);
+        let Some(Standing::Left(incarnation, marks)) = standing else { return };
+        let place = self.place(origin).filter(|it| it.incarnation == incarnation);
+        if let Some(place) = place {
+            self.visible_at_least(&place, marks.tokens.seq, step);
         }
     }
 

@@ -281,6 +281,7 @@ impl World {
         for open in &mut it.disk.open {
             (open.old, open.closed) = (true, None);
         }
+        let ids: Vec<_> = it.disk.open.iter().map(|it| it.id).collect();
         it.disk.members = members;
         it.disk.term = term;
         it.disk.reborn = reborn;
@@ -293,6 +294,9 @@ impl World {
         let wrote = it.wrote;
         for key in (0..4).filter(|key| wrote >> key & 1 == 1) {
             self.truth.change(key, self.now);
+        }
+        for id in ids {
+            self.after(LEASE, Due::Resolve { node: at, id });
         }
         let delay = self.dice.below(LEASE);
         self.after(delay, Due::Start { node: at });
@@ -405,11 +409,7 @@ impl World {
             .filter(alive)
             .any(|it| it.live.as_ref().is_some_and(|it| it.replica.is_changing()));
         let gone = self.nodes.iter().any(|it| it.gone && self.is_member_somewhere(it.origin()));
-        if digests.len() > 1
-            || waiting
-            || gone
-            || self.nodes.len() >= if self.plan.mesh { 6 } else { 4 }
-        {
+        if digests.len() > 1 || waiting || gone || self.nodes.len() >= 6 || !self.plan.mesh {
             return;
         }
         match self.dice.below(3) {
