@@ -18,4 +18,6 @@ pub mod node;
 pub mod origin;
 pub(crate) mod own;
 pub mod replica;
+#[cfg(test)]
+mod sim;
 pub mod token;

@@ -170,7 +170,7 @@ pub enum Action {
         upto: u64,
     },
     /// Forget everything of these domains, wherever it came from: one number goes up (R12). Open
-    /// intents stay open; what was provisional of an origin that is adopted next is settled.
+    /// intents stay open, and what is provisional stays so.
     Flush {
         /// Which.
         domains: Which,
@@ -181,6 +181,8 @@ pub enum Action {
     },
     /// The foreign logs of this origin begin behind `to`: whatever is kept of it below, or of
     /// other lives, goes. Durable together, or not at all, and in one step with the flush before.
+    /// What was provisional of it, or open as an intent, is settled: what is open yet comes again
+    /// behind `to`, and before the next proof.
     Adopt {
         /// From where on.
         to: Place,
@@ -188,6 +190,12 @@ pub enum Action {
         visible: u64,
         /// Of that life, for [`Kept`](super::Kept).
         birth: Option<Birth>,
+    },
+    /// The origin is a writer no more, and all that it ever wrote is applied or cleared: what was
+    /// provisional of it, or open as an intent, is settled.
+    Settle {
+        /// Who.
+        origin: Origin,
     },
     /// A foreign log is known to be one of two with one name: remember it.
     Mark {

@@ -59,6 +59,30 @@ pub struct Config {
     pub skew_max: Duration,
 }
 
+impl Config {
+    /// Is a lease possible over this many hops, with this round trip on each? Every hop adds at
+    /// most a beat and a round trip to the age of a proof, and half of the lease is for that.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use annals::sync::{origin::ClusterId, replica::Config};
+    ///
+    /// let second = Duration::from_secs(1);
+    /// let config = Config {
+    ///     cluster: ClusterId::from_u128(1),
+    ///     domains: Vec::new(),
+    ///     lease: second,
+    ///     beat: second / 4,
+    ///     skew_max: second / 2,
+    /// };
+    /// assert!(config.reaches(1, second / 100));
+    /// assert!(!config.reaches(3, second / 100), "three hops need a shorter beat");
+    /// ```
+    pub fn reaches(&self, hops: u32, round_trip: Duration) -> bool {
+        (self.beat + round_trip).saturating_mul(hops) <= self.lease / 2
+    }
+}
+
 /// How the life before ended, as the node's folder says it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Previous {

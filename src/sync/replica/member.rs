@@ -76,7 +76,10 @@ impl Replica {
             let Some(change) = self.changes.get(at).cloned() else { continue };
             match change {
                 Change::Joining { link, domains, again } if again <= now => {
+                    // The next time another member is asked: this one may be away, or of no use.
+                    let link = if self.peers.contains_key(&link) { link } else { self.after(link) };
                     step.send(link, Message::Join { domains: domains.clone() });
+                    let link = self.after(link);
                     let again = now + self.config.lease;
                     if let Some(place) = self.changes.get_mut(at) {
                         *place = Change::Joining { link, domains, again };
@@ -109,6 +112,13 @@ impl Replica {
                 _ => {}
             }
         }
+    }
+
+    /// The next connection to a member.
+    fn after(&self, link: Link) -> Link {
+        let member = |it: &(&Link, &super::peer::Peer)| self.members.is_member(it.1.origin);
+        let links = || self.peers.iter().filter(member).map(|it| *it.0);
+        links().find(|it| *it > link).or_else(|| links().next()).unwrap_or(link)
     }
 
     /// What a record says of one member.
@@ -302,6 +312,10 @@ impl Replica {
 
     // --- what is known ---
 
+    pub(super) fn is_removed(&self, origin: Origin) -> bool {
+        self.members.0.get(&origin).is_some_and(|it| it.standing == Standing::Removed)
+    }
+
     /// Takes in what somebody knows of who is a member.
     pub(super) fn learn(&mut self, members: &Members, step: &mut Step<'_>) {
         let before = self.members.clone();
@@ -331,12 +345,15 @@ impl Replica {
                 }
                 Standing::Left(..) if was_member || was.is_none() => {
                     self.leaving.insert(*origin, step.now.boot);
+                    self.visible_if_left(*origin, step);
                 }
                 Standing::Removed if was.is_none_or(|it| it.standing != Standing::Removed) => {
                     self.leaving.remove(origin);
                     if self.rules.on(Rule::Removed) {
                         self.clear_origin(*origin, Why::Removed, step);
                     }
+                    step.out.push(Action::Settle { origin: *origin });
+                    self.unask_all(*origin, step);
                 }
                 Standing::Left(..) | Standing::Removed => {}
             }
@@ -361,11 +378,13 @@ impl Replica {
                         || (it.incarnation == incarnation && it.marks.covers(&marks)))
             });
             let late = step.now.boot.saturating_sub(since) >= self.config.lease;
-            if there || !self.rules.on(Rule::Left) {
-                self.leaving.remove(&origin);
-            } else if late {
-                self.leaving.remove(&origin);
+            let counts = there || !self.rules.on(Rule::Left);
+            if !counts && late {
                 self.clear_origin(origin, Why::Removed, step);
+            }
+            if counts || late {
+                self.leaving.remove(&origin);
+                step.out.push(Action::Settle { origin });
             }
         }
     }

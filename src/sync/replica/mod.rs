@@ -414,6 +414,11 @@ impl Replica {
         self.incarnation
     }
 
+    /// Is it in the middle of a join, a leave or a removal?
+    pub fn is_changing(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
     /// It has asked for another life and does nothing more.
     pub fn is_over(&self) -> bool {
         self.over

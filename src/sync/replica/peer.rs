@@ -286,7 +286,9 @@ impl Replica {
     /// Asks the origin itself where there is a connection; a relay too if there is none, or if
     /// nothing was proved for half a lease. A relay that proves nothing is left for the next.
     pub(super) fn route(&mut self, origin: Origin, step: &mut Step<'_>) {
-        let Some(known) = self.known.get(&origin) else { return };
+        let Some(known) = self.known.get(&origin).filter(|_| !self.is_removed(origin)) else {
+            return;
+        };
         let now = step.now.boot;
         let half = self.config.lease / 2;
         let proved = known.as_of.is_some_and(|it| now.saturating_sub(it) <= half);
@@ -331,6 +333,10 @@ impl Replica {
         let candidates = || self.peers.iter().filter(|it| can(it.1)).map(|it| *it.0);
         let next = candidates().find(|it| *it > after).or_else(|| candidates().next());
         let Some(next) = next else { return };
+        // The only one there is, and it has answered: all is said.
+        if self.peers.get(&next).is_some_and(|it| it.is_accepted(origin)) {
+            return;
+        }
         for link in relays {
             if link != next {
                 self.unask(link, origin, step);
@@ -355,6 +361,14 @@ impl Replica {
         if let Some(peer) = self.peers.get_mut(&link) {
             peer.wants.remove(&origin);
             step.send(link, Message::Unwant { origin });
+        }
+    }
+
+    pub(super) fn unask_all(&mut self, origin: Origin, step: &mut Step<'_>) {
+        let wants = |it: &(&Link, &Peer)| it.1.wants.contains_key(&origin);
+        let links: Vec<_> = self.peers.iter().filter(wants).map(|it| *it.0).collect();
+        for link in links {
+            self.unask(link, origin, step);
         }
     }
 

@@ -15,6 +15,8 @@ pub enum Rule {
     Floor,
     /// R2: a relay's gap is an offer.
     Offer,
+    /// R3: every start is a new life, and no number of a life is given twice.
+    Life,
     /// R3: a new life clears.
     NewLife,
     /// R4: after an unclean end the node clears its own.

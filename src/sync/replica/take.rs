@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::sync::fact::{Birth, Clean, Members};
+use crate::sync::fact::{Birth, Clean, Members, Standing};
 use crate::sync::message::{Breach, Gap, Mark, Marks, Place, Tokens};
 use crate::sync::origin::{Incarnation, Lane, Origin};
 use crate::sync::replica::event::Link;
@@ -29,17 +29,28 @@ enum Bad {
     Differs,
 }
 
+/// In each lane the later of two places of one life: a relay may be behind in one of them.
+fn ahead(from: Option<Place>, mut to: Place) -> Place {
+    if let Some(from) = from.filter(|it| it.incarnation == to.incarnation && !it.diverged) {
+        for lane in super::LANES {
+            if from.marks.of(lane).seq > to.marks.of(lane).seq {
+                to.marks.set(lane, from.marks.of(lane));
+            }
+        }
+    }
+    to
+}
+
 impl Replica {
     pub(super) fn from(&mut self, link: Link, ask: u64, at: &Place, step: &mut Step<'_>) {
         let Some(peer) = self.peers.get_mut(&link) else { return };
-        let Some(known) = self.known.get_mut(&at.origin) else { return };
+        let Some(known) = self.known.get(&at.origin) else { return };
         let asked = peer.wants.get(&at.origin).copied();
         let Some(Want::Asked(since, number)) = asked else { return };
         if number != ask || known.incarnation() != Some(at.incarnation) {
             return;
         }
         peer.wants.insert(at.origin, Want::Accepted(since));
-        known.offer = None;
         for lane in super::LANES {
             self.owe_ack(link, at.log(lane), 0, step);
         }
@@ -79,19 +90,22 @@ impl Replica {
         }
     }
 
-    /// Relays' gaps that nobody could better within the lease's time.
+    /// Relays' gaps that nobody could better within the lease's time: not by having an answer, but
+    /// by proving that there is nothing newer than what is here. (A relay that is behind itself
+    /// answers too.)
     pub(super) fn take_offers(&mut self, step: &mut Step<'_>) {
-        let due = |since| step.now.boot.saturating_sub(since) >= self.config.lease;
-        let offers: Vec<_> = self
-            .known
-            .values()
-            .filter_map(|it| it.offer.clone())
-            .filter(|(gap, _, since)| {
-                let origin = gap.floor.origin;
-                due(*since) && !self.peers.values().any(|it| it.is_accepted(origin))
-            })
-            .collect();
-        for (gap, link, _) in offers {
+        let now = step.now.boot;
+        let mut due = Vec::new();
+        for known in self.known.values_mut() {
+            let Some((gap, link, since)) = &known.offer else { continue };
+            if known.as_of.is_some_and(|it| it > *since) {
+                known.offer = None;
+            } else if now.saturating_sub(*since) >= self.config.lease {
+                due.push((gap.clone(), *link));
+                known.offer = None;
+            }
+        }
+        for (gap, link) in due {
             self.take_gap(link, &gap, step);
         }
     }
@@ -108,8 +122,11 @@ impl Replica {
         if self.rules.on(Rule::Gap) {
             step.out.push(Action::Flush { domains, why, floor: gap.time });
         }
-        self.cleared(origin, why, (from, gap.floor), step);
-        self.adopt(gap.floor, gap.floor.marks.tokens.seq, gap.birth.clone(), step);
+        let to = ahead(from, gap.floor);
+        self.cleared(origin, why, (from, to), step);
+        let known = self.known.get(&origin).filter(|it| it.incarnation() == Some(to.incarnation));
+        let visible = known.map_or(0, |it| it.visible).max(gap.floor.marks.tokens.seq);
+        self.adopt(to, visible, gap.birth.clone(), step);
         self.ask(link, origin, step);
     }
 
@@ -208,7 +225,9 @@ impl Replica {
         let origin = tokens.log.origin;
         let Some(place) = self.place(origin) else { return };
         let accepted = self.peers.get(&link).is_some_and(|it| it.is_accepted(origin));
-        if !accepted || place.incarnation != tokens.log.incarnation || place.diverged {
+        // Of who was removed everything is cleared; what it wrote may never become visible.
+        let removed = self.is_removed(origin);
+        if !accepted || removed || place.incarnation != tokens.log.incarnation || place.diverged {
             return;
         }
         match self.check(&place, tokens, step) {
@@ -304,6 +323,17 @@ impl Replica {
     fn raise_visible(&mut self, place: &Place, tokens: &Tokens<'_>, step: &mut Step<'_>) {
         if tokens.log.lane == Lane::Tokens {
             self.visible_at_least(place, tokens.visible, step);
+            self.visible_if_left(place.origin, step);
+        }
+    }
+
+    /// The record of a leave is durable, and so is all before it.
+    pub(super) fn visible_if_left(&mut self, origin: Origin, step: &mut Step<'_>) {
+        let standing = self.members.0.get(&origin).map(|it| it.standing);
+        let Some(Standing::Left(incarnation, marks)) = standing else { return };
+        let place = self.place(origin).filter(|it| it.incarnation == incarnation);
+        if let Some(place) = place {
+            self.visible_at_least(&place, marks.tokens.seq, step);
         }
     }
 
