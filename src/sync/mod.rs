@@ -9,5 +9,10 @@
 
 pub mod domain;
 pub mod link;
+pub mod fact;
+pub mod message;
 pub mod origin;
+pub mod replica;
+#[cfg(test)]
+mod sim;
 pub mod token;
