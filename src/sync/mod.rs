@@ -8,8 +8,8 @@
 //! something was missed.
 
 pub mod domain;
-pub mod link;
 pub mod fact;
+pub mod link;
 pub mod message;
 pub mod origin;
 pub mod replica;
