@@ -16,3 +16,4 @@ pub mod replica;
 #[cfg(test)]
 mod sim;
 pub mod token;
+pub mod wire;
