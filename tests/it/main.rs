@@ -32,6 +32,8 @@ mod store;
 mod stream;
 mod support;
 mod swap;
+mod sync_nodes;
+mod sync_world;
 mod testimony;
 mod threads;
 mod verify;
