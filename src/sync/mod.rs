@@ -21,3 +21,4 @@ pub mod replica;
 #[cfg(test)]
 mod sim;
 pub mod token;
+pub mod wire;

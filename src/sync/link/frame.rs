@@ -182,6 +182,11 @@ impl Incoming {
         }
     }
 
+    /// Bytes that have come and were not given out.
+    pub const fn unread(&self) -> usize {
+        self.end - self.start
+    }
+
     /// Bytes of memory that this holds.
     pub fn held(&self) -> usize {
         self.room.capacity()

@@ -103,9 +103,16 @@ impl Wire {
             incoming.filled(bytes);
             return Ok(bytes > 0);
         }
+        // What came together with the last word of TLS's own handshake is in there already.
+        let (mut out, before) = (Vec::new(), incoming.unread());
+        if !self.open(&[], incoming, &mut out)? {
+            return Ok(false);
+        }
+        if incoming.unread() > before {
+            return Ok(true);
+        }
         let mut raw = [0; STRANGER_RAW_BYTES];
         let bytes = timed.read(&mut raw)?;
-        let mut out = Vec::new();
         let open = self.open(raw.get(..bytes).unwrap_or_default(), incoming, &mut out)?;
         timed.write_all(&out)?;
         Ok(open && bytes > 0)

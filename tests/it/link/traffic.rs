@@ -108,8 +108,7 @@ fn a_peer_that_takes_nothing_of_what_is_parked_is_given_up() {
     let mut down = None;
     while down.is_none() {
         drop(raw.send(kind::KEEP, &[]));
-        down = node.seen.told().into_iter().find(|it| matches!(it, Told::Down(..)));
-        std::thread::yield_now();
+        down = node.seen.glance().into_iter().find(|it| matches!(it, Told::Down(..)));
     }
     let Some(Told::Down(_, why)) = down else { panic!("{down:?}") };
     // Whoever notices first: the writer's thread, or the kernel's user timeout.

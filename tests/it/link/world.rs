@@ -47,6 +47,13 @@ impl Seen {
         self.told.lock().clone()
     }
 
+    /// What was told, after a moment in which there may be more.
+    pub fn glance(&self) -> Vec<Told> {
+        let mut told = self.told.lock();
+        self.more.wait_for(&mut told, Duration::from_millis(10));
+        told.clone()
+    }
+
     /// Waits until what was told is as `wanted` says.
     #[track_caller]
     pub fn until<T>(&self, what: &str, wanted: impl Fn(&[Told]) -> Option<T>) -> T {
