@@ -8,6 +8,7 @@
 //! something was missed.
 
 pub mod apply;
+pub mod cache;
 pub mod domain;
 pub mod fact;
 pub(crate) mod foreign;
