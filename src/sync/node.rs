@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -20,24 +21,28 @@ use crate::error::{AppendError, DiskError};
 use crate::log::frame::Batch;
 use crate::log::{Appended, Log};
 use crate::op::{Op, Ops};
-use crate::sync::apply::Applier;
+use crate::sync::apply::{Applier, Publisher};
+use crate::sync::cache::Manager;
 use crate::sync::domain::DomainId;
 use crate::sync::fact::{Clean, Members};
 use crate::sync::foreign::{Foreign, ForeignOptions};
 use crate::sync::freshness::{Freshness, Lease, Ticker, boot_time};
+use crate::sync::link::Endpoint;
 use crate::sync::message::{Mark, Marks};
 use crate::sync::origin::{ClusterId, Cursor, Incarnation, Lane, Origin, TokenLog};
 use crate::sync::own::{Own, Said};
 use crate::sync::replica::{Config, Event, Fence, Notice, Order, Previous, Replica, Start};
-use crate::sync::token::TokenKind;
+use crate::sync::token::{Token, TokenKind, split};
 use crate::time::Clock;
 use crate::types::{Durability, HybridTime, Seq, StreamId};
 
+use history::Voice;
 use identity::Identity;
 use intents::Intents;
 use logs::LogSet;
 use rim::{Parts, Shared};
 use signals::Signals;
+use tcp::Door;
 
 mod config;
 mod error;
@@ -52,6 +57,7 @@ mod rim;
 mod ship;
 mod signals;
 mod status;
+mod tcp;
 mod timer;
 
 pub use config::{NodeConfig, WhenStale};
@@ -98,6 +104,10 @@ pub struct Node {
 pub(crate) struct Inner {
     shared: Arc<Shared>,
     intents: Intents,
+    manager: Manager,
+    door: Arc<Door>,
+    endpoint: Mutex<Option<Endpoint>>,
+    address: Mutex<Option<SocketAddr>>,
     identity: Mutex<Identity>,
     who: (ClusterId, Origin),
     config: NodeConfig,
@@ -173,9 +183,20 @@ impl Node {
         let shared = Shared::new(parts);
         let intents = Intents::read(&place.log)
             .map_err(|error| NodeError::Append(AppendError::Read(error)))?;
+        let manager = Manager::new(Arc::clone(ticker.clock()));
+        for domain in &config.domains {
+            if let Some(fresh) = shared.fresh.get(&domain.id()) {
+                manager.declare(&domain.name, Arc::clone(fresh));
+            }
+        }
+        let door = Door::new(Arc::clone(&shared) as Arc<dyn pipe::Rim>);
         let inner = Arc::new(Inner {
             shared: Arc::clone(&shared),
             intents,
+            manager: manager.clone(),
+            door,
+            endpoint: Mutex::new(None),
+            address: Mutex::new(None),
             who: (identity.cluster, identity.origin),
             identity: Mutex::new(identity),
             config,
@@ -197,7 +218,12 @@ impl Node {
                 }
             }
         })));
+        let voice = Arc::new(Voice(Arc::downgrade(&inner)));
+        manager.connect(Arc::clone(&voice) as Arc<dyn Publisher>, Some(voice));
+        inner.introduce(&manager);
+        shared.appliers.write().push(Arc::new(manager));
         inner.begin_life()?;
+        inner.open_links()?;
         let thread = if inner.place.threads {
             let worker = Arc::clone(&inner);
             let spawned = std::thread::Builder::new()
@@ -310,23 +336,39 @@ impl Node {
         self.inner.shared.fresh.get(&domain).cloned()
     }
 
-    /// Makes `applier` hear every token from now on. A node has exactly one.
+    /// The caches of this node: exactly one manager.
+    pub fn caches(&self) -> &Manager {
+        &self.inner.manager
+    }
+
+    /// Has `onlooker` hear every token from now on, as the caches do.
+    pub fn look_on(&self, onlooker: Arc<dyn Applier>) {
+        let shared = &self.inner.shared;
+        let mut appliers = shared.appliers.write();
+        self.inner.introduce(&*onlooker);
+        appliers.push(onlooker);
+    }
+
+    /// Where it listens; `None` if it does not.
+    pub fn address(&self) -> Option<SocketAddr> {
+        *self.inner.address.lock()
+    }
+
+    /// Dials `address` (`host:port`) from now on.
     ///
     /// # Errors
-    /// [`NodeError::Second`].
-    pub fn attach(&self, applier: Arc<dyn Applier>) -> Result<(), NodeError> {
-        let shared = &self.inner.shared;
-        let mut place = shared.applier.write();
-        if place.is_some() {
-            return Err(NodeError::Second);
+    /// [`NodeError::Closed`], [`NodeError::Thread`].
+    pub fn dial(&self, address: &str) -> Result<(), NodeError> {
+        let endpoint = self.inner.endpoint.lock();
+        let endpoint = endpoint.as_ref().ok_or(NodeError::Closed)?;
+        endpoint.dial(address).map_err(|why| NodeError::Thread(Arc::new(why)))
+    }
+
+    /// Dials `address` no more. A link that is up stays.
+    pub fn forget(&self, address: &str) {
+        if let Some(endpoint) = &*self.inner.endpoint.lock() {
+            endpoint.forget(address);
         }
-        let own = shared.logs.lane(Lane::Tokens).tokens();
-        applier.visible(&own, u64::MAX);
-        for kept in shared.logs.foreign.found() {
-            applier.visible(&kept.place.log(Lane::Tokens), kept.visible);
-        }
-        *place = Some(applier);
-        Ok(())
     }
 
     /// Waits until this node may publish, at most that long.
@@ -469,6 +511,11 @@ impl Node {
             // It sleeps in the way of nobody, and sees that the node is closed.
             drop(thread.join());
         }
+        let endpoint = self.inner.endpoint.lock().take();
+        shared.close_links(true);
+        if let Some(endpoint) = endpoint {
+            endpoint.close();
+        }
         shared.end();
         shared.signals.close();
         shared.logs.foreign.on_stored(None);
@@ -574,6 +621,10 @@ impl Inner {
     /// Another life, because somebody names this node as it cannot have been.
     fn be_reborn(&self, above: u64) -> Result<(), NodeError> {
         self.shared.close_links(false);
+        let endpoint = self.endpoint.lock().take();
+        if let Some(endpoint) = endpoint {
+            endpoint.close();
+        }
         let heads = self.heads().0;
         {
             let mut identity = self.identity.lock();
@@ -585,7 +636,47 @@ impl Inner {
                 own.begin_again(log_of(&identity, lane));
             }
         }
-        self.begin_life()
+        self.begin_life()?;
+        self.open_links()
+    }
+
+    /// Tells an applier what is known: how far logs are visible, and what of them is not.
+    fn introduce(&self, applier: &dyn Applier) {
+        let logs = &self.shared.logs;
+        applier.visible(&logs.lane(Lane::Tokens).tokens(), u64::MAX);
+        for kept in logs.foreign.found() {
+            let log = kept.place.log(Lane::Tokens);
+            applier.visible(&log, kept.visible);
+            let open = logs.foreign.oldest_intent(&log).unwrap_or(u64::MAX);
+            let (mut next, mut out) = (open.min(kept.visible + 1), Vec::new());
+            // What cannot be read becomes a gap, which clears.
+            while let Ok(Some(last)) = logs.foreign.read(&log, next, 64 << 10, &mut out) {
+                let mut rest = &*out;
+                while let Ok((record, after)) = split(rest) {
+                    rest = after;
+                    if let Ok(token) = Token::parse(record) {
+                        applier.apply(&log, &token);
+                    }
+                }
+                next = last + 1;
+                out.clear();
+            }
+        }
+    }
+
+    /// Listens, and dials.
+    fn open_links(&self) -> Result<(), NodeError> {
+        if self.config.listen.is_none() && self.config.secret.is_empty() {
+            return Ok(());
+        }
+        // The port that it was given stays its own in this life of the process.
+        let listen = self.address.lock().or(self.config.listen);
+        let incarnation = self.identity.lock().incarnation;
+        let who = (self.who.0, self.who.1, incarnation);
+        let opened = tcp::open(&self.config, who, listen, &self.door)?;
+        *self.address.lock() = opened.address();
+        *self.endpoint.lock() = Some(opened);
+        Ok(())
     }
 
     fn heads(&self) -> (Marks, u64) {

@@ -32,8 +32,6 @@ mod store;
 mod stream;
 mod support;
 mod swap;
-mod sync_nodes;
-mod sync_world;
 mod testimony;
 mod threads;
 mod verify;

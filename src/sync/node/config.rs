@@ -10,18 +10,7 @@ use crate::sync::node::intents::{Resolve, Resolver};
 use crate::sync::origin::ClusterId;
 use crate::types::Durability;
 
-/// What becomes of answers from memory whose freshness is not proved.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum WhenStale {
-    /// They are not given: the caller is told how old they may be.
-    Refuse,
-    /// The source is asked.
-    #[default]
-    Revalidate,
-    /// They are given, and said to be stale.
-    ServeStale,
-}
+pub use crate::sync::cache::WhenStale;
 
 /// How a node is set up: see [`StoreOptions::node`](crate::StoreOptions::node).
 ///
@@ -39,7 +28,8 @@ pub struct NodeConfig {
     pub(crate) found: bool,
     pub(crate) secret: Vec<u8>,
     pub(crate) listen: Option<SocketAddr>,
-    pub(crate) peers: Vec<SocketAddr>,
+    pub(crate) peers: Vec<String>,
+    pub(crate) spin: Duration,
     pub(crate) domains: Vec<Domain>,
     pub(crate) lease: Duration,
     pub(crate) beat: Option<Duration>,
@@ -60,12 +50,13 @@ impl NodeConfig {
             secret: Vec::new(),
             listen: None,
             peers: Vec::new(),
+            spin: Duration::ZERO,
             domains: Vec::new(),
             lease: Duration::from_secs(2),
             beat: None,
             skew_max: Duration::from_millis(500),
             visible_at: None,
-            when_stale: WhenStale::default(),
+            when_stale: WhenStale::Revalidate,
             sync_interval: Duration::from_millis(100),
             retain_bytes: 256 << 20,
             retain_age: Duration::from_hours(24),
@@ -96,9 +87,17 @@ impl NodeConfig {
         self
     }
 
-    /// Another node, to connect to and to stay connected to.
-    pub fn peer(mut self, address: SocketAddr) -> Self {
-        self.peers.push(address);
+    /// Another node, `host:port`, to connect to and to stay connected to.
+    pub fn peer(mut self, address: impl Into<String>) -> Self {
+        self.peers.push(address.into());
+        self
+    }
+
+    /// For so long a link's reader turns round for what comes next before it sleeps, where that
+    /// has been worth it lately: it saves the time that waking takes, and costs a core while there
+    /// is traffic. Default: not at all.
+    pub fn spin(mut self, time: Duration) -> Self {
+        self.spin = time;
         self
     }
 

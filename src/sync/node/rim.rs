@@ -46,7 +46,8 @@ pub(super) struct Shared {
     /// Somebody is told when what is on its way is durable.
     pub watching: AtomicBool,
     pub signals: Arc<Signals>,
-    pub applier: RwLock<Option<Arc<dyn Applier>>>,
+    /// Who hears every token: the cache manager, and those who look on.
+    pub appliers: RwLock<Vec<Arc<dyn Applier>>>,
     pub fresh: BTreeMap<DomainId, Arc<Freshness>>,
     pub fence: Mutex<Option<Fence>>,
     pub fenced: AtomicBool,
@@ -131,7 +132,7 @@ impl Shared {
             links: AtomicUsize::new(0),
             watching: AtomicBool::new(false),
             signals: parts.signals,
-            applier: RwLock::new(None),
+            appliers: RwLock::default(),
             fresh: parts.fresh,
             fence: Mutex::new(Some(Fence::NoMember)),
             fenced: AtomicBool::new(true),
@@ -325,16 +326,20 @@ impl Shared {
                 self.logs.foreign.keep(log, first, before, bytes);
             }
             Action::Visible { log, upto } => {
-                if let Some(applier) = &*self.applier.read() {
+                for applier in &*self.appliers.read() {
                     applier.visible(&log, upto);
                 }
                 self.logs.foreign.visible(log, upto);
             }
             Action::Flush { domains, why, floor } => self.flush(&domains, why, floor),
             Action::Adopt { to, visible, birth } => {
-                self.end_others(to.origin, &to.log(Lane::Tokens));
+                self.settle(to.origin);
+                for applier in &*self.appliers.read() {
+                    applier.visible(&to.log(Lane::Tokens), visible);
+                }
                 self.logs.foreign.adopt(to, visible, birth);
             }
+            Action::Settle { origin } => self.settle(origin),
             Action::Mark { at } => self.logs.foreign.diverged(at),
             Action::Close { link, refusal } => {
                 if let Some(conn) = core.links.get(&link) {
@@ -383,13 +388,13 @@ impl Shared {
     }
 
     fn apply(&self, log: &TokenLog, bytes: &[u8]) {
-        let applier = self.applier.read();
+        let appliers = self.appliers.read();
         let (mut rest, mut count) = (bytes, 0);
         while let Ok((record, after)) = split(rest) {
             rest = after;
             count += 1;
             if let Ok(token) = Token::parse(record) {
-                if let Some(applier) = &*applier {
+                for applier in &*appliers {
                     applier.apply(log, &token);
                 }
                 self.signals.apply(&token);
@@ -414,19 +419,20 @@ impl Shared {
             Why::Adopted => FlushReason::Adopted,
             Why::Removed => FlushReason::Removed,
         };
-        if let Some(applier) = &*self.applier.read() {
+        for applier in &*self.appliers.read() {
             applier.flush(&Flush { domains: domains.clone(), reason, floor });
         }
         self.signals.flush(&domains);
     }
 
-    /// Logs of other lives of an origin are over.
-    fn end_others(&self, origin: Origin, now: &TokenLog) {
-        let applier = self.applier.read();
-        let Some(applier) = &*applier else { return };
+    /// What was provisional of an origin, or open, is settled.
+    fn settle(&self, origin: Origin) {
+        let appliers = self.appliers.read();
         for (log, _, _) in self.logs.foreign.logs() {
-            if log.origin == origin && log.incarnation != now.incarnation {
-                applier.ended(&log);
+            if log.origin == origin && log.lane == Lane::Tokens {
+                for applier in &*appliers {
+                    applier.ended(&log);
+                }
             }
         }
     }
@@ -473,7 +479,7 @@ impl Shared {
 
 impl Listener for Shared {
     fn said(&self, log: &TokenLog, token: &Token<'_>) {
-        if let Some(applier) = &*self.applier.read() {
+        for applier in &*self.appliers.read() {
             applier.apply(log, token);
         }
         self.signals.apply(token);
