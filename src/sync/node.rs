@@ -213,9 +213,7 @@ impl Node {
         let stored = Arc::downgrade(&shared);
         shared.logs.foreign.on_stored(Some(Box::new(move |marks| {
             if let Some(shared) = stored.upgrade() {
-                for (log, seq) in marks {
-                    shared.step(Event::Stored { log: *log, seq: *seq });
-                }
+                shared.stored(marks);
             }
         })));
         let voice = Arc::new(Voice(Arc::downgrade(&inner)));
@@ -707,6 +705,7 @@ impl Inner {
             if due {
                 self.shared.step(Event::Tick);
             }
+            self.shared.catch_up();
             crate::sync::own::Listener::news(&*self.shared);
             if let Some(mark) = self.shared.to_watch() {
                 self.shared.set_watching(true);

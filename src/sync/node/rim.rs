@@ -58,6 +58,8 @@ pub(super) struct Shared {
     /// Rung whenever something came that somebody may wait for: acknowledgements, fences.
     news: Condvar,
     heard: Mutex<u64>,
+    /// What the core is to be told of foreign logs.
+    stored: Mutex<BTreeMap<TokenLog, u64>>,
     pub acked: Mutex<BTreeMap<Origin, Acked>>,
     pub retain: (u64, Duration),
 }
@@ -103,6 +105,7 @@ pub(super) struct Conn {
 /// What the core is to be told after what it asked for is done.
 pub(super) enum Later {
     Published { ticket: u64, seq: u64 },
+    Stored { log: TokenLog, seq: u64 },
     Shipped { link: Link, log: TokenLog, seq: u64 },
     Behind { link: Link, origin: Origin },
 }
@@ -141,6 +144,7 @@ impl Shared {
             timer: Timer::default(),
             news: Condvar::new(),
             heard: Mutex::new(0),
+            stored: Mutex::default(),
             acked: Mutex::default(),
             retain: parts.retain,
         })
@@ -197,6 +201,13 @@ impl Shared {
         self.core.lock().as_ref().map_or(0, |core| core.buffer.capacity())
     }
 
+    /// Foreign logs are durable up to there. Said by the thread that writes them, which waits for
+    /// nobody: whoever holds the core may be waiting for it.
+    pub(super) fn stored(&self, marks: &[(TokenLog, u64)]) {
+        self.stored.lock().extend(marks.iter().copied());
+        self.timer.wake();
+    }
+
     /// Something came that somebody may wait for.
     fn announce(&self) {
         *self.heard.lock() += 1;
@@ -239,6 +250,13 @@ impl Shared {
             };
             core.replica.step(self.now(), &self.logs, event, &mut core.actions);
             self.carry_out(core, batch);
+            let stored = std::mem::take(&mut *self.stored.lock());
+            for (log, seq) in stored {
+                core.events.push_back(Later::Stored { log, seq });
+            }
+            if !core.events.is_empty() {
+                self.carry_out(core, None);
+            }
             if core.moved {
                 self.pump(core);
             }
@@ -254,6 +272,13 @@ impl Shared {
     fn after(&self) {
         if self.dirty.load(Ordering::SeqCst) {
             self.news();
+        }
+    }
+
+    /// Tells the core what waits for it.
+    pub(super) fn catch_up(&self) {
+        if !self.stored.lock().is_empty() {
+            self.step(Event::Tick);
         }
     }
 
@@ -285,6 +310,7 @@ impl Shared {
             let Some(later) = core.events.pop_front() else { return };
             let event = match later {
                 Later::Published { ticket, seq } => Event::Published { ticket, seq },
+                Later::Stored { log, seq } => Event::Stored { log, seq },
                 Later::Shipped { link, log, seq } => Event::Shipped { link, log, seq },
                 Later::Behind { link, origin } => Event::Behind { link, origin },
             };
