@@ -36,6 +36,7 @@ use crate::types::{Durability, HybridTime, Seq, StreamId};
 use identity::Identity;
 use intents::Intents;
 use logs::LogSet;
+use net::Net;
 use rim::{Parts, Shared};
 use signals::Signals;
 
@@ -47,6 +48,7 @@ mod intents;
 #[cfg(any(test, feature = "internals"))]
 pub mod local;
 mod logs;
+mod net;
 pub(crate) mod pipe;
 mod rim;
 mod ship;
@@ -105,6 +107,8 @@ pub(crate) struct Inner {
     /// Moves the clock that hits look at.
     _ticker: Ticker,
     resolving: Mutex<Option<JoinHandle<()>>>,
+    /// Its links, where it has any over the network.
+    net: Mutex<Option<Net>>,
     /// It has left, and does not join again by itself.
     left: AtomicBool,
     closed: AtomicBool,
@@ -182,6 +186,7 @@ impl Node {
             place,
             _ticker: ticker,
             resolving: Mutex::new(None),
+            net: Mutex::new(None),
             left: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             noted: AtomicU64::new(0),
@@ -198,6 +203,7 @@ impl Node {
             }
         })));
         inner.begin_life()?;
+        inner.connect()?;
         let thread = if inner.place.threads {
             let worker = Arc::clone(&inner);
             let spawned = std::thread::Builder::new()
@@ -469,7 +475,9 @@ impl Node {
             // It sleeps in the way of nobody, and sees that the node is closed.
             drop(thread.join());
         }
+        let net = self.inner.quiesce();
         shared.end();
+        drop(net);
         shared.signals.close();
         shared.logs.foreign.on_stored(None);
         let kept = shared.logs.foreign.close();
@@ -585,7 +593,9 @@ impl Inner {
                 own.begin_again(log_of(&identity, lane));
             }
         }
-        self.begin_life()
+        self.begin_life()?;
+        self.renamed();
+        Ok(())
     }
 
     fn heads(&self) -> (Marks, u64) {

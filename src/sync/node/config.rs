@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::sync::domain::Domain;
+use crate::sync::link::{Key, LinkOptions, Security};
 use crate::sync::node::error::NodeError;
 use crate::sync::node::intents::{Resolve, Resolver};
 use crate::sync::origin::ClusterId;
@@ -38,6 +39,9 @@ pub struct NodeConfig {
     pub(crate) cluster: ClusterId,
     pub(crate) found: bool,
     pub(crate) secret: Vec<u8>,
+    pub(crate) links: LinkOptions,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::sync::link::Tls>,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) peers: Vec<SocketAddr>,
     pub(crate) domains: Vec<Domain>,
@@ -58,6 +62,9 @@ impl NodeConfig {
             cluster,
             found,
             secret: Vec::new(),
+            links: LinkOptions::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
             listen: None,
             peers: Vec::new(),
             domains: Vec::new(),
@@ -87,6 +94,19 @@ impl NodeConfig {
     /// What the nodes of the cluster prove themselves with: 32 random bytes, the same everywhere.
     pub fn secret(mut self, secret: impl Into<Vec<u8>>) -> Self {
         self.secret = secret.into();
+        self
+    }
+
+    /// How links behave: timeouts, bounds, limits on strangers.
+    pub fn links(mut self, options: LinkOptions) -> Self {
+        self.links = options;
+        self
+    }
+
+    /// Links are under mutual TLS. The secret may be left out then; with one, both are needed.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::sync::link::Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -184,12 +204,29 @@ impl NodeConfig {
             "a lease is 20 ms at least"
         } else if beat.is_zero() || beat > self.lease / 4 {
             "a beat is at most a quarter of the lease"
-        } else if (self.listen.is_some() || !self.peers.is_empty()) && self.secret.len() < 16 {
+        } else if (self.listen.is_some() || !self.peers.is_empty()) && self.is_open() {
             "a node with peers needs a secret of at least 16 bytes"
         } else {
             return Ok(());
         };
         Err(NodeError::Config(why))
+    }
+
+    fn is_open(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return false;
+        }
+        self.secret.len() < 16
+    }
+
+    /// What keeps strangers out.
+    pub(crate) fn security(&self) -> Security {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return Security::Tls(tls.clone().with_secret(&self.secret));
+        }
+        Security::Secret(Key::from_secret(&self.secret))
     }
 
     pub(crate) fn beat_every(&self) -> Duration {

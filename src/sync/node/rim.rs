@@ -335,6 +335,15 @@ impl Shared {
                 self.end_others(to.origin, &to.log(Lane::Tokens));
                 self.logs.foreign.adopt(to, visible, birth);
             }
+            Action::Settle { origin } => {
+                let applier = self.applier.read();
+                let logs = self.logs.foreign.logs();
+                for (log, _, _) in logs.iter().filter(|(log, ..)| log.origin == origin) {
+                    if let Some(applier) = &*applier {
+                        applier.ended(log);
+                    }
+                }
+            }
             Action::Mark { at } => self.logs.foreign.diverged(at),
             Action::Close { link, refusal } => {
                 if let Some(conn) = core.links.get(&link) {
