@@ -168,8 +168,8 @@ fn together(time: Duration) -> Result<(), Box<dyn Error>> {
                     if stop.load(Ordering::SeqCst) {
                         return;
                     }
-                    cache.get_or_load(&key_of(key)).unwrap();
-                    reads.fetch_add(1, Ordering::SeqCst);
+                    let answer = cache.get_or_load(&key_of(key)).unwrap();
+                    reads.fetch_add(u64::from(answer.any().is_some()), Ordering::SeqCst);
                     if key == 0 {
                         std::thread::sleep(Duration::from_millis(1));
                     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use annals::sync::apply::{Applier, Flush};
 use annals::sync::domain::Domain;
+use annals::sync::link::LinkOptions;
 use annals::sync::origin::{ClusterId, TokenLog};
 use annals::sync::token::{Token, TokenKind};
 use annals::{DomainId, Durability, NodeConfig, Store};
@@ -29,7 +30,7 @@ pub(crate) fn open(dir: &Path, peers: &[SocketAddr], spin: Duration) -> Store {
         .secret([7; 32])
         .listen((Ipv4Addr::LOCALHOST, 0).into())
         .lease(Duration::from_secs(4))
-        .spin(spin);
+        .links(LinkOptions { spin, ..LinkOptions::default() });
     for peer in peers {
         config = config.peer(peer.to_string());
     }

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -27,7 +26,6 @@ use crate::sync::domain::DomainId;
 use crate::sync::fact::{Clean, Members};
 use crate::sync::foreign::{Foreign, ForeignOptions};
 use crate::sync::freshness::{Freshness, Lease, Ticker, boot_time};
-use crate::sync::link::Endpoint;
 use crate::sync::message::{Mark, Marks};
 use crate::sync::origin::{ClusterId, Cursor, Incarnation, Lane, Origin, TokenLog};
 use crate::sync::own::{Own, Said};
@@ -40,9 +38,9 @@ use history::Voice;
 use identity::Identity;
 use intents::Intents;
 use logs::LogSet;
+use net::Net;
 use rim::{Parts, Shared};
 use signals::Signals;
-use tcp::Door;
 
 mod config;
 mod error;
@@ -52,12 +50,12 @@ mod intents;
 #[cfg(any(test, feature = "internals"))]
 pub mod local;
 mod logs;
+mod net;
 pub(crate) mod pipe;
 mod rim;
 mod ship;
 mod signals;
 mod status;
-mod tcp;
 mod timer;
 
 pub use config::{NodeConfig, WhenStale};
@@ -105,9 +103,6 @@ pub(crate) struct Inner {
     shared: Arc<Shared>,
     intents: Intents,
     manager: Manager,
-    door: Arc<Door>,
-    endpoint: Mutex<Option<Endpoint>>,
-    address: Mutex<Option<SocketAddr>>,
     identity: Mutex<Identity>,
     who: (ClusterId, Origin),
     config: NodeConfig,
@@ -115,6 +110,8 @@ pub(crate) struct Inner {
     /// Moves the clock that hits look at.
     _ticker: Ticker,
     resolving: Mutex<Option<JoinHandle<()>>>,
+    /// Its links, where it has any over the network.
+    net: Mutex<Option<Net>>,
     /// It has left, and does not join again by itself.
     left: AtomicBool,
     closed: AtomicBool,
@@ -189,20 +186,17 @@ impl Node {
                 manager.declare(&domain.name, Arc::clone(fresh));
             }
         }
-        let door = Door::new(Arc::clone(&shared) as Arc<dyn pipe::Rim>);
         let inner = Arc::new(Inner {
             shared: Arc::clone(&shared),
             intents,
             manager: manager.clone(),
-            door,
-            endpoint: Mutex::new(None),
-            address: Mutex::new(None),
             who: (identity.cluster, identity.origin),
             identity: Mutex::new(identity),
             config,
             place,
             _ticker: ticker,
             resolving: Mutex::new(None),
+            net: Mutex::new(None),
             left: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             noted: AtomicU64::new(0),
@@ -221,7 +215,7 @@ impl Node {
         inner.introduce(&manager);
         shared.appliers.write().push(Arc::new(manager));
         inner.begin_life()?;
-        inner.open_links()?;
+        inner.connect()?;
         let thread = if inner.place.threads {
             let worker = Arc::clone(&inner);
             let spawned = std::thread::Builder::new()
@@ -345,28 +339,6 @@ impl Node {
         let mut appliers = shared.appliers.write();
         self.inner.introduce(&*onlooker);
         appliers.push(onlooker);
-    }
-
-    /// Where it listens; `None` if it does not.
-    pub fn address(&self) -> Option<SocketAddr> {
-        *self.inner.address.lock()
-    }
-
-    /// Dials `address` (`host:port`) from now on.
-    ///
-    /// # Errors
-    /// [`NodeError::Closed`], [`NodeError::Thread`].
-    pub fn dial(&self, address: &str) -> Result<(), NodeError> {
-        let endpoint = self.inner.endpoint.lock();
-        let endpoint = endpoint.as_ref().ok_or(NodeError::Closed)?;
-        endpoint.dial(address).map_err(|why| NodeError::Thread(Arc::new(why)))
-    }
-
-    /// Dials `address` no more. A link that is up stays.
-    pub fn forget(&self, address: &str) {
-        if let Some(endpoint) = &*self.inner.endpoint.lock() {
-            endpoint.forget(address);
-        }
     }
 
     /// Waits until this node may publish, at most that long.
@@ -509,12 +481,9 @@ impl Node {
             // It sleeps in the way of nobody, and sees that the node is closed.
             drop(thread.join());
         }
-        let endpoint = self.inner.endpoint.lock().take();
-        shared.close_links(true);
-        if let Some(endpoint) = endpoint {
-            endpoint.close();
-        }
+        let net = self.inner.quiesce();
         shared.end();
+        drop(net);
         shared.signals.close();
         shared.logs.foreign.on_stored(None);
         let kept = shared.logs.foreign.close();
@@ -619,10 +588,6 @@ impl Inner {
     /// Another life, because somebody names this node as it cannot have been.
     fn be_reborn(&self, above: u64) -> Result<(), NodeError> {
         self.shared.close_links(false);
-        let endpoint = self.endpoint.lock().take();
-        if let Some(endpoint) = endpoint {
-            endpoint.close();
-        }
         let heads = self.heads().0;
         {
             let mut identity = self.identity.lock();
@@ -635,7 +600,8 @@ impl Inner {
             }
         }
         self.begin_life()?;
-        self.open_links()
+        self.renamed();
+        Ok(())
     }
 
     /// Tells an applier what is known: how far logs are visible, and what of them is not.
@@ -660,21 +626,6 @@ impl Inner {
                 out.clear();
             }
         }
-    }
-
-    /// Listens, and dials.
-    fn open_links(&self) -> Result<(), NodeError> {
-        if self.config.listen.is_none() && self.config.secret.is_empty() {
-            return Ok(());
-        }
-        // The port that it was given stays its own in this life of the process.
-        let listen = self.address.lock().or(self.config.listen);
-        let incarnation = self.identity.lock().incarnation;
-        let who = (self.who.0, self.who.1, incarnation);
-        let opened = tcp::open(&self.config, who, listen, &self.door)?;
-        *self.address.lock() = opened.address();
-        *self.endpoint.lock() = Some(opened);
-        Ok(())
     }
 
     fn heads(&self) -> (Marks, u64) {

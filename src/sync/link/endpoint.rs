@@ -47,12 +47,14 @@ pub struct Endpoint {
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Endpoint({:?})", self.inner.local.who)
+        write!(f, "Endpoint({:?})", *self.inner.who.lock())
     }
 }
 
 struct Inner {
     local: Local,
+    /// Who we are by now.
+    who: Mutex<Who>,
     options: LinkOptions,
     above: Arc<dyn Above>,
     clock: Clock,
@@ -102,6 +104,7 @@ impl Endpoint {
     ) -> io::Result<Self> {
         let gate = Gate::new(options.strangers_max, options.strangers_per_address_max);
         let inner = Arc::new(Inner {
+            who: Mutex::new(local.who),
             local,
             options,
             above,
@@ -178,18 +181,30 @@ impl Endpoint {
         links
     }
 
-    /// Takes no more connections, sends on what is parked (for [`LinkOptions::linger_max`] at
-    /// most), ends all links and waits for all threads, except the one that calls.
-    pub fn close(&self) {
-        let inner = &*self.inner;
-        let table = inner.table.lock();
-        inner.closing.store(true, Ordering::Release);
+    /// Goes on under another name, or in another life: for all connections that are made from now
+    /// on. Whoever says so ends the links there are.
+    pub fn set_who(&self, who: Who) {
+        *self.inner.who.lock() = who;
+    }
+
+    /// Takes and makes no more connections. Links that are up stay.
+    pub fn quiesce(&self) {
+        let table = self.inner.table.lock();
+        // Release: pairs with the Acquire in `is_closing`.
+        self.inner.closing.store(true, Ordering::Release);
         drop(table);
         if let Some((_, listener)) = &self.listening {
             // Whoever is blocked in accept returns. It can only fail if that was done before.
             let _done_before = rustix::net::shutdown(listener, Shutdown::Both);
         }
-        inner.changed.notify_all();
+        self.inner.changed.notify_all();
+    }
+
+    /// Takes no more connections, sends on what is parked (for [`LinkOptions::linger_max`] at
+    /// most), ends all links and waits for all threads, except the one that calls.
+    pub fn close(&self) {
+        self.quiesce();
+        let inner = &*self.inner;
         let deadline = inner.clock.monotonic() + inner.options.linger_max;
         for link in self.links() {
             link.drain(deadline);
@@ -222,7 +237,7 @@ impl Drop for Endpoint {
 
 impl Inner {
     fn is_closing(&self) -> bool {
-        // Acquire: pairs with the Release in `close`; what was opened before it is ended there.
+        // Acquire: pairs with the Release in `quiesce`; what was opened before it is ended there.
         self.closing.load(Ordering::Acquire)
     }
 
@@ -356,19 +371,20 @@ impl Inner {
         // Relaxed: only that it is another each time.
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         self.table.lock().pending.insert(number, Arc::clone(&stream));
+        let who = *self.who.lock();
+        let us = who.origin;
         let shake = Shake {
             stream: &stream,
             clock: &self.clock,
             deadline: self.clock.monotonic() + self.options.handshake_max,
             security: &self.local.security,
             ours: Ourselves {
-                who: self.local.who,
+                who,
                 versions: self.local.versions,
                 window: self.options.window_bytes,
                 hello: self.above.hello(),
             },
         };
-        let us = self.local.who.origin;
         let shaken = if self.is_closing() {
             Err(Refusal::Closing.into())
         } else {
@@ -397,7 +413,7 @@ impl Inner {
     }
 
     fn may_replace(&self, held: &Link, who: &Who, dialer: Origin) -> Result<(), Refusal> {
-        let us = self.local.who.origin;
+        let us = self.who.lock().origin;
         match choose(us, (held.who(), held.dialer()), (who, dialer)) {
             Choice::Offered => Ok(()),
             // The one that is to be kept may be dead, and only the other end knows it yet.

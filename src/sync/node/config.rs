@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::sync::domain::Domain;
+use crate::sync::link::{Key, LinkOptions, Security};
 use crate::sync::node::error::NodeError;
 use crate::sync::node::intents::{Resolve, Resolver};
 use crate::sync::origin::ClusterId;
@@ -27,9 +28,11 @@ pub struct NodeConfig {
     pub(crate) cluster: ClusterId,
     pub(crate) found: bool,
     pub(crate) secret: Vec<u8>,
+    pub(crate) links: LinkOptions,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::sync::link::Tls>,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) peers: Vec<String>,
-    pub(crate) spin: Duration,
     pub(crate) domains: Vec<Domain>,
     pub(crate) lease: Duration,
     pub(crate) beat: Option<Duration>,
@@ -48,9 +51,11 @@ impl NodeConfig {
             cluster,
             found,
             secret: Vec::new(),
+            links: LinkOptions::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
             listen: None,
             peers: Vec::new(),
-            spin: Duration::ZERO,
             domains: Vec::new(),
             lease: Duration::from_secs(2),
             beat: None,
@@ -81,6 +86,19 @@ impl NodeConfig {
         self
     }
 
+    /// How links behave: timeouts, bounds, limits on strangers.
+    pub fn links(mut self, options: LinkOptions) -> Self {
+        self.links = options;
+        self
+    }
+
+    /// Links are under mutual TLS. The secret may be left out then; with one, both are needed.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::sync::link::Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Where others may connect. Without it this node only connects to others.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address);
@@ -90,14 +108,6 @@ impl NodeConfig {
     /// Another node, `host:port`, to connect to and to stay connected to.
     pub fn peer(mut self, address: impl Into<String>) -> Self {
         self.peers.push(address.into());
-        self
-    }
-
-    /// For so long a link's reader turns round for what comes next before it sleeps, where that
-    /// has been worth it lately: it saves the time that waking takes, and costs a core while there
-    /// is traffic. Default: not at all.
-    pub fn spin(mut self, time: Duration) -> Self {
-        self.spin = time;
         self
     }
 
@@ -183,12 +193,29 @@ impl NodeConfig {
             "a lease is 20 ms at least"
         } else if beat.is_zero() || beat > self.lease / 4 {
             "a beat is at most a quarter of the lease"
-        } else if (self.listen.is_some() || !self.peers.is_empty()) && self.secret.len() < 16 {
+        } else if (self.listen.is_some() || !self.peers.is_empty()) && self.is_open() {
             "a node with peers needs a secret of at least 16 bytes"
         } else {
             return Ok(());
         };
         Err(NodeError::Config(why))
+    }
+
+    fn is_open(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return false;
+        }
+        self.secret.len() < 16
+    }
+
+    /// What keeps strangers out.
+    pub(crate) fn security(&self) -> Security {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return Security::Tls(tls.clone().with_secret(&self.secret));
+        }
+        Security::Secret(Key::from_secret(&self.secret))
     }
 
     pub(crate) fn beat_every(&self) -> Duration {

@@ -43,6 +43,8 @@ pub(super) struct Shared {
     /// Somebody has published, or something became visible, since the core's holder looked.
     dirty: AtomicBool,
     pub links: AtomicUsize,
+    /// Whoever speaks on a link of an earlier core is nobody to this one.
+    next_link: AtomicU64,
     /// Somebody is told when what is on its way is durable.
     pub watching: AtomicBool,
     pub signals: Arc<Signals>,
@@ -85,7 +87,6 @@ pub(super) struct Acked {
 pub(super) struct Core {
     pub replica: Replica,
     pub links: BTreeMap<Link, Conn>,
-    pub next_link: u64,
     pub actions: Vec<Action>,
     pub events: VecDeque<Later>,
     pub buffer: Vec<u8>,
@@ -133,6 +134,7 @@ impl Shared {
             core: Mutex::new(None),
             dirty: AtomicBool::new(false),
             links: AtomicUsize::new(0),
+            next_link: AtomicU64::new(1),
             watching: AtomicBool::new(false),
             signals: parts.signals,
             appliers: RwLock::default(),
@@ -159,7 +161,6 @@ impl Shared {
         let core = held.insert(Core {
             replica,
             links: BTreeMap::new(),
-            next_link: 1,
             actions,
             events: VecDeque::new(),
             buffer: Vec::new(),
@@ -540,8 +541,8 @@ impl pipe::Rim for Shared {
         let link = {
             let mut held = self.core.lock();
             let Some(core) = &mut *held else { return Link(0) };
-            let link = Link(core.next_link);
-            core.next_link += 1;
+            // Relaxed: only that it is another each time.
+            let link = Link(self.next_link.fetch_add(1, Ordering::Relaxed));
             let ships = BTreeMap::new();
             core.links.insert(link, Conn { peer: hello.origin, pipe, ships, full: false });
             self.links.store(core.links.len(), Ordering::SeqCst);

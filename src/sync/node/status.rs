@@ -46,10 +46,6 @@ pub struct NodeStatus {
     pub times_lost: u64,
     /// Bytes of memory that wait for peers, however many there are and however slow.
     pub held_bytes: usize,
-    /// Connections that did not become links, and why the last one did not.
-    pub links_failed: u64,
-    /// See there.
-    pub link_failure: Option<String>,
     /// Why others' tokens are not kept any more, if so: nothing is relayed, and a restart clears.
     pub keep_failed: Option<Arc<str>>,
 }
@@ -151,8 +147,6 @@ impl Inner {
             cleared: of(&shared.counts.cleared),
             times_lost: of(&shared.counts.times_lost),
             held_bytes: shared.held_bytes(),
-            links_failed: of(&self.door.failed),
-            link_failure: self.door.last_failure(),
             keep_failed: shared.logs.foreign.failed(),
         }
     }
