@@ -30,7 +30,7 @@ use crate::sync::message::{Mark, Marks};
 use crate::sync::origin::{ClusterId, Cursor, Incarnation, Lane, Origin, TokenLog};
 use crate::sync::own::{Own, Said};
 use crate::sync::replica::{Config, Event, Fence, Notice, Order, Previous, Replica, Start};
-use crate::sync::token::{Token, TokenKind, split};
+use crate::sync::token::TokenKind;
 use crate::time::Clock;
 use crate::types::{Durability, HybridTime, Seq, StreamId};
 
@@ -604,30 +604,6 @@ impl Inner {
         Ok(())
     }
 
-    /// Tells an applier what is known: how far logs are visible, and what of them is not.
-    fn introduce(&self, applier: &dyn Applier) {
-        let logs = &self.shared.logs;
-        applier.visible(&logs.lane(Lane::Tokens).tokens(), u64::MAX);
-        for kept in logs.foreign.found() {
-            let log = kept.place.log(Lane::Tokens);
-            applier.visible(&log, kept.visible);
-            let open = logs.foreign.oldest_intent(&log).unwrap_or(u64::MAX);
-            let (mut next, mut out) = (open.min(kept.visible + 1), Vec::new());
-            // What cannot be read becomes a gap, which clears.
-            while let Ok(Some(last)) = logs.foreign.read(&log, next, 64 << 10, &mut out) {
-                let mut rest = &*out;
-                while let Ok((record, after)) = split(rest) {
-                    rest = after;
-                    if let Ok(token) = Token::parse(record) {
-                        applier.apply(&log, &token);
-                    }
-                }
-                next = last + 1;
-                out.clear();
-            }
-        }
-    }
-
     fn heads(&self) -> (Marks, u64) {
         let [tokens, values] = &self.shared.logs.own;
         let ((tokens, first), (values, second)) = (tokens.anchor(), values.anchor());
@@ -692,41 +668,6 @@ impl Inner {
             let domains = self.config.domains.iter().map(|it| it.id()).collect();
             self.shared.order(Order::Join { link, domains });
         }
-    }
-
-    /// Has open intents resolved whose makers are gone, if there is somebody who can.
-    fn resolve_soon(self: &Arc<Self>) {
-        let Some(resolver) = self.config.resolver.clone() else { return };
-        let mut resolving = self.resolving.lock();
-        let running = resolving.as_ref().is_some_and(|thread| !thread.is_finished());
-        let abandoned = || self.intents.open().into_iter().any(|it| it.abandoned);
-        if running || self.closed.load(Ordering::SeqCst) || !abandoned() {
-            return;
-        }
-        let inner = Arc::downgrade(self);
-        let run = move || {
-            while let Some(inner) = Weak::upgrade(&inner) {
-                let open = inner.intents.open();
-                let open: Vec<_> = open.into_iter().filter(|it| it.abandoned).collect();
-                if open.is_empty() || inner.closed.load(Ordering::SeqCst) {
-                    return;
-                }
-                let mut unknown = false;
-                for intent in open {
-                    let OpenIntent { id, domain, keys, .. } = intent;
-                    let resolved = resolver.0.resolve(id, domain, &keys) == Resolution::Settled;
-                    let close = || inner.intents.close(&inner.shared, (id, TokenKind::Resolved));
-                    unknown |= !resolved || close().is_err();
-                }
-                if unknown {
-                    let closed = || inner.closed.load(Ordering::SeqCst);
-                    inner.shared.wait_until(intents::ASK_AGAIN, closed);
-                }
-            }
-        };
-        let spawned = std::thread::Builder::new().name("annals-resolve".to_owned()).spawn(run);
-        // Without a thread they stay open, and the next drop tries again.
-        *resolving = spawned.ok();
     }
 }
 
