@@ -20,6 +20,7 @@ mod exhaustive;
 mod faults;
 mod feed;
 mod kit;
+mod listed;
 mod noted;
 mod outbox;
 mod owed;
