@@ -18,7 +18,7 @@ impl World {
             return;
         }
         // The lease is the reader's, whose clock may be slow; and some time may be hidden.
-        let bound = LEASE + LEASE / 500 + self.slack;
+        let bound = self.bound + self.slack;
         let then = self.now.saturating_sub(bound);
         for at in 0..self.nodes.len() {
             let node = &self.nodes[at];
@@ -256,7 +256,7 @@ pub(super) fn every_domain_is_fresh(world: &World, at: usize) -> bool {
 }
 
 /// All rules by name, for the tables.
-pub(super) const RULES: [Rule; 30] = [
+pub(super) const RULES: [Rule; 31] = [
     Rule::Dense,
     Rule::Hash,
     Rule::Gap,
@@ -279,6 +279,7 @@ pub(super) const RULES: [Rule; 30] = [
     Rule::Sponsor,
     Rule::Removed,
     Rule::Union,
+    Rule::Members,
     Rule::Left,
     Rule::Retain,
     Rule::Report,

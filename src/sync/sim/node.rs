@@ -120,6 +120,7 @@ impl World {
             members,
             term,
             reborn: None,
+            anew: false,
             open: Vec::new(),
             tier: BTreeMap::new(),
         };
@@ -181,6 +182,7 @@ impl World {
         });
         disk.counter += 1;
         let mut incarnation = Incarnation { counter: disk.counter, nonce };
+        let same = same && !std::mem::take(&mut disk.anew);
         if let (Some(old), true) = (&old, same) {
             incarnation = old[0].log.incarnation;
         }
@@ -508,6 +510,7 @@ impl World {
         it.clean = Clean::Not;
         it.disk.counter = it.disk.counter.max(above);
         it.disk.reborn = Some(wall);
+        it.disk.anew = true;
         self.after(MS, Due::Start { node });
     }
 
@@ -570,7 +573,7 @@ impl World {
         if !self.is_life(node, life) {
             return;
         }
-        if !self.dice.one_in(3) {
+        if !self.dice.one_in(3) && self.syncs {
             self.fsync(node);
         }
         let delay = 1 + self.dice.below(60 * MS);
