@@ -125,15 +125,19 @@ fn two_logs_with_one_name_are_noticed_where_they_meet() {
         world.copied = true;
         world.connect_all();
         world.syncs = false;
-        world.write_own(0, 1);
+        for _ in 0..8 {
+            world.write_own(0, 1);
+        }
         world.run(100 * MS);
         world.fill(1, 0);
         world.kill(0, true);
-        let durable = world.nodes[0].disk.own()[0].durable.min(1);
-        world.nodes[0].disk.own_mut()[0].cut(durable);
+        world.nodes[0].disk.own_mut()[0].cut(1);
         world.start(0);
-        // The same number, another token.
+        // The same numbers, other tokens, and soon as many of them.
         world.write(0, 0);
+        for _ in 0..8 {
+            world.write(0, 1);
+        }
         world.syncs = true;
         world.quiet();
     });
@@ -303,7 +307,7 @@ fn a_clean_stop_costs_nobody_a_clear() {
     let mut world = World::new(1, plan);
     world.connect_all();
     world.write(0, 0);
-    world.run(100 * MS);
+    world.run(200 * MS);
     world.fill(1, 0);
     world.stop(0);
     let before = world.flushes;
@@ -424,6 +428,13 @@ fn ages_are_rounded_up_for_a_relay_whose_clock_is_slow() {
         world.fill(2, 0);
         // The reader's clock is right, so the lease is exact; 100 us are for the hops.
         world.bound = LEASE + 100;
+        // At once after a proof was made.
+        let proved =
+            |world: &World| world.nodes[1].live.as_ref().and_then(|it| it.replica.as_of(origin(0)));
+        let before = proved(world);
+        while proved(world) == before {
+            world.run(10);
+        }
         world.disconnect(0, 1);
         world.write(0, 0);
         for _ in 0..30_000 {
@@ -440,7 +451,7 @@ fn a_proof_counts_once_everything_it_speaks_of_is_applied() {
         world.connect_all();
         world.fill(1, 0);
         world.disconnect(0, 1);
-        for _ in 0..4_000 {
+        for _ in 0..8_000 {
             world.write_own(0, 1);
         }
         world.write(0, 0);
@@ -598,6 +609,8 @@ fn a_removal_carries_what_a_majority_knew() {
         world.kill(0, false);
         world.nodes[0].gone = true;
         world.disconnect(1, new);
+        let foreign = world.nodes[1].disk.foreign.get_mut(&origin(0)).unwrap();
+        foreign.lanes[1].drop_to(1);
         world.connect(1, 2);
         world.run(100 * MS);
         world.order(2, Order::Remove { origin: origin(0) });
@@ -648,7 +661,7 @@ fn a_leave_counts_once_all_before_it_is_applied() {
         world.fill(1, 0);
         world.disconnect(0, 1);
         world.disconnect(1, 2);
-        for _ in 0..6_000 {
+        for _ in 0..8_000 {
             world.write_own(0, 1);
         }
         world.write(0, 0);

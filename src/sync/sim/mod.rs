@@ -310,7 +310,7 @@ impl World {
             Due::Deliver { conn, side } => self.deliver(conn, side),
             Due::Tick { node, life } => {
                 if self.is_life(node, life) {
-                    self.tell(node, Todo::Tick);
+                    self.timer(node);
                 }
             }
             Due::Fsync { node, life } => self.fsync_due(node, life),
