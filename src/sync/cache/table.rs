@@ -177,7 +177,7 @@ pub(crate) struct Table<K, V> {
 
 impl<K: Key, V> Table<K, V> {
     /// For so much weight, and about so many entries.
-    pub(crate) fn new(weight_max: u64, entries: usize) -> Self {
+    pub(crate) fn new(weight_max: u64, entries: usize, rules: Rules) -> Self {
         let cores = std::thread::available_parallelism().map_or(4, usize::from);
         let wanted = (cores * 4).next_power_of_two().min(SHARDS_MAX);
         // A shard bounds itself, so a small cache must not be cut into many.
@@ -199,7 +199,7 @@ impl<K: Key, V> Table<K, V> {
             })
         };
         let shards = (0..count).map(|_| shard()).collect();
-        Self { shards, hasher: DefaultHashBuilder::default(), rules: Rules::ALL }
+        Self { shards, hasher: DefaultHashBuilder::default(), rules }
     }
 
     #[inline]

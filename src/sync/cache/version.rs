@@ -34,6 +34,9 @@ impl Version {
     }
 }
 
+/// Makes one value of two, the older one first.
+pub(crate) type MergeTwo<V> = dyn Fn(&V, &V) -> V + Send + Sync;
+
 /// What was sent of one key.
 #[derive(Clone, Debug)]
 pub(crate) struct Register<V> {
@@ -74,7 +77,7 @@ impl<V> Register<V> {
     }
 
     /// What counts: the newest, or what `merge` makes of all, oldest first.
-    pub(crate) fn value(&self, merge: Option<&dyn Fn(&V, &V) -> V>) -> Option<V>
+    pub(crate) fn value(&self, merge: Option<&MergeTwo<V>>) -> Option<V>
     where
         V: Clone,
     {
@@ -123,7 +126,7 @@ mod tests {
         })
     }
 
-    fn run(acts: &[Act], merge: Option<&dyn Fn(&String, &String) -> String>) -> Option<String> {
+    fn run(acts: &[Act], merge: Option<&MergeTwo<String>>) -> Option<String> {
         let mut register = Register::new(Version::OLDEST);
         for act in acts {
             match act {
