@@ -238,6 +238,9 @@ where
             },
             tags: tags.into(),
             weight: said.weight.unwrap_or_else(weigh),
+            plain: options.stale_max.is_zero()
+                && !options.serve_invalidated
+                && options.values.is_none(),
         }
     }
 
