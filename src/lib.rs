@@ -113,6 +113,7 @@ pub mod error;
 pub mod log;
 #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "nobody publishes"))]
 mod metrics;
+mod op;
 pub mod snapshot;
 mod store;
 pub mod sync;
@@ -134,6 +135,7 @@ pub use actor::{
 pub use error::{Error, OpenError};
 
 pub use log::finding::{Affected, Finding, Severity, What};
+pub use op::{Op, OpKind, Ops};
 pub use rkyv;
 pub use store::{
     ActorName, Backup, BackupOptions, Begin, Change, Cursor, Delivery, Fact, Feed, Filter,
@@ -141,7 +143,8 @@ pub use store::{
     Retain, RetentionStats, ScrubStats, SnapshotInfo, Store, StoreOptions, StoreStats,
     Subscription, Told, Verification, View,
 };
-pub use types::{Durability, HybridTime, Lsn, Seq, StreamId};
+pub use sync::node::{Node, NodeConfig, NodeError};
+pub use types::{DomainId, Durability, HybridTime, Lsn, Seq, StreamId};
 
 /// The README's example runs as a test too.
 #[cfg(doctest)]

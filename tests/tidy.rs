@@ -17,8 +17,9 @@ const COLUMNS_MAX: usize = 100;
 
 /// The layers of `src/`, lowest first. Code may name its own layer and those below.
 /// Layers of one rank may know each other, but for `STRANGERS`.
-const LAYERS: [(&str, u8); 16] = [
+const LAYERS: [(&str, u8); 17] = [
     ("types", 0),
+    ("op", 0),
     ("error", 0),
     ("time", 0),
     ("metrics", 0),
@@ -41,7 +42,7 @@ const STRANGERS: [&str; 2] = ["actor", "sync"];
 
 /// A file, and a layer above it that it may name all the same, each with a reason:
 /// `Error` is the sum of all errors, for `?`.
-const UPWARD: [(&str, &str); 1] = [("src/error.rs", "actor")];
+const UPWARD: [(&str, &str); 2] = [("src/error.rs", "actor"), ("src/error.rs", "sync")];
 
 /// The crate re-exports it, and derives may name it so.
 const NO_LAYER: [&str; 1] = ["rkyv"];

@@ -27,6 +27,7 @@ use crate::error::{DiskError, Error, OpenError};
 use crate::log::{Evidence, Log, LogOptions, LogStats, Opening, RecoveryReport, Totals};
 use crate::metrics::Phases;
 use crate::snapshot::{SnapshotStats, Snapshots};
+use crate::sync::node::{Lives, Node, NodeError, Place};
 use crate::trace::{self, Work};
 use crate::types::Life;
 
@@ -38,6 +39,7 @@ mod options;
 mod providers;
 #[cfg(feature = "metrics")]
 mod publish;
+mod publishing;
 mod repair;
 mod retain;
 mod scrub;
@@ -53,6 +55,7 @@ pub use cursor::Cursor;
 use cursor::Cursors;
 use identity::{Identity, IdentityFile};
 pub use options::StoreOptions;
+use publishing::Publishing;
 pub use repair::{Plan, Repair, RepairStep, Repaired};
 use retain::Retention;
 pub use retain::{Retain, RetentionStats};
@@ -117,6 +120,7 @@ pub struct Store {
     catalogue: Option<Arc<Catalogue>>,
     snapshots: Arc<Snapshots>,
     cursors: Arc<Cursors>,
+    node: Option<Arc<Node>>,
     events: Arc<Log>,
     report: OpenReport,
     close_deadline: Duration,
@@ -206,6 +210,14 @@ impl Store {
         StoreOptions::default()
     }
 
+    /// The store's part in a cluster.
+    ///
+    /// # Errors
+    /// [`NodeError::NoNode`] where it was opened without [`StoreOptions::node`].
+    pub fn node(&self) -> Result<&Arc<Node>, Error> {
+        self.node.as_ref().ok_or_else(|| NodeError::NoNode.into())
+    }
+
     pub(crate) fn open_with(path: &Path, options: StoreOptions) -> Result<Self, Error> {
         let _span = trace::within(Work::Open, path);
         let opened = Self::open_parts(path, options);
@@ -265,18 +277,52 @@ impl Store {
             .transpose()?
             .map(Arc::new);
         let close_deadline = options.runtime.close_deadline;
+        let publishing = Publishing::new(&events);
+        // Before anything else of this life: token 1 is the node's birth.
+        let node = match kept.node.clone() {
+            None => None,
+            Some(config) => {
+                let lives = Lives {
+                    life,
+                    before: known.map_or(0, |identity| identity.life.number),
+                    whole: evidence.killed.is_some() && event_report.damage.is_none(),
+                    end: event_report.end,
+                };
+                let place = Place {
+                    disk: Arc::clone(&disk),
+                    dir: path.to_owned(),
+                    store,
+                    lives,
+                    log: Arc::clone(&events),
+                    clock: options.clock.clone(),
+                    durability: options.runtime.durability,
+                    threads: options.threads,
+                };
+                let node = Arc::new(Node::start(config, place)?);
+                publishing.begin(Arc::clone(&node));
+                Some(node)
+            }
+        };
         let runtime = Runtime::start(
-            Arc::clone(&events) as Arc<dyn crate::actor::provider::EventStore>,
+            Arc::clone(&publishing) as Arc<dyn crate::actor::provider::EventStore>,
             Arc::clone(&snapshots) as Arc<dyn crate::actor::provider::SnapshotStore>,
             options.clock.clone(),
             options.runtime,
         )?;
         let cursors = Cursors::new(&events);
-        let pinned = cursor::Pinned { owed: runtime.pins(), cursors: Arc::clone(&cursors) };
+        let pinned = cursor::Pinned {
+            owed: runtime.pins(),
+            cursors: Arc::clone(&cursors),
+            node: node.clone(),
+        };
         let retention = Retention::start(
             (&events, &snapshots),
             (runtime.kinds(), Arc::new(pinned), catalogue.clone()),
-            retain::Policy::of(&options.retain, options.compaction, options.run_bytes_max),
+            retain::Policy::of(
+                &options.retain,
+                options.compaction.or(node.is_some().then_some(true)),
+                options.run_bytes_max,
+            ),
             (options.clock.clone(), options.threads),
         )?;
         let report = OpenReport {
@@ -311,6 +357,7 @@ impl Store {
             catalogue,
             snapshots,
             cursors,
+            node,
             events,
             report,
             close_deadline,
@@ -463,9 +510,12 @@ impl Store {
             self.events.sync()?;
             catalogue.close();
         }
+        // Its last word is in the events, and says that they are all there.
+        let node = self.node.as_ref().map_or(Ok(()), |node| node.close());
         // The events first: snapshots cover nothing that is not there.
         self.events.close()?;
         self.snapshots.close()?;
+        node?;
         Ok(report)
     }
 }

@@ -10,6 +10,16 @@
 pub mod apply;
 pub mod cache;
 pub mod domain;
+pub mod fact;
+pub(crate) mod foreign;
 pub mod freshness;
+pub mod link;
+pub mod message;
+pub mod node;
 pub mod origin;
+pub(crate) mod own;
+pub mod replica;
+#[cfg(test)]
+mod sim;
 pub mod token;
+pub mod wire;

@@ -5,6 +5,7 @@ mod closing;
 mod failing;
 mod full;
 mod later;
+mod ledger;
 mod loads;
 mod mailboxes;
 mod owed;
