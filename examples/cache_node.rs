@@ -20,6 +20,7 @@
 #![expect(clippy::disallowed_methods, reason = "it shows what happens in real time")]
 
 use std::error::Error;
+use std::fmt::Write as _;
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -32,6 +33,7 @@ use annals::sync::domain::Domain;
 use annals::sync::node::{Answer, Node, NodeStatus};
 use annals::sync::origin::ClusterId;
 use annals::{DomainId, Durability, NodeConfig, Op, Store};
+use lexopt::ValueExt as _;
 use parking_lot::Mutex;
 
 const DOMAIN: &str = "prices";
@@ -70,7 +72,6 @@ fn main() -> Result<(), Box<dyn Error>> {
             other => return Err(other.unexpected().into()),
         }
     }
-    use lexopt::ValueExt as _;
     if all {
         return together(Duration::from_secs(seconds));
     }
@@ -266,12 +267,12 @@ fn line(indent: &str, node: &Node) -> String {
     };
     let mut line = format!("{indent}published {:>6}, {stale:<26}", status.head);
     for origin in &status.origins {
-        let name = format!("{}", origin.origin);
+        let name = origin.origin.to_string();
         let age = origin.age.map_or("-".to_owned(), |age| format!("{} ms", age.as_millis()));
-        line += &format!(" | {} at {:>6}, {age} ago", &name[..4], origin.applied.tokens.seq);
+        write!(line, " | {} at {:>6}, {age} ago", &name[..4], origin.applied.tokens.seq).unwrap();
     }
     for peer in &status.peers {
-        line += &format!(" | {} lags {}", &format!("{}", peer.origin)[..4], peer.lag);
+        write!(line, " | {} lags {}", &peer.origin.to_string()[..4], peer.lag).unwrap();
     }
     line
 }

@@ -22,7 +22,7 @@ use crate::log::{Appended, Log};
 use crate::op::{Op, Ops};
 use crate::sync::apply::{Applier, Publisher};
 use crate::sync::cache::Manager;
-use crate::sync::domain::DomainId;
+use crate::sync::domain::{Domain, DomainId};
 use crate::sync::fact::{Clean, Members};
 use crate::sync::foreign::{Foreign, ForeignOptions};
 use crate::sync::freshness::{Freshness, Lease, Ticker, boot_time};
@@ -164,7 +164,7 @@ impl Node {
             Arc::new(Own::new(log, log_of(&identity, lane), place.clock.clone()))
         });
         let ticker = Ticker::start(TICK).map_err(|why| NodeError::Thread(Arc::new(why)))?;
-        let fresh = |domain: &crate::sync::domain::Domain| {
+        let fresh = |domain: &Domain| {
             (domain.id(), Freshness::new(Arc::clone(ticker.clock()), config.lease))
         };
         let fresh: BTreeMap<_, _> = config.domains.iter().map(fresh).collect();
@@ -551,7 +551,7 @@ impl Inner {
             let identity = self.identity.lock();
             (identity.origin, identity.incarnation, identity.previous, identity.reborn)
         };
-        let domains: Vec<_> = self.config.domains.iter().map(|it| it.id()).collect();
+        let domains: Vec<_> = self.config.domains.iter().map(Domain::id).collect();
         let stored = self.shared.logs.foreign.members();
         let known = stored.split_first_chunk::<8>().and_then(|(term, members)| {
             Some((u64::from_le_bytes(*term), Members::decode(members)?))
@@ -665,7 +665,7 @@ impl Inner {
         let wants =
             *self.shared.fence.lock() == Some(Fence::NoMember) && !self.left.load(Ordering::SeqCst);
         if wants && let Some((link, _)) = self.shared.peers().first().copied() {
-            let domains = self.config.domains.iter().map(|it| it.id()).collect();
+            let domains = self.config.domains.iter().map(Domain::id).collect();
             self.shared.order(Order::Join { link, domains });
         }
     }

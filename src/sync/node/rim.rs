@@ -319,7 +319,6 @@ impl Shared {
         }
     }
 
-    #[expect(clippy::too_many_lines, reason = "one arm for each thing that may be asked for")]
     fn act(&self, core: &mut Core, action: Action, batch: Option<&[u8]>) {
         core.moved |= matches!(
             action,
