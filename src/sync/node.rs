@@ -32,6 +32,7 @@ use crate::sync::own::{Own, Said};
 use crate::sync::replica::{Config, Event, Fence, Notice, Order, Previous, Replica, Start};
 use crate::sync::token::TokenKind;
 use crate::time::Clock;
+use crate::trace;
 use crate::types::{Durability, HybridTime, Seq, StreamId};
 
 use history::Voice;
@@ -63,7 +64,7 @@ pub use error::NodeError;
 pub(crate) use identity::Lives;
 pub use intents::{Intent, OpenIntent, Resolution, Resolve};
 pub use signals::Change;
-pub use status::{DomainStatus, NodeStatus, OriginStatus, PeerStatus};
+pub use status::{DomainStatus, NodeStats, NodeStatus, OriginStatus, PeerStatus};
 
 /// The clock that hits look at ticks so often.
 const TICK: Duration = Duration::from_millis(2);
@@ -428,6 +429,11 @@ impl Node {
         self.inner.status()
     }
 
+    /// Numbers, for metrics.
+    pub fn stats(&self) -> NodeStats {
+        self.inner.stats()
+    }
+
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
     }
@@ -633,6 +639,7 @@ impl Inner {
                 self.shared.step(Event::Tick);
             }
             self.shared.catch_up();
+            self.tell();
             crate::sync::own::Listener::news(&*self.shared);
             if let Some(mark) = self.shared.to_watch() {
                 self.shared.set_watching(true);
@@ -649,6 +656,15 @@ impl Inner {
                 looked = now;
                 self.look();
             }
+        }
+    }
+
+    /// Tells what was reported, on the one thread that holds nothing then.
+    fn tell(&self) {
+        let told = std::mem::take(&mut *self.shared.untold.lock());
+        for notice in told {
+            let what = format!("{notice:?}");
+            trace::NodeReported { path: &self.place.dir, what: &what }.tell();
         }
     }
 
