@@ -38,7 +38,6 @@ pub(super) struct Serve {
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) origin: Origin,
-    pub(super) incarnation: Incarnation,
     /// What it has said that it has.
     pub(super) has: BTreeMap<Origin, Incarnation>,
     pub(super) wants: BTreeMap<Origin, Want>,
@@ -55,7 +54,6 @@ impl Peer {
     fn new(hello: &Hello) -> Self {
         Self {
             origin: hello.origin,
-            incarnation: hello.incarnation,
             has: BTreeMap::from([(hello.origin, hello.incarnation)]),
             wants: BTreeMap::new(),
             serves: BTreeMap::new(),
