@@ -15,6 +15,9 @@ use crate::sync::replica::{
 /// Pings that may be answered yet.
 const PINGS: usize = 4;
 
+/// Origins that are remembered; more are not heard of.
+const KNOWN_MAX: usize = 1 << 16;
+
 /// What was asked of a peer.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Want {
@@ -236,6 +239,10 @@ impl Replica {
                         return;
                     }
                 }
+                continue;
+            }
+            // A peer is trusted, but not with all memory.
+            if self.known.len() >= KNOWN_MAX && !self.known.contains_key(&place.origin) {
                 continue;
             }
             if let Some(peer) = self.peers.get_mut(&link) {
