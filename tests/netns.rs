@@ -278,6 +278,9 @@ fn check(here: &Here) -> (u64, u64) {
 
 /// One process: opens its node, writes and reads, and does what its standard input says.
 fn child(dir: &Path, number: usize) {
+    // An observer that is killed takes its nodes with it.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .expect("the kernel");
     let here = open(dir, number);
     println!("open");
     here.node().wait_member(PATIENCE).expect("a member");
@@ -338,14 +341,14 @@ impl Network {
         let this = Self { prefix };
         let hub = this.hub();
         ip(&format!("netns add {hub}"));
-        ip(&format!("-n {hub} link add br type bridge"));
-        ip(&format!("-n {hub} link set br up"));
+        ip(&format!("-n {hub} link add name bridge0 type bridge"));
+        ip(&format!("-n {hub} link set bridge0 up"));
         for node in 0..NODES {
             let space = this.space(node);
             ip(&format!("netns add {space}"));
             ip(&format!("-n {space} link set lo up"));
             ip(&format!("-n {hub} link add p{node} type veth peer name eth netns {space}"));
-            ip(&format!("-n {hub} link set p{node} master br up"));
+            ip(&format!("-n {hub} link set p{node} master bridge0 up"));
             ip(&format!("-n {space} addr add 10.99.0.{}/24 dev eth", node + 1));
             ip(&format!("-n {space} link set eth up"));
         }
