@@ -52,3 +52,10 @@ fn projections_are_exact_whenever_the_process_is_killed() {
     let said = run("projection", &["--kill", "4"]);
     assert!(said.contains("agree"), "{said}");
 }
+
+#[test]
+fn three_caches_agree_with_their_source_though_a_link_was_cut_meanwhile() {
+    let said = run("cache_node", &["--all", "--seconds", "5"]);
+    assert!(said.contains("link cut") && said.contains("stale"), "{said}");
+    assert!(said.contains("All three caches say what the table does."), "{said}");
+}

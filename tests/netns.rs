@@ -28,10 +28,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use annals::sync::apply::Applier;
-use annals::sync::cache::{Answer, Key as _, Manager};
+use annals::sync::cache::{Answer, Key as _};
 use annals::sync::domain::Domain;
-use annals::sync::freshness::{Ticker, boot_time};
+use annals::sync::freshness::boot_time;
 use annals::sync::link::LinkOptions;
 use annals::sync::node::{Node, Resolution};
 use annals::sync::origin::ClusterId;
@@ -127,7 +126,6 @@ struct Here {
     idle: AtomicBool,
     over: AtomicBool,
     counts: Counts,
-    _ticker: Ticker,
 }
 
 impl Here {
@@ -159,16 +157,12 @@ fn open(dir: &Path, number: usize) -> Here {
         .links(links)
         .resolver(|_: u64, _: DomainId, _: &[Vec<u8>]| Resolution::Settled);
     for other in (0..NODES).filter(|other| *other != number) {
-        config = config.peer(address(other).parse().expect("an address"));
+        config = config.peer(address(other));
     }
     let folder = dir.join(format!("node-{number}"));
     let options = Store::options().durability(Durability::Process).node(config);
     let store = options.open(&folder).expect("a store");
-    let ticker = Ticker::start(Duration::from_millis(2)).expect("a thread");
-    let manager = Manager::new(Arc::clone(ticker.clock()));
-    let node = store.node().expect("a node");
-    manager.declare(DOMAIN, node.freshness(DomainId::of(DOMAIN)).expect("its freshness"));
-    node.attach(Arc::new(manager.clone()) as Arc<dyn Applier>).expect("the first");
+    let manager = store.node().expect("a node").caches().clone();
     let truth = Arc::new(Truth::open(&dir.join("truth")));
     let source = Arc::clone(&truth);
     let cache = manager
@@ -185,7 +179,6 @@ fn open(dir: &Path, number: usize) -> Here {
         idle: AtomicBool::new(false),
         over: AtomicBool::new(false),
         counts: Counts::default(),
-        _ticker: ticker,
     }
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct Desk {
     pub ops: Ops,
     /// The name that a stream's first frame carries is in it.
     pub named: bool,
+    /// It holds no turn, but what settles something without one.
+    pub settles: bool,
 }
 
 /// What was on a desk before a turn.
@@ -71,6 +73,7 @@ impl Desk {
             self.bytes.clear();
             self.ops.truncate(0);
             self.named = false;
+            self.settles = false;
             // A thread that is ending has no place for it any more.
             let _kept: Result<(), _> = DESK.try_with(|place| place.set(Some(self)));
         }

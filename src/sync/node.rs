@@ -20,7 +20,8 @@ use crate::error::{AppendError, DiskError};
 use crate::log::frame::Batch;
 use crate::log::{Appended, Log};
 use crate::op::{Op, Ops};
-use crate::sync::apply::Applier;
+use crate::sync::apply::{Applier, Publisher};
+use crate::sync::cache::Manager;
 use crate::sync::domain::DomainId;
 use crate::sync::fact::{Clean, Members};
 use crate::sync::foreign::{Foreign, ForeignOptions};
@@ -33,6 +34,7 @@ use crate::sync::token::TokenKind;
 use crate::time::Clock;
 use crate::types::{Durability, HybridTime, Seq, StreamId};
 
+use history::Voice;
 use identity::Identity;
 use intents::Intents;
 use logs::LogSet;
@@ -100,6 +102,7 @@ pub struct Node {
 pub(crate) struct Inner {
     shared: Arc<Shared>,
     intents: Intents,
+    manager: Manager,
     identity: Mutex<Identity>,
     who: (ClusterId, Origin),
     config: NodeConfig,
@@ -177,9 +180,16 @@ impl Node {
         let shared = Shared::new(parts);
         let intents = Intents::read(&place.log)
             .map_err(|error| NodeError::Append(AppendError::Read(error)))?;
+        let manager = Manager::new(Arc::clone(ticker.clock()));
+        for domain in &config.domains {
+            if let Some(fresh) = shared.fresh.get(&domain.id()) {
+                manager.declare(&domain.name, Arc::clone(fresh));
+            }
+        }
         let inner = Arc::new(Inner {
             shared: Arc::clone(&shared),
             intents,
+            manager: manager.clone(),
             who: (identity.cluster, identity.origin),
             identity: Mutex::new(identity),
             config,
@@ -197,11 +207,13 @@ impl Node {
         let stored = Arc::downgrade(&shared);
         shared.logs.foreign.on_stored(Some(Box::new(move |marks| {
             if let Some(shared) = stored.upgrade() {
-                for (log, seq) in marks {
-                    shared.step(Event::Stored { log: *log, seq: *seq });
-                }
+                shared.stored(marks);
             }
         })));
+        let voice = Arc::new(Voice(Arc::downgrade(&inner)));
+        manager.connect(Arc::clone(&voice) as Arc<dyn Publisher>, Some(voice));
+        inner.introduce(&manager);
+        shared.appliers.write().push(Arc::new(manager));
         inner.begin_life()?;
         inner.connect()?;
         let thread = if inner.place.threads {
@@ -316,23 +328,17 @@ impl Node {
         self.inner.shared.fresh.get(&domain).cloned()
     }
 
-    /// Makes `applier` hear every token from now on. A node has exactly one.
-    ///
-    /// # Errors
-    /// [`NodeError::Second`].
-    pub fn attach(&self, applier: Arc<dyn Applier>) -> Result<(), NodeError> {
+    /// The caches of this node: exactly one manager.
+    pub fn caches(&self) -> &Manager {
+        &self.inner.manager
+    }
+
+    /// Has `onlooker` hear every token from now on, as the caches do.
+    pub fn look_on(&self, onlooker: Arc<dyn Applier>) {
         let shared = &self.inner.shared;
-        let mut place = shared.applier.write();
-        if place.is_some() {
-            return Err(NodeError::Second);
-        }
-        let own = shared.logs.lane(Lane::Tokens).tokens();
-        applier.visible(&own, u64::MAX);
-        for kept in shared.logs.foreign.found() {
-            applier.visible(&kept.place.log(Lane::Tokens), kept.visible);
-        }
-        *place = Some(applier);
-        Ok(())
+        let mut appliers = shared.appliers.write();
+        self.inner.introduce(&*onlooker);
+        appliers.push(onlooker);
     }
 
     /// Waits until this node may publish, at most that long.
@@ -626,6 +632,7 @@ impl Inner {
             if due {
                 self.shared.step(Event::Tick);
             }
+            self.shared.catch_up();
             crate::sync::own::Listener::news(&*self.shared);
             if let Some(mark) = self.shared.to_watch() {
                 self.shared.set_watching(true);
@@ -661,41 +668,6 @@ impl Inner {
             let domains = self.config.domains.iter().map(|it| it.id()).collect();
             self.shared.order(Order::Join { link, domains });
         }
-    }
-
-    /// Has open intents resolved whose makers are gone, if there is somebody who can.
-    fn resolve_soon(self: &Arc<Self>) {
-        let Some(resolver) = self.config.resolver.clone() else { return };
-        let mut resolving = self.resolving.lock();
-        let running = resolving.as_ref().is_some_and(|thread| !thread.is_finished());
-        let abandoned = || self.intents.open().into_iter().any(|it| it.abandoned);
-        if running || self.closed.load(Ordering::SeqCst) || !abandoned() {
-            return;
-        }
-        let inner = Arc::downgrade(self);
-        let run = move || {
-            while let Some(inner) = Weak::upgrade(&inner) {
-                let open = inner.intents.open();
-                let open: Vec<_> = open.into_iter().filter(|it| it.abandoned).collect();
-                if open.is_empty() || inner.closed.load(Ordering::SeqCst) {
-                    return;
-                }
-                let mut unknown = false;
-                for intent in open {
-                    let OpenIntent { id, domain, keys, .. } = intent;
-                    let resolved = resolver.0.resolve(id, domain, &keys) == Resolution::Settled;
-                    let close = || inner.intents.close(&inner.shared, (id, TokenKind::Resolved));
-                    unknown |= !resolved || close().is_err();
-                }
-                if unknown {
-                    let closed = || inner.closed.load(Ordering::SeqCst);
-                    inner.shared.wait_until(intents::ASK_AGAIN, closed);
-                }
-            }
-        };
-        let spawned = std::thread::Builder::new().name("annals-resolve".to_owned()).spawn(run);
-        // Without a thread they stay open, and the next drop tries again.
-        *resolving = spawned.ok();
     }
 }
 

@@ -16,7 +16,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -93,8 +93,6 @@ pub(crate) struct Own {
     state: Mutex<State>,
     tail: Mutex<Tail>,
     listener: RwLock<Option<Arc<dyn Listener>>>,
-    /// What the log could not be read for: nothing below is served from then on.
-    failed: OnceLock<ReadError>,
 }
 
 #[derive(Debug)]
@@ -160,7 +158,6 @@ impl Own {
             state: Mutex::new(State { numbers, batch: Batch::new() }),
             tail: Mutex::new(Tail::new(tokens, time)),
             listener: RwLock::new(None),
-            failed: OnceLock::new(),
         }
     }
 
@@ -205,6 +202,7 @@ impl Own {
     ///
     /// # Errors
     /// See [`AppendError`]; nothing was published.
+    #[expect(single_use_lifetimes, reason = "an `impl` cannot do without its name")]
     pub(crate) fn publish<'a>(
         &self,
         said: impl Iterator<Item = Said<'a>>,
@@ -224,6 +222,7 @@ impl Own {
     ///
     /// # Errors
     /// See [`AppendError`]; nothing was appended. The batch may have grown.
+    #[expect(single_use_lifetimes, reason = "an `impl` cannot do without its name")]
     pub(crate) fn publish_in<'a>(
         &self,
         batch: &mut Batch,
@@ -241,6 +240,7 @@ impl Own {
         }
     }
 
+    #[expect(single_use_lifetimes, reason = "an `impl` cannot do without its name")]
     fn append<'a>(
         &self,
         numbers: &mut Numbers,
@@ -304,11 +304,6 @@ impl Own {
     /// Nothing of the log at or above this position may go; `None` if no token is there.
     pub(crate) fn pinned(&self) -> Option<u64> {
         self.tail.lock().index.front().map(|entry| entry.lsn)
-    }
-
-    /// Why the log could not be read, if it could not.
-    pub(crate) fn failed(&self) -> Option<&ReadError> {
-        self.failed.get()
     }
 
     /// The running hash at a number from the floor to the head.
@@ -508,10 +503,9 @@ impl OwnReader {
             *number.checked_sub(1).and_then(|it| tail.index.get(it)).ok_or(Unread::Gone)?
         };
         let read = self.read_log(from, bytes_max, out, entry);
-        if let Err(Unread::Read(error)) = &read {
+        if let Err(Unread::Read(_)) = &read {
             self.frames = None;
             // Nobody will read there: that is a gap, and whoever asks is told so.
-            let _known = self.own.failed.set(error.clone());
             self.own.tail.lock().release(&|next| next.first <= entry.first + INDEXED);
         }
         read

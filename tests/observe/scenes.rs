@@ -7,7 +7,8 @@ use std::time::Duration;
 use annals::disk::sim::{Failure, Fault, Op, SimDisk};
 use annals::rkyv::{Archive, Deserialize, Serialize};
 use annals::{
-    Actor, ActorOptions, BackupOptions, Durability, Handle, Retain, SnapshotPolicy, Store, Turn,
+    Actor, ActorOptions, BackupOptions, Begin, Durability, Filter, Handle, Retain, SnapshotPolicy,
+    Store, Turn,
 };
 
 use crate::actors::{Count, Fall, Leave, Note, Noted, Save, disk, files, kind, on, small, until};
@@ -396,6 +397,13 @@ fn retention() {
     assert_eq!(made.len() as u64, done.compactions);
     assert_eq!(told(place, "compaction begun").len(), made.len());
     assert!(!told(place, "segment retired").is_empty());
+    let mut all = store.subscribe(Filter::all(), Begin::First).unwrap();
+    let gone = all.next(Duration::ZERO).unwrap_err();
+    let cut = one(place, "subscription cut");
+    assert_eq!((number(&cut, "lsn"), field(&cut, "filter")), (0, "all"));
+    let upto = number(&cut, "lsn_end");
+    assert_eq!(gone.to_string(), annals::error::StreamError::Dropped { upto }.to_string());
+    drop(all);
     for _ in 0..10 {
         note::<Often>(&store, "often", 2_000);
     }

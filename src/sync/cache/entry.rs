@@ -19,15 +19,22 @@ pub(crate) struct Times {
     pub(crate) idle: u64,
 }
 
-/// One entry.
+/// One entry. What a hit needs comes first and is small, for a table is as fast as much of it the
+/// processor's cache holds; the rest is elsewhere, and in the plainest case is not.
 #[derive(Debug)]
 pub(crate) struct Entry<V> {
     /// `None`: the source has none.
     pub(super) value: Option<V>,
     /// The domain's, up to which no token is known to speak of it.
     pub(super) number: AtomicU64,
-    /// Before this time nothing needs to be looked at.
+    /// Before this time nothing needs to be looked at; without a rest, its end.
     pub(super) soft: u64,
+    pub(super) rest: Option<Box<Rest<V>>>,
+}
+
+/// What is looked at now and then.
+#[derive(Debug)]
+pub(crate) struct Rest<V> {
     times: Times,
     touched: AtomicU64,
     /// The source failed: it is not asked again before this.
@@ -35,30 +42,42 @@ pub(crate) struct Entry<V> {
     /// It was asked for anew: not again before this.
     pub(super) asked: AtomicU64,
     /// Since when it is known to be invalid; 0: it is not.
-    pub(super) dead: AtomicU64,
-    pub(super) tags: Box<[TagHash]>,
-    pub(super) weight: u32,
+    pub(super) dead: u64,
+    tags: Box<[TagHash]>,
+    weight: u32,
     /// Where values are sent: what this one was made of.
-    pub(super) register: Option<Box<Register<V>>>,
+    pub(super) register: Option<Register<V>>,
 }
 
 impl<V> Entry<V> {
     pub(crate) fn new(value: Option<V>, ticket: &Ticket, fill: Fill) -> Self {
-        let Fill { times, tags, weight } = fill;
+        let Fill { times, tags, weight, plain } = fill;
         let soft = if times.idle > 0 { 0 } else { times.expires.min(times.refresh) };
-        Self {
-            value,
-            number: AtomicU64::new(ticket.number),
-            soft,
+        let plain = plain && soft == times.expires && tags.is_empty() && weight == 1;
+        let rest = || Rest {
             times,
             touched: AtomicU64::new(times.filled),
             retry: AtomicU64::new(0),
             asked: AtomicU64::new(0),
-            dead: AtomicU64::new(0),
+            dead: 0,
             tags,
             weight,
             register: None,
-        }
+        };
+        let number = AtomicU64::new(ticket.number);
+        Self { value, number, soft, rest: (!plain).then(|| Box::new(rest())) }
+    }
+
+    pub(super) fn tags(&self) -> &[TagHash] {
+        self.rest.as_ref().map_or(&[], |rest| &rest.tags)
+    }
+
+    pub(super) fn weight(&self) -> u32 {
+        self.rest.as_ref().map_or(1, |rest| rest.weight.max(1))
+    }
+
+    pub(super) fn register(&self) -> Option<&Register<V>> {
+        self.rest.as_ref()?.register.as_ref()
     }
 }
 
@@ -68,6 +87,8 @@ pub(crate) struct Fill {
     pub(crate) times: Times,
     pub(crate) tags: Box<[TagHash]>,
     pub(crate) weight: u32,
+    /// Nothing of it will be asked that an entry without a rest does not know.
+    pub(crate) plain: bool,
 }
 
 /// What a look at a key finds.
@@ -98,38 +119,44 @@ impl<V> Entry<V> {
 
     #[cold]
     fn state_slow(&self, bytes: &[u8], now: u64, (number, marks): (u64, &Marks)) -> Look<()> {
-        let dead = self.dead.load(Ordering::Relaxed);
-        if dead != 0 {
-            return Look::Dead { value: (), since: now.saturating_sub(dead) };
+        let rest = self.rest.as_deref();
+        if let Some(rest) = rest.filter(|rest| rest.dead != 0) {
+            return Look::Dead { value: (), since: now.saturating_sub(rest.dead) };
         }
         let known = self.number.load(Ordering::Relaxed);
         if known != number {
-            let spared = match &self.register {
-                None => marks.spare(known, bytes, &self.tags),
+            let spared = match self.register() {
+                None => marks.spare(known, bytes, self.tags()),
                 // What was sent is newer than all that was invalidated, or it is nothing.
                 Some(register) => register.oldest() > marks.floor(),
             };
             if !spared {
-                let since = now.saturating_sub(self.times.filled);
+                let since = rest.map_or(0, |rest| now.saturating_sub(rest.times.filled));
                 return Look::Dead { value: (), since };
             }
             // It need not be asked again. Another thread may store another number, for which the
             // same holds.
             self.number.store(number, Ordering::Relaxed);
         }
-        let retry = self.retry.load(Ordering::Relaxed);
-        let mut expires = self.times.expires;
-        if self.times.idle > 0 {
-            let touched = self.touched.load(Ordering::Relaxed);
-            expires = expires.min(touched.saturating_add(self.times.idle));
+        let Some(rest) = rest else {
+            let retry = 0;
+            return match now.checked_sub(self.soft) {
+                None => Look::Hit(()),
+                Some(since) => Look::Expired { value: (), since, retry },
+            };
+        };
+        let Times { mut expires, refresh, idle, .. } = rest.times;
+        if idle > 0 {
+            expires = expires.min(rest.touched.load(Ordering::Relaxed).saturating_add(idle));
         }
         if now >= expires {
+            let retry = rest.retry.load(Ordering::Relaxed);
             return Look::Expired { value: (), since: now - expires, retry };
         }
-        if self.times.idle > 0 {
-            self.touched.fetch_max(now, Ordering::Relaxed);
+        if idle > 0 {
+            rest.touched.fetch_max(now, Ordering::Relaxed);
         }
-        let asked = self.asked.load(Ordering::Relaxed);
-        if now >= self.times.refresh && now >= asked { Look::Soon(()) } else { Look::Hit(()) }
+        let asked = rest.asked.load(Ordering::Relaxed);
+        if now >= refresh && now >= asked { Look::Soon(()) } else { Look::Hit(()) }
     }
 }

@@ -35,6 +35,9 @@ pub(super) enum Boarding<V> {
     Joined(Joined<V>),
 }
 
+/// What a tier had: a value, or that there is none.
+pub(super) struct Had<V>(pub(super) Option<V>);
+
 /// A flight, and whether this caller leads it.
 pub(super) struct Joined<V> {
     pub(super) flight: Arc<Flight<V>>,
@@ -93,10 +96,12 @@ where
         let inner = &self.inner;
         let result = key.with_bytes(|bytes| {
             let probe = Probe { hash: self.flight.ticket.hash, bytes };
-            if from_tiers && let Some(value) = inner.from_tiers(&probe, key, &self.flight.ticket) {
+            if from_tiers
+                && let Some(Had(value)) = inner.ask_tiers(&probe, key, &self.flight.ticket)
+            {
                 return Ok(value);
             }
-            inner.from_source(&probe, key, (&self.flight.ticket, load))
+            inner.ask_source(&probe, key, (&self.flight.ticket, load))
         });
         if let Some(mut shard) = inner.table.write(self.flight.ticket.hash) {
             shard.leave(&self.flight);
@@ -160,7 +165,7 @@ where
     }
 
     /// Asks the source. Its value is remembered if no token came since the ticket.
-    fn from_source(
+    fn ask_source(
         &self,
         probe: &Probe<'_>,
         key: &K,
@@ -233,6 +238,9 @@ where
             },
             tags: tags.into(),
             weight: said.weight.unwrap_or_else(weigh),
+            plain: options.stale_max.is_zero()
+                && !options.serve_invalidated
+                && options.values.is_none(),
         }
     }
 
@@ -313,7 +321,7 @@ where
     }
 
     /// What a tier has of a key and can prove, put in memory under `ticket`.
-    fn from_tiers(&self, probe: &Probe<'_>, key: &K, ticket: &Ticket) -> Option<Option<V>> {
+    fn ask_tiers(&self, probe: &Probe<'_>, key: &K, ticket: &Ticket) -> Option<Had<V>> {
         for persist in &self.options.tiers {
             let Some(record) = persist.tier.get(probe.bytes) else { continue };
             let of = (self.domain, probe.bytes);
@@ -339,7 +347,7 @@ where
             let _admitted = self.put(probe, key.clone(), (value.clone(), ticket, fill));
             self.count(Count::TierHit);
             self.tell(probe.bytes, EventKind::TierHit);
-            return Some(value);
+            return Some(Had(value));
         }
         None
     }
@@ -361,11 +369,11 @@ where
     }
 
     /// A key from a tier, for those who do not want the source to be asked.
-    pub(super) fn promote(&self, probe: &Probe<'_>, key: impl FnOnce() -> K) -> Option<Option<V>> {
+    pub(super) fn promote(&self, probe: &Probe<'_>, key: impl FnOnce() -> K) -> Option<Had<V>> {
         if self.options.tiers.is_empty() {
             return None;
         }
         let ticket = self.table.read(probe.hash)?.ticket(probe.hash, &self.scope.marks);
-        self.from_tiers(probe, &key(), &ticket)
+        self.ask_tiers(probe, &key(), &ticket)
     }
 }

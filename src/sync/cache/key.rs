@@ -8,6 +8,12 @@ use std::sync::Arc;
 pub trait Key: Send + Sync + 'static {
     /// Hands the bytes to `with`.
     fn with_bytes<R>(&self, with: impl FnOnce(&[u8]) -> R) -> R;
+
+    /// Are these its bytes? Asked at every hit; numbers know a quicker way.
+    #[inline]
+    fn is(&self, bytes: &[u8]) -> bool {
+        self.with_bytes(|own| own == bytes)
+    }
 }
 
 /// What can be written down and read again: values, for tiers that outlive the process; values and
@@ -84,6 +90,11 @@ macro_rules! number {
             fn with_bytes<R>(&self, with: impl FnOnce(&[u8]) -> R) -> R {
                 with(&self.to_le_bytes())
             }
+
+            #[inline]
+            fn is(&self, bytes: &[u8]) -> bool {
+                Self::read(bytes) == Some(*self)
+            }
         }
 
         impl Bytes for $number {
@@ -91,6 +102,7 @@ macro_rules! number {
                 out.extend_from_slice(&self.to_le_bytes());
             }
 
+            #[inline]
             fn read(bytes: &[u8]) -> Option<Self> {
                 bytes.try_into().ok().map(Self::from_le_bytes)
             }

@@ -158,13 +158,15 @@ impl Manager {
     }
 
     /// Every domain that a token speaks of.
-    fn each(&self, id: DomainId, mut each: impl FnMut(&Scope)) {
+    fn each(&self, id: DomainId, each: impl Fn(&Scope)) {
         let all: Vec<_> = if id == DomainId::NONE {
             self.0.scopes.read().values().cloned().collect()
         } else {
             self.0.scopes.read().get(&id).cloned().into_iter().collect()
         };
-        all.iter().for_each(|scope| each(scope));
+        for scope in &all {
+            each(scope);
+        }
     }
 
     fn is_visible(&self, log: &TokenLog, seq: u64) -> bool {

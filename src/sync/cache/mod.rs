@@ -221,7 +221,7 @@ where
             freshness: scope.freshness(),
             clock: Arc::clone(manager.clock()),
             wall: Clock::System,
-            table: Table::new(options.weight_max, options.entries),
+            table: Table::new(options.weight_max, options.entries, options.rules),
             counters: Counters::default(),
             gate: Gate::new(options.loads_max),
             jitter: Jitter::new(options.jitter, options.seed),
@@ -382,10 +382,9 @@ where
                 }
                 answer
             }
-            Found::Refused(_) => Answer::Miss,
-            Found::Nothing { revalidate: true, .. } => Answer::Miss,
+            Found::Refused(_) | Found::Nothing { revalidate: true, .. } => Answer::Miss,
             Found::Nothing { revalidate: false, .. } => match self.promote(probe, key) {
-                Some(value) => Answer::of(value),
+                Some(fill::Had(value)) => Answer::of(value),
                 None => Answer::Miss,
             },
         }

@@ -10,7 +10,9 @@ use crate::sync::cache::events::Event;
 use crate::sync::cache::key::{Bytes, Key};
 use crate::sync::cache::load::Load;
 use crate::sync::cache::manager::Manager;
+use crate::sync::cache::table::Rules;
 use crate::sync::cache::tier::{Persist, Tier};
+use crate::sync::cache::version::MergeTwo;
 use crate::sync::domain::DomainId;
 
 /// Any error of a source.
@@ -22,7 +24,7 @@ pub type Loader<K, V> = Arc<dyn Fn(&K, &mut Load) -> Result<Option<V>, BoxError>
 /// Weighs an entry.
 pub(crate) type Weigher<V> = Arc<dyn Fn(&[u8], Option<&V>) -> u32 + Send + Sync>;
 /// Makes one value of two, the older one first.
-pub(crate) type Merge<V> = Arc<dyn Fn(&V, &V) -> V + Send + Sync>;
+pub(crate) type Merge<V> = Arc<MergeTwo<V>>;
 pub(crate) type Listener = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 
 /// What to do while nothing is heard of all writers, so that nobody knows whether what is
@@ -80,6 +82,7 @@ pub(crate) struct Options<K, V> {
     pub(crate) tiers: Vec<Persist<V>>,
     pub(crate) values: Option<Values<K, V>>,
     pub(crate) seed: u64,
+    pub(crate) rules: Rules,
 }
 
 /// Builds a [`Cache`].
@@ -139,6 +142,7 @@ where
             tiers: Vec::new(),
             values: None,
             seed: DomainId::of(name).get(),
+            rules: Rules::ALL,
         };
         Self { manager, name: name.to_owned(), options, _keys: PhantomData }
     }
@@ -286,6 +290,12 @@ where
         if let Some(values) = &mut self.options.values {
             values.merge = Some(Arc::new(merge));
         }
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn rules(mut self, rules: Rules) -> Self {
+        self.options.rules = rules;
         self
     }
 

@@ -68,7 +68,7 @@ impl Hash for Probe<'_> {
 impl<K: Key> Equivalent<Slot<K>> for Probe<'_> {
     #[inline]
     fn equivalent(&self, slot: &Slot<K>) -> bool {
-        self.hash == slot.hash && slot.key.with_bytes(|bytes| bytes == self.bytes)
+        self.hash == slot.hash && slot.key.is(self.bytes)
     }
 }
 
@@ -103,7 +103,7 @@ pub(crate) struct Weigh;
 
 impl<K, V> Weighter<Slot<K>, Entry<V>> for Weigh {
     fn weight(&self, _key: &Slot<K>, entry: &Entry<V>) -> u64 {
-        u64::from(entry.weight.max(1))
+        u64::from(entry.weight())
     }
 }
 
@@ -177,7 +177,7 @@ pub(crate) struct Table<K, V> {
 
 impl<K: Key, V> Table<K, V> {
     /// For so much weight, and about so many entries.
-    pub(crate) fn new(weight_max: u64, entries: usize) -> Self {
+    pub(crate) fn new(weight_max: u64, entries: usize, rules: Rules) -> Self {
         let cores = std::thread::available_parallelism().map_or(4, usize::from);
         let wanted = (cores * 4).next_power_of_two().min(SHARDS_MAX);
         // A shard bounds itself, so a small cache must not be cut into many.
@@ -199,12 +199,15 @@ impl<K: Key, V> Table<K, V> {
             })
         };
         let shards = (0..count).map(|_| shard()).collect();
-        Self { shards, hasher: DefaultHashBuilder::default(), rules: Rules::ALL }
+        Self { shards, hasher: DefaultHashBuilder::default(), rules }
     }
 
     #[inline]
     pub(crate) fn probe<'a>(&self, bytes: &'a [u8]) -> Probe<'a> {
-        Probe { hash: self.hasher.hash_one(bytes), bytes }
+        // Without the length, which `Hash` would add: there is nothing behind it.
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(bytes);
+        Probe { hash: hasher.finish(), bytes }
     }
 
     #[inline]
@@ -334,8 +337,8 @@ impl<K: Key, V> Shard<K, V> {
         let (same, spared, held) = slot.key.with_bytes(|bytes| {
             (
                 self.generations.get(self.stripe(slot.hash)) == Some(&ticket.stripe),
-                marks.number() == ticket.number || marks.spare(ticket.number, bytes, &entry.tags),
-                holds.hold(bytes, &entry.tags),
+                marks.number() == ticket.number || marks.spare(ticket.number, bytes, entry.tags()),
+                holds.hold(bytes, entry.tags()),
             )
         });
         if rules.tickets && !(same && spared) {
@@ -369,24 +372,27 @@ impl<K: Key, V> Shard<K, V> {
             Some(now) => {
                 if let Some(mut entry) = self.entries.get_mut(probe) {
                     entry.soft = 0;
-                    entry.dead = AtomicU64::new(now.max(1));
+                    if let Some(rest) = &mut entry.rest {
+                        rest.dead = now.max(1);
+                        return None;
+                    }
                 }
-                None
+                self.entries.remove(probe).map(|(_, entry)| entry)
             }
         }
     }
 
     /// A key is being asked for anew: that is not begun again before `asked`.
     pub(crate) fn asked_until(&self, probe: &Probe<'_>, asked: u64) {
-        if let Some(entry) = self.entries.peek(probe) {
-            entry.asked.store(asked, Ordering::Relaxed);
+        if let Some(rest) = self.entries.peek(probe).and_then(|entry| entry.rest.as_ref()) {
+            rest.asked.store(asked, Ordering::Relaxed);
         }
     }
 
     /// The source failed for a key: it is left alone until `retry`.
     pub(crate) fn retry_at(&self, probe: &Probe<'_>, retry: u64) {
-        if let Some(entry) = self.entries.peek(probe) {
-            entry.retry.store(retry, Ordering::Relaxed);
+        if let Some(rest) = self.entries.peek(probe).and_then(|entry| entry.rest.as_ref()) {
+            rest.retry.store(retry, Ordering::Relaxed);
         }
     }
 
@@ -394,7 +400,7 @@ impl<K: Key, V> Shard<K, V> {
 
     fn remember_floors(&mut self, evicted: &Evicted<K, V>) {
         for (slot, entry) in &evicted.0 {
-            if let Some(register) = &entry.register {
+            if let Some(register) = entry.register() {
                 self.keep_floor(slot.hash, register.newest());
             }
         }
@@ -424,8 +430,8 @@ impl<K: Key, V> Shard<K, V> {
     ) -> (bool, Register<V>) {
         let entry = self.entries.remove(probe).map(|(_, entry)| entry);
         let held = entry.is_some();
-        let known = entry.and_then(|entry| entry.register);
-        let mut register = known.map_or_else(|| Register::new(Version::OLDEST), |known| *known);
+        let known = entry.and_then(|entry| entry.rest?.register);
+        let mut register = known.unwrap_or_else(|| Register::new(Version::OLDEST));
         register.invalidate(floor.max(self.floor_of(probe.hash)));
         (held, register)
     }
@@ -440,7 +446,9 @@ impl<K: Key, V> Shard<K, V> {
         let mut evicted = Evicted::default();
         match entry {
             Some(mut entry) if !register.is_empty() => {
-                entry.register = Some(Box::new(register));
+                if let Some(rest) = &mut entry.rest {
+                    rest.register = Some(register);
+                }
                 self.entries.insert_with_lifecycle(slot, entry, &mut evicted);
             }
             Some(_) | None => self.keep_floor(slot.hash, register.newest()),

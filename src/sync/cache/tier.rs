@@ -54,19 +54,22 @@ pub trait Tier: Send + Sync + fmt::Debug {
     fn clear(&self);
 }
 
+pub(crate) type Write<V> = fn(&V, &mut Vec<u8>);
+pub(crate) type Read<V> = fn(&[u8]) -> Option<V>;
+
 /// A tier and how a cache uses it.
 pub(crate) struct Persist<V> {
     pub(crate) tier: Arc<dyn Tier>,
     pub(crate) ttl: Option<Duration>,
-    pub(crate) write: fn(&V, &mut Vec<u8>),
-    pub(crate) read: fn(&[u8]) -> Option<V>,
+    pub(crate) write: Write<V>,
+    pub(crate) read: Read<V>,
 }
 
 impl<V> Persist<V> {
     pub(crate) fn new(
         tier: Arc<dyn Tier>,
         ttl: Option<Duration>,
-        (write, read): (fn(&V, &mut Vec<u8>), fn(&[u8]) -> Option<V>),
+        (write, read): (Write<V>, Read<V>),
     ) -> Self {
         Self { tier, ttl, write, read }
     }

@@ -1,4 +1,4 @@
-//! Versions: which of several values that nodes sent each other counts, whatever order they came in.
+//! Versions: which of several values that nodes sent each other counts, in whatever order they came.
 //!
 //! Every operation on a domain has a [`Version`], and no two have the same. Of one key, a
 //! [`Register`] keeps what was sent and not invalidated since: the newest value, or, where a merge
@@ -33,6 +33,9 @@ impl Version {
         Self { time, origin: Origin::from_u64(u64::MAX), seq: u64::MAX }
     }
 }
+
+/// Makes one value of two, the older one first.
+pub(crate) type MergeTwo<V> = dyn Fn(&V, &V) -> V + Send + Sync;
 
 /// What was sent of one key.
 #[derive(Clone, Debug)]
@@ -74,7 +77,7 @@ impl<V> Register<V> {
     }
 
     /// What counts: the newest, or what `merge` makes of all, oldest first.
-    pub(crate) fn value(&self, merge: Option<&dyn Fn(&V, &V) -> V>) -> Option<V>
+    pub(crate) fn value(&self, merge: Option<&MergeTwo<V>>) -> Option<V>
     where
         V: Clone,
     {
@@ -123,7 +126,7 @@ mod tests {
         })
     }
 
-    fn run(acts: &[Act], merge: Option<&dyn Fn(&String, &String) -> String>) -> Option<String> {
+    fn run(acts: &[Act], merge: Option<&MergeTwo<String>>) -> Option<String> {
         let mut register = Register::new(Version::OLDEST);
         for act in acts {
             match act {

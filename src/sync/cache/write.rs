@@ -124,7 +124,7 @@ where
     /// Nothing was said to the others; here it was forgotten. So for all below.
     pub fn remove<Q>(&self, key: &Q) -> Result<(), PublishError>
     where
-        Q: Key + ?Sized,
+        Q: Key + ToOwned<Owned = K> + ?Sized,
     {
         key.with_bytes(|bytes| self.0.say(&What::Key(bytes.into()), (TokenKind::Key, bytes)))
     }
@@ -138,7 +138,7 @@ where
         keys: impl IntoIterator<Item = &'a Q>,
     ) -> Result<(), PublishError>
     where
-        Q: Key + ?Sized + 'a,
+        Q: Key + ToOwned<Owned = K> + ?Sized + 'a,
     {
         keys.into_iter().try_for_each(|key| self.remove(key))
     }
@@ -204,7 +204,7 @@ where
     }
 
     /// Says that a key has changed, and puts its value if nobody else has said so since `ticket`.
-    fn set(
+    pub(super) fn set(
         &self,
         probe: &Probe<'_>,
         key: K,
@@ -318,7 +318,7 @@ where
         }
         let wanted = held || values.keep == Keep::All;
         let admitted = wanted && !self.scope.holds.hold(probe.bytes, &[]);
-        let counts = register.value(values.merge.as_deref().map(|merge| merge as _));
+        let counts = register.value(values.merge.as_deref());
         let entry = counts.filter(|_| admitted).map(|value| {
             let now = self.clock.nanos();
             let fill = self.fill(probe.bytes, Some(&value), (now, Load::default()));

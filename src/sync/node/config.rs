@@ -11,18 +11,7 @@ use crate::sync::node::intents::{Resolve, Resolver};
 use crate::sync::origin::ClusterId;
 use crate::types::Durability;
 
-/// What becomes of answers from memory whose freshness is not proved.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum WhenStale {
-    /// They are not given: the caller is told how old they may be.
-    Refuse,
-    /// The source is asked.
-    #[default]
-    Revalidate,
-    /// They are given, and said to be stale.
-    ServeStale,
-}
+pub use crate::sync::cache::WhenStale;
 
 /// How a node is set up: see [`StoreOptions::node`](crate::StoreOptions::node).
 ///
@@ -43,7 +32,7 @@ pub struct NodeConfig {
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::sync::link::Tls>,
     pub(crate) listen: Option<SocketAddr>,
-    pub(crate) peers: Vec<SocketAddr>,
+    pub(crate) peers: Vec<String>,
     pub(crate) domains: Vec<Domain>,
     pub(crate) lease: Duration,
     pub(crate) beat: Option<Duration>,
@@ -72,7 +61,7 @@ impl NodeConfig {
             beat: None,
             skew_max: Duration::from_millis(500),
             visible_at: None,
-            when_stale: WhenStale::default(),
+            when_stale: WhenStale::Revalidate,
             sync_interval: Duration::from_millis(100),
             retain_bytes: 256 << 20,
             retain_age: Duration::from_hours(24),
@@ -116,9 +105,9 @@ impl NodeConfig {
         self
     }
 
-    /// Another node, to connect to and to stay connected to.
-    pub fn peer(mut self, address: SocketAddr) -> Self {
-        self.peers.push(address);
+    /// Another node, `host:port`, to connect to and to stay connected to.
+    pub fn peer(mut self, address: impl Into<String>) -> Self {
+        self.peers.push(address.into());
         self
     }
 

@@ -60,9 +60,6 @@ pub enum NodeError {
     /// A thread could not be started.
     #[error("starting a thread: {0}")]
     Thread(Arc<std::io::Error>),
-    /// There is an applier already: a node has exactly one.
-    #[error("the node has a cache manager already, and takes no second one")]
-    Second,
     /// It did not come to pass within the time given. It may later.
     #[error("it did not come to pass in time")]
     Timeout,

@@ -43,10 +43,13 @@ pub(super) struct Shared {
     /// Somebody has published, or something became visible, since the core's holder looked.
     dirty: AtomicBool,
     pub links: AtomicUsize,
+    /// Whoever speaks on a link of an earlier core is nobody to this one.
+    next_link: AtomicU64,
     /// Somebody is told when what is on its way is durable.
     pub watching: AtomicBool,
     pub signals: Arc<Signals>,
-    pub applier: RwLock<Option<Arc<dyn Applier>>>,
+    /// Who hears every token: the cache manager, and those who look on.
+    pub appliers: RwLock<Vec<Arc<dyn Applier>>>,
     pub fresh: BTreeMap<DomainId, Arc<Freshness>>,
     pub fence: Mutex<Option<Fence>>,
     pub fenced: AtomicBool,
@@ -57,6 +60,8 @@ pub(super) struct Shared {
     /// Rung whenever something came that somebody may wait for: acknowledgements, fences.
     news: Condvar,
     heard: Mutex<u64>,
+    /// What the core is to be told of foreign logs.
+    stored: Mutex<BTreeMap<TokenLog, u64>>,
     pub acked: Mutex<BTreeMap<Origin, Acked>>,
     pub retain: (u64, Duration),
 }
@@ -82,7 +87,6 @@ pub(super) struct Acked {
 pub(super) struct Core {
     pub replica: Replica,
     pub links: BTreeMap<Link, Conn>,
-    pub next_link: u64,
     pub actions: Vec<Action>,
     pub events: VecDeque<Later>,
     pub buffer: Vec<u8>,
@@ -102,6 +106,7 @@ pub(super) struct Conn {
 /// What the core is to be told after what it asked for is done.
 pub(super) enum Later {
     Published { ticket: u64, seq: u64 },
+    Stored { log: TokenLog, seq: u64 },
     Shipped { link: Link, log: TokenLog, seq: u64 },
     Behind { link: Link, origin: Origin },
 }
@@ -129,9 +134,10 @@ impl Shared {
             core: Mutex::new(None),
             dirty: AtomicBool::new(false),
             links: AtomicUsize::new(0),
+            next_link: AtomicU64::new(1),
             watching: AtomicBool::new(false),
             signals: parts.signals,
-            applier: RwLock::new(None),
+            appliers: RwLock::default(),
             fresh: parts.fresh,
             fence: Mutex::new(Some(Fence::NoMember)),
             fenced: AtomicBool::new(true),
@@ -140,6 +146,7 @@ impl Shared {
             timer: Timer::default(),
             news: Condvar::new(),
             heard: Mutex::new(0),
+            stored: Mutex::default(),
             acked: Mutex::default(),
             retain: parts.retain,
         })
@@ -154,7 +161,6 @@ impl Shared {
         let core = held.insert(Core {
             replica,
             links: BTreeMap::new(),
-            next_link: 1,
             actions,
             events: VecDeque::new(),
             buffer: Vec::new(),
@@ -194,6 +200,13 @@ impl Shared {
     /// Bytes that are held for peers: a buffer, whatever they do.
     pub(super) fn held_bytes(&self) -> usize {
         self.core.lock().as_ref().map_or(0, |core| core.buffer.capacity())
+    }
+
+    /// Foreign logs are durable up to there. Said by the thread that writes them, which waits for
+    /// nobody: whoever holds the core may be waiting for it.
+    pub(super) fn stored(&self, marks: &[(TokenLog, u64)]) {
+        self.stored.lock().extend(marks.iter().copied());
+        self.timer.wake();
     }
 
     /// Something came that somebody may wait for.
@@ -238,6 +251,13 @@ impl Shared {
             };
             core.replica.step(self.now(), &self.logs, event, &mut core.actions);
             self.carry_out(core, batch);
+            let stored = std::mem::take(&mut *self.stored.lock());
+            for (log, seq) in stored {
+                core.events.push_back(Later::Stored { log, seq });
+            }
+            if !core.events.is_empty() {
+                self.carry_out(core, None);
+            }
             if core.moved {
                 self.pump(core);
             }
@@ -253,6 +273,13 @@ impl Shared {
     fn after(&self) {
         if self.dirty.load(Ordering::SeqCst) {
             self.news();
+        }
+    }
+
+    /// Tells the core what waits for it.
+    pub(super) fn catch_up(&self) {
+        if !self.stored.lock().is_empty() {
+            self.step(Event::Tick);
         }
     }
 
@@ -284,6 +311,7 @@ impl Shared {
             let Some(later) = core.events.pop_front() else { return };
             let event = match later {
                 Later::Published { ticket, seq } => Event::Published { ticket, seq },
+                Later::Stored { log, seq } => Event::Stored { log, seq },
                 Later::Shipped { link, log, seq } => Event::Shipped { link, log, seq },
                 Later::Behind { link, origin } => Event::Behind { link, origin },
             };
@@ -325,25 +353,20 @@ impl Shared {
                 self.logs.foreign.keep(log, first, before, bytes);
             }
             Action::Visible { log, upto } => {
-                if let Some(applier) = &*self.applier.read() {
+                for applier in &*self.appliers.read() {
                     applier.visible(&log, upto);
                 }
                 self.logs.foreign.visible(log, upto);
             }
             Action::Flush { domains, why, floor } => self.flush(&domains, why, floor),
             Action::Adopt { to, visible, birth } => {
-                self.end_others(to.origin, &to.log(Lane::Tokens));
+                self.settle(to.origin);
+                for applier in &*self.appliers.read() {
+                    applier.visible(&to.log(Lane::Tokens), visible);
+                }
                 self.logs.foreign.adopt(to, visible, birth);
             }
-            Action::Settle { origin } => {
-                let applier = self.applier.read();
-                let logs = self.logs.foreign.logs();
-                for (log, _, _) in logs.iter().filter(|(log, ..)| log.origin == origin) {
-                    if let Some(applier) = &*applier {
-                        applier.ended(log);
-                    }
-                }
-            }
+            Action::Settle { origin } => self.settle(origin),
             Action::Mark { at } => self.logs.foreign.diverged(at),
             Action::Close { link, refusal } => {
                 if let Some(conn) = core.links.get(&link) {
@@ -392,13 +415,13 @@ impl Shared {
     }
 
     fn apply(&self, log: &TokenLog, bytes: &[u8]) {
-        let applier = self.applier.read();
+        let appliers = self.appliers.read();
         let (mut rest, mut count) = (bytes, 0);
         while let Ok((record, after)) = split(rest) {
             rest = after;
             count += 1;
             if let Ok(token) = Token::parse(record) {
-                if let Some(applier) = &*applier {
+                for applier in &*appliers {
                     applier.apply(log, &token);
                 }
                 self.signals.apply(&token);
@@ -423,19 +446,20 @@ impl Shared {
             Why::Adopted => FlushReason::Adopted,
             Why::Removed => FlushReason::Removed,
         };
-        if let Some(applier) = &*self.applier.read() {
+        for applier in &*self.appliers.read() {
             applier.flush(&Flush { domains: domains.clone(), reason, floor });
         }
         self.signals.flush(&domains);
     }
 
-    /// Logs of other lives of an origin are over.
-    fn end_others(&self, origin: Origin, now: &TokenLog) {
-        let applier = self.applier.read();
-        let Some(applier) = &*applier else { return };
+    /// What was provisional of an origin, or open, is settled.
+    fn settle(&self, origin: Origin) {
+        let appliers = self.appliers.read();
         for (log, _, _) in self.logs.foreign.logs() {
-            if log.origin == origin && log.incarnation != now.incarnation {
-                applier.ended(&log);
+            if log.origin == origin && log.lane == Lane::Tokens {
+                for applier in &*appliers {
+                    applier.ended(&log);
+                }
             }
         }
     }
@@ -482,7 +506,7 @@ impl Shared {
 
 impl Listener for Shared {
     fn said(&self, log: &TokenLog, token: &Token<'_>) {
-        if let Some(applier) = &*self.applier.read() {
+        for applier in &*self.appliers.read() {
             applier.apply(log, token);
         }
         self.signals.apply(token);
@@ -517,8 +541,8 @@ impl pipe::Rim for Shared {
         let link = {
             let mut held = self.core.lock();
             let Some(core) = &mut *held else { return Link(0) };
-            let link = Link(core.next_link);
-            core.next_link += 1;
+            // Relaxed: only that it is another each time.
+            let link = Link(self.next_link.fetch_add(1, Ordering::Relaxed));
             let ships = BTreeMap::new();
             core.links.insert(link, Conn { peer: hello.origin, pipe, ships, full: false });
             self.links.store(core.links.len(), Ordering::SeqCst);

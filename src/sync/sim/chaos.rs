@@ -114,7 +114,8 @@ impl World {
         if !self.writes(at) {
             return;
         }
-        let kind = if self.dice.one_in(10) { TokenKind::Unknown(200) } else { TokenKind::Key };
+        let unknown = !self.plan.manual && self.dice.one_in(10);
+        let kind = if unknown { TokenKind::Unknown(200) } else { TokenKind::Key };
         let seq = self.append(at, Lane::Tokens, kind, domain(0), &[key]);
         self.nodes[at].wrote |= 1 << key;
         self.change_when_durable(at, seq, key);
@@ -368,7 +369,9 @@ impl World {
                 for (_, parcel) in
                     self.conns.get_mut(conn).into_iter().flat_map(|it| &mut it.to[side])
                 {
-                    if let super::net::Parcel::Tokens { bytes, .. } = parcel {
+                    if let super::net::Parcel::Tokens { bytes, .. } = parcel
+                        && !bytes.is_empty()
+                    {
                         let at = usize::try_from(bit % (bytes.len() as u64 * 8)).unwrap();
                         bytes[at / 8] ^= 1 << (at % 8);
                         break;

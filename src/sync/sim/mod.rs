@@ -167,6 +167,12 @@ struct World {
     todo: VecDeque<(usize, Todo)>,
     /// Time that some node lost without its boot clock, which the lease does not bound.
     slack: Time,
+    /// How old a fresh hit may be: the lease by the slowest clock.
+    bound: Time,
+    /// Connections take no time.
+    swift: bool,
+    /// Disks sync by themselves, now and then.
+    syncs: bool,
     /// Some node was copied: two live ones have one name.
     copied: bool,
     wrong: Option<String>,
@@ -217,6 +223,9 @@ impl World {
             out: Vec::new(),
             todo: VecDeque::new(),
             slack: 0,
+            bound: LEASE + LEASE / 500,
+            swift: false,
+            syncs: true,
             copied: false,
             wrong: None,
             flushes: 0,
@@ -301,7 +310,7 @@ impl World {
             Due::Deliver { conn, side } => self.deliver(conn, side),
             Due::Tick { node, life } => {
                 if self.is_life(node, life) {
-                    self.tell(node, Todo::Tick);
+                    self.timer(node);
                 }
             }
             Due::Fsync { node, life } => self.fsync_due(node, life),

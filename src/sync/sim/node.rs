@@ -23,8 +23,9 @@ const WINDOW: usize = 8;
 struct Ship {
     link: Link,
     log: TokenLog,
-    /// The last token that was sent.
+    /// The last token that was sent, and the visible mark.
     sent: u64,
+    visible: u64,
     /// Nothing more: what comes next is gone.
     halted: bool,
 }
@@ -44,6 +45,7 @@ pub(super) struct Live {
     intents: Vec<(u64, u64, u8)>,
     /// Some place was passed over in this batch of actions, and it was said.
     told: bool,
+    armed: Option<Duration>,
     /// The most that the core has remembered.
     pub(super) size: usize,
 }
@@ -120,6 +122,7 @@ impl World {
             members,
             term,
             reborn: None,
+            anew: false,
             open: Vec::new(),
             tier: BTreeMap::new(),
         };
@@ -181,6 +184,7 @@ impl World {
         });
         disk.counter += 1;
         let mut incarnation = Incarnation { counter: disk.counter, nonce };
+        let same = same && !std::mem::take(&mut disk.anew);
         if let (Some(old), true) = (&old, same) {
             incarnation = old[0].log.incarnation;
         }
@@ -227,6 +231,7 @@ impl World {
             changes: Vec::new(),
             intents: Vec::new(),
             told: false,
+            armed: None,
             size: 0,
         });
         self.promote(node, clean);
@@ -345,6 +350,7 @@ impl World {
         self.note(|| format!("resume {node}"));
         self.tell(node, Todo::Tick);
         let life = self.nodes[node].life;
+        self.after(MS, Due::Tick { node, life });
         self.after(20 * MS, Due::Fsync { node, life });
         self.redeliver();
     }
@@ -413,7 +419,7 @@ impl World {
                 Action::Send { link, message } => self.send(node, link, message),
                 Action::Ship { link, log, after } => {
                     if let Some(live) = &mut self.nodes[node].live {
-                        live.ships.push(Ship { link, log, sent: after, halted: false });
+                        live.ships.push(Ship { link, log, sent: after, visible: 0, halted: false });
                         live.pump = true;
                     }
                 }
@@ -492,7 +498,19 @@ impl World {
         }
     }
 
+    /// A timer that waits by the node's own clock.
+    pub(super) fn timer(&mut self, node: usize) {
+        let armed = self.nodes[node].live.as_ref().and_then(|it| it.armed);
+        match armed {
+            Some(at) if at > self.nodes[node].boot(self.now) => self.arm(node, at),
+            _ => self.tell(node, Todo::Tick),
+        }
+    }
+
     fn arm(&mut self, node: usize, at: Duration) {
+        if let Some(live) = &mut self.nodes[node].live {
+            live.armed = Some(at);
+        }
         let it = &self.nodes[node];
         let delay = at.saturating_sub(it.boot(self.now));
         let micros = u64::try_from(delay.as_micros()).unwrap();
@@ -508,6 +526,7 @@ impl World {
         it.clean = Clean::Not;
         it.disk.counter = it.disk.counter.max(above);
         it.disk.reborn = Some(wall);
+        it.disk.anew = true;
         self.after(MS, Due::Start { node });
     }
 
@@ -570,7 +589,7 @@ impl World {
         if !self.is_life(node, life) {
             return;
         }
-        if !self.dice.one_in(3) {
+        if !self.dice.one_in(3) && self.syncs {
             self.fsync(node);
         }
         let delay = 1 + self.dice.below(60 * MS);
@@ -638,28 +657,35 @@ impl World {
                 continue;
             }
             let most = self.dice.index(6) + 1;
-            let disk = &self.nodes[node].disk;
-            let chain = disk.chain(&log).filter(|_| room && !ship_halted(&self.nodes[node], at));
-            let Some((before, last, bytes)) = chain.and_then(|it| it.read(sent, most)) else {
-                at += 1;
-                continue;
-            };
+            let it = &self.nodes[node];
+            let (disk, told) = (&it.disk, it.live.as_ref().map_or(0, |it| it.ships[at].visible));
             let own = log.origin == disk.origin;
             let visible = match disk.foreign.get(&log.origin) {
                 _ if own => disk.own()[0].durable,
                 Some(foreign) => foreign.visible,
                 None => 0,
             };
+            let chain = disk.chain(&log).filter(|_| room && !ship_halted(it, at));
+            // Nothing new but that more may be read: a batch without tokens says so.
+            let news = log.lane == Lane::Tokens && visible > told;
+            let empty =
+                |chain: &Chain| Some((chain.hash_at(sent)?, sent, &[][..])).filter(|_| news);
+            let batch = chain.and_then(|it| it.read(sent, most).or_else(|| empty(it)));
+            let Some((before, last, bytes)) = batch else {
+                at += 1;
+                continue;
+            };
             self.messages[1] += bytes.len();
             let (first, bytes) = (sent + 1, bytes.to_vec());
             let parcel = Parcel::Tokens { log, first, before, visible, bytes };
             if let Some(live) = &mut self.nodes[node].live {
                 live.ships[at].sent = last;
+                live.ships[at].visible = visible;
             }
             if let Some((conn, side)) = self.side(link, node) {
                 self.put(conn, 1 - side, parcel);
             }
-            if !own {
+            if !own && last > sent {
                 self.tell(node, Todo::Shipped { link, log, seq: last });
             }
         }
@@ -715,6 +741,7 @@ impl World {
         }
         if let Some(live) = &mut it.live {
             live.app.visible(log.origin, upto);
+            live.pump = true;
         }
     }
 

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::sync::apply::{Applier, PublishError, Published, Publisher};
+pub(super) use crate::sync::apply::Applier;
+use crate::sync::apply::{PublishError, Published, Publisher};
 use crate::sync::cache::Manager;
 use crate::sync::domain::DomainId;
 use crate::sync::freshness::BootClock;

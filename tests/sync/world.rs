@@ -14,46 +14,46 @@ use annals::{DomainId, Durability, NodeConfig, Store, StoreOptions};
 use parking_lot::{Condvar, Mutex};
 
 /// Long enough for whatever a machine that is busy with other things takes.
-pub const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(30);
 
-pub fn users() -> DomainId {
+pub(crate) fn users() -> DomainId {
     DomainId::of("users")
 }
 
-pub fn cluster() -> ClusterId {
+pub(crate) fn cluster() -> ClusterId {
     ClusterId::from_u128(0x00c1_0573)
 }
 
 /// A node that founds the cluster, or joins it.
-pub fn config(found: bool) -> NodeConfig {
+pub(crate) fn config(found: bool) -> NodeConfig {
     let config = if found { NodeConfig::found(cluster()) } else { NodeConfig::join(cluster()) };
     config.domain(Domain::new("users", 1)).lease(Duration::from_millis(400))
 }
 
-pub fn options(config: NodeConfig) -> StoreOptions {
+pub(crate) fn options(config: NodeConfig) -> StoreOptions {
     Store::options().durability(Durability::Process).node(config)
 }
 
-pub fn open(dir: &Path, found: bool) -> Store {
+pub(crate) fn open(dir: &Path, found: bool) -> Store {
     options(config(found)).open(dir).unwrap()
 }
 
 /// What a node has heard.
 #[derive(Debug, Default)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     heard: Mutex<Heard>,
     came: Condvar,
 }
 
 #[derive(Debug, Default, Clone)]
-pub struct Heard {
+pub(crate) struct Heard {
     /// Of each log the numbers, as they came.
-    pub numbers: BTreeMap<TokenLog, Vec<u64>>,
+    pub(crate) numbers: BTreeMap<TokenLog, Vec<u64>>,
     /// The keys, of all logs.
-    pub keys: Vec<Vec<u8>>,
-    pub flushes: Vec<Flush>,
-    pub visible: BTreeMap<TokenLog, u64>,
-    pub ended: Vec<TokenLog>,
+    pub(crate) keys: Vec<Vec<u8>>,
+    pub(crate) flushes: Vec<Flush>,
+    pub(crate) visible: BTreeMap<TokenLog, u64>,
+    pub(crate) ended: Vec<TokenLog>,
 }
 
 impl Applier for Recorder {
@@ -82,21 +82,21 @@ impl Applier for Recorder {
 }
 
 impl Recorder {
-    pub fn on(node: &Node) -> Arc<Self> {
+    pub(crate) fn on(node: &Node) -> Arc<Self> {
         let recorder = Arc::new(Self::default());
-        node.attach(Arc::clone(&recorder) as Arc<dyn Applier>).unwrap();
+        node.look_on(Arc::clone(&recorder) as Arc<dyn Applier>);
         recorder
     }
 
     /// Waits until `met` says that it is there.
-    pub fn wait(&self, what: &str, met: impl Fn(&Heard) -> bool) -> Heard {
+    pub(crate) fn wait(&self, what: &str, met: impl Fn(&Heard) -> bool) -> Heard {
         let mut heard = self.heard.lock();
         let over = self.came.wait_while_for(&mut heard, |heard| !met(heard), LONG);
         assert!(!over.timed_out(), "{what}: {heard:?}");
         heard.clone()
     }
 
-    pub fn wait_key(&self, key: &[u8]) -> Heard {
+    pub(crate) fn wait_key(&self, key: &[u8]) -> Heard {
         let what = format!("never heard of {}", String::from_utf8_lossy(key));
         self.wait(&what, |heard| heard.keys.iter().any(|it| it == key))
     }
@@ -104,7 +104,7 @@ impl Recorder {
 
 impl Heard {
     /// Every log was heard without a hole and without anything twice.
-    pub fn check_dense(&self) {
+    pub(crate) fn check_dense(&self) {
         for (log, numbers) in &self.numbers {
             for pair in numbers.windows(2) {
                 assert_eq!(pair[1], pair[0] + 1, "{log}: {pair:?}");
@@ -114,6 +114,6 @@ impl Heard {
 }
 
 /// The log of a node's tokens.
-pub fn log_of(node: &Node) -> TokenLog {
+pub(crate) fn log_of(node: &Node) -> TokenLog {
     TokenLog { origin: node.origin(), incarnation: node.incarnation(), lane: Lane::Tokens }
 }

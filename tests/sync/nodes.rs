@@ -5,7 +5,7 @@ use annals::sync::node::{Answer, NodeError};
 use annals::{Error, Op, Store};
 use tempfile::TempDir;
 
-use crate::sync_world::{LONG, Recorder, log_of, open, users};
+use crate::world::{LONG, Recorder, log_of, open, users};
 
 /// A cluster of so many nodes, each joined through the one before.
 fn cluster(count: usize) -> (Vec<TempDir>, Vec<Store>, Vec<Local>) {
