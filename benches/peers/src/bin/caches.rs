@@ -206,7 +206,8 @@ fn main() {
                 let (mut one, mut two, mut share) = (Vec::new(), Vec::new(), 0.0);
                 for _ in 0..rounds.min(3) {
                     let (took, hits) = follow(&*peer(name, entries), &keys, 1);
-                    (share, _) = (hits, one.push(took));
+                    share = hits;
+                    one.push(took);
                     two.push(follow(&*peer(name, entries), &keys, 2).0);
                 }
                 let (one, two) = (median(one), median(two));
