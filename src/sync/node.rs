@@ -419,21 +419,6 @@ impl Node {
         if gone { Ok(()) } else { Err(NodeError::Timeout) }
     }
 
-    /// What was reported since the last call, oldest first; of very many the newest.
-    pub fn notices(&self) -> Vec<Notice> {
-        self.inner.shared.notices.lock().drain(..).collect()
-    }
-
-    /// How it stands with everybody.
-    pub fn status(&self) -> NodeStatus {
-        self.inner.status()
-    }
-
-    /// Numbers, for metrics.
-    pub fn stats(&self) -> NodeStats {
-        self.inner.stats()
-    }
-
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
     }
