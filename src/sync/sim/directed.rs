@@ -272,6 +272,27 @@ fn a_relay_that_is_behind_does_not_keep_others_from_a_gap() {
 }
 
 #[test]
+fn two_neighbours_that_ask_each_other_still_come_to_know() {
+    // Found by the simulator: 1 took the gap of 2 while it still asked 0 as well, and 0, which has
+    // nobody but 1, did not ask 1 because it served it.
+    let rules = Rules::default();
+    let mut world = World::new(3, Plan { nodes: 4, rules, mesh: true, manual: true, beats: 4 });
+    world.connect_all();
+    for (a, b) in [(3, 0), (3, 1), (2, 0), (2, 1)] {
+        world.disconnect(a, b);
+    }
+    world.write(3, 0);
+    world.write(3, 1);
+    world.run(LEASE);
+    world.nodes[2].disk.foreign.get_mut(&origin(3)).unwrap().lanes[0].drop_to(3);
+    world.connect(1, 2);
+    world.run(8 * LEASE);
+    assert_eq!((world.knows(1, 3), world.knows(0, 3)), (3, 3));
+    assert!(super::check::every_domain_is_fresh(&world, 0));
+    assert_eq!(world.wrong, None);
+}
+
+#[test]
 fn no_number_of_a_life_is_given_twice() {
     needs(Rule::Life, 2, |world| {
         world.connect_all();
