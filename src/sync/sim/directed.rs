@@ -278,12 +278,16 @@ fn two_neighbours_that_ask_each_other_still_come_to_know() {
     let rules = Rules::default();
     let mut world = World::new(3, Plan { nodes: 4, rules, mesh: true, manual: true, beats: 4 });
     world.connect_all();
-    for (a, b) in [(3, 0), (3, 1), (2, 0), (2, 1)] {
+    for (a, b) in [(3, 0), (3, 1), (3, 2), (2, 1)] {
         world.disconnect(a, b);
     }
+    // 1 asks 0, which asks 2.
+    world.run(2 * LEASE);
+    world.disconnect(2, 0);
+    world.connect(2, 3);
     world.write(3, 0);
     world.write(3, 1);
-    world.run(LEASE);
+    world.run(LEASE / 4);
     world.nodes[2].disk.foreign.get_mut(&origin(3)).unwrap().lanes[0].drop_to(3);
     world.connect(1, 2);
     world.run(8 * LEASE);
