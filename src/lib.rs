@@ -128,9 +128,10 @@ pub mod types;
 
 pub use actor::past::{At, Happened, Labels, Past, RawEvent, Span};
 pub use actor::{
-    Actor, ActorError, ActorOptions, Addr, CommandId, DeadLetter, Decision, Durable, Handle,
-    Missed, Oid, Outcome, Peek, Persistence, Recovery, RecoveryPhase, Refused, RuntimeOptions,
-    SnapshotPolicy, Step, StepContext, StepPolicy, Stepped, Supervision, Ticket, Turn, Value,
+    Actor, ActorError, ActorOptions, ActorStats, Addr, CommandId, DeadLetter, Decision, Durable,
+    Handle, Missed, Oid, Outcome, OwedStats, Peek, Persistence, Recovery, RecoveryPhase, Refused,
+    RuntimeOptions, SnapshotPolicy, Step, StepContext, StepPolicy, Stepped, Supervision, Ticket,
+    Turn, Value,
 };
 pub use error::{Error, OpenError};
 
@@ -138,10 +139,11 @@ pub use log::finding::{Affected, Finding, Severity, What};
 pub use op::{Op, OpKind, Ops};
 pub use rkyv;
 pub use store::{
-    ActorName, Backup, BackupOptions, Begin, Change, Cursor, Delivery, Fact, Feed, Filter,
-    Happening, LastLife, OpenReport, Plan, Position, Progress, Repair, RepairStep, Repaired,
-    Retain, RetentionStats, ScrubStats, SnapshotInfo, Store, StoreOptions, StoreStats,
-    Subscription, Told, Verification, View,
+    ActorName, Backup, BackupOptions, Begin, Change, Cursor, CursorInfo, CursorStats, Debt,
+    Delivery, Fact, Feed, Filter, Happening, LastLife, Noted, OpenReport, Owed, Plan, Position,
+    Progress, Repair, RepairStep, Repaired, Retain, RetentionStats, ScrubStats, SnapshotInfo,
+    StepEnd, Store, StoreOptions, StoreStats, Stored, Subscription, SubscriptionStats, Told,
+    Verification, View,
 };
 pub use sync::node::{Node, NodeConfig, NodeError};
 pub use types::{DomainId, Durability, HybridTime, Lsn, Seq, StreamId};

@@ -36,6 +36,7 @@ pub(crate) enum Measure {
     Load,
     LoadEvents,
     Open,
+    TimerLate,
 }
 
 /// How a measure is published.
@@ -51,7 +52,7 @@ pub(crate) struct Described {
 
 #[cfg(feature = "metrics")]
 impl Measure {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Commit,
         Self::CommitBytes,
         Self::CommitFrames,
@@ -63,6 +64,7 @@ impl Measure {
         Self::Load,
         Self::LoadEvents,
         Self::Open,
+        Self::TimerLate,
     ];
 
     pub(crate) const fn described(self) -> Described {
@@ -112,6 +114,12 @@ impl Measure {
                 Unit::Seconds,
                 "phase",
                 "opening a store; phase: lock, events, snapshots, begin, start",
+            ),
+            Self::TimerLate => (
+                "annals_timer_late_seconds",
+                Unit::Seconds,
+                "kind",
+                "from when a timer was due to when its actor begins to handle it",
             ),
         };
         Described { name, unit, label, meaning }
@@ -228,6 +236,9 @@ impl Meter {
         _began: Option<Duration>,
     ) {
     }
+
+    #[inline]
+    pub(crate) const fn add_time(&self, _measure: Measure, _label: &'static str, _: Duration) {}
 
     #[inline]
     pub(crate) const fn add(&self, _measure: Measure, _label: &'static str, _value: u64) {}

@@ -165,6 +165,9 @@ events! {
     DEBUG "annals::store" "scrubbed" Scrubbed { path: path, bytes: number }
     /// A scrub could not.
     WARN "annals::store" "scrub failed" ScrubFailed { path: path, error: said }
+    /// A node reports something that somebody should know of: tokens that were passed over, and
+    /// what was cleared for it; a peer that was refused; members that come and go.
+    WARN "annals::sync" "node reported" NodeReported { path: path, what: text }
     /// A pass over old files has ended, and did something.
     INFO "annals::store" "retention done" RetentionDone {
         dir: path, events_dropped: number, snapshots_dropped: number, reclaimed_bytes: number
@@ -286,29 +289,47 @@ events! {
     ERROR "annals::actor" "actor given up" ActorGivenUp {
         kind: text, name: text, failures: number
     }
+    /// A state is what it was after event `to`; `seq` is the number of that fact.
+    DEBUG "annals::actor" "actor rewound" ActorRewound {
+        kind: text, name: text, seq: number, to: number
+    }
+    /// Turns that were left for later are lost, because the disk did not take them. `seq` is the
+    /// number of their first event.
+    WARN "annals::actor" "deferred turns lost" TurnsLost {
+        kind: text, name: text, seq: number, turns: number, error: said
+    }
 
     // --- what is owed ---
 
     /// What the last life has left undone is known.
     INFO "annals::owed" "owed read" OwedRead {
-        start: text, frames: number, bytes: number, interrupted: number, actors: number,
+        path: path, start: text, frames: number, bytes: number, interrupted: number, actors: number,
         took_us: number
     }
     /// What the last life has left undone was taken up, as far as it can be.
     INFO "annals::owed" "owed resumed" OwedResumed {
-        interrupted: number, resumed: number, unknown: number, unknown_kinds: text,
+        path: path, interrupted: number, resumed: number, unknown: number, unknown_kinds: text,
         quarantined: number, in_doubt: number, took_us: number
     }
     /// What the last life has left undone is not known: the log cannot be read.
-    ERROR "annals::owed" "owed not read" OwedNotRead { frames: number, error: said }
+    ERROR "annals::owed" "owed not read" OwedNotRead {
+        path: path, frames: number, error: said
+    }
     /// Something that is owed has ended the process too often, and is not taken up by itself.
     ERROR "annals::owed" "owed quarantined" OwedQuarantined {
-        owed: said, lsn: number, tries: number
+        path: path, owed: said, lsn: number, tries: number
     }
     /// Nobody can say whether a message was handled: it is not delivered by itself.
-    WARN "annals::owed" "owed in doubt" OwedInDoubt { owed: said, lsn: number }
+    WARN "annals::owed" "owed in doubt" OwedInDoubt {
+        path: path, owed: said, lsn: number
+    }
     /// What was set aside is taken up after all.
-    INFO "annals::owed" "owed released" OwedReleased { owed: said, lsn: number }
+    INFO "annals::owed" "owed released" OwedReleased {
+        path: path, owed: said, lsn: number
+    }
+    /// What is owed waits for a kind of actor that this process does not know: it is taken up once
+    /// the kind is named in the options, or an address of it is asked for.
+    WARN "annals::owed" "owed unclaimed" OwedUnclaimed { path: path, kind: text, count: number }
     /// A handler has failed with something that is owed; it is tried again.
     DEBUG "annals::owed" "owed retried" OwedRetried {
         kind: text, name: text, owed: said, failures: number, backoff_ms: number, error: said
@@ -321,9 +342,31 @@ events! {
     INFO "annals::owed" "timer late" TimerLate {
         kind: text, name: text, owed: said, late_ms: number
     }
+    /// A step runs, on a thread of its own.
+    DEBUG "annals::owed" "step begun" StepBegun { kind: text, name: text, owed: said, key: text }
+    /// It has ended, if by a panic, and comes back to its actor.
+    DEBUG "annals::owed" "step ended" StepEnded {
+        kind: text, name: text, owed: said, key: text, panicked: truth, took_us: number
+    }
     /// The process ended while a step ran: its actor is told that nothing is known.
     WARN "annals::owed" "step in doubt" StepInDoubt {
         kind: text, name: text, owed: said, key: text
+    }
+
+    // --- those who follow ---
+
+    /// A cursor was set; power loss may take that back for a moment.
+    TRACE "annals::stream" "cursor saved" CursorSaved { path: path, cursor: text, position: said }
+    /// A cursor was deleted: it keeps nothing any more.
+    INFO "annals::stream" "cursor deleted" CursorDeleted { path: path, cursor: text }
+    /// A subscription that had seen everything has since fallen behind by 16 MiB. Told again once
+    /// it has caught up in between.
+    INFO "annals::stream" "subscription behind" SubscriptionBehind {
+        path: path, filter: said, cursor: text, lsn: number, lsn_end: number
+    }
+    /// Retention has dropped what a subscription had not read: it goes on behind that.
+    WARN "annals::stream" "subscription cut" SubscriptionCut {
+        path: path, filter: said, cursor: text, lsn: number, lsn_end: number
     }
 }
 

@@ -86,7 +86,10 @@ impl fmt::Display for Seq {
 }
 
 /// Names a stream, that is one actor's events: a 128-bit hash of the actor's kind and name.
+///
+/// Aligned as its halves: what holds one has no hole for it.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(Rust, packed(8))]
 pub struct StreamId(u128);
 
 impl StreamId {
@@ -125,7 +128,7 @@ impl fmt::Debug for StreamId {
 
 impl fmt::Display for StreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        write!(f, "{:032x}", self.get())
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod act;
 mod fail;
+mod owed;
 mod show;
 mod text;
 
@@ -101,6 +102,19 @@ enum Command {
         #[arg(long)]
         kind: Option<String>,
     },
+    /// List what actors owe: messages not handled, timers armed, steps under way; oldest first
+    Owed {
+        /// The store's folder
+        store: PathBuf,
+        /// List at most so many
+        #[arg(long, default_value_t = 1000)]
+        max: usize,
+    },
+    /// List the cursors: where each is, and how far behind
+    Cursors {
+        /// The store's folder
+        store: PathBuf,
+    },
     /// Copy a store, open or not, to a new folder
     Backup {
         /// The store's folder
@@ -148,6 +162,8 @@ fn main() -> ExitCode {
             show::history(&store, &actor, (after, hex), json)
         }
         Command::Names { store, kind } => show::names(&store, kind.as_deref(), json),
+        Command::Owed { store, max } => owed::owed(&store, max, json),
+        Command::Cursors { store } => owed::cursors(&store, json),
         Command::Backup { store, to, links } => act::backup(&store, &to, links, json),
         Command::Repair { store, yes } => act::repair(&store, yes, json),
         Command::Rebuild { store } => act::rebuild(&store, json),

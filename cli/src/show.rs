@@ -8,10 +8,11 @@ use std::time::Duration;
 use annals::log::Seen;
 use annals::log::frame::{Frame, FrameKind, RecordKind};
 use annals::log::name;
-use annals::{LastLife, Seq, Store, StreamId, View};
+use annals::{LastLife, Noted, Oid, Seq, Store, StreamId, View};
 use serde_json::{Value, json};
 
 use crate::fail::{FINDINGS, Failure, GOOD};
+use crate::owed::{note_json, note_line};
 use crate::text::{finding_json, hex, payload, say, say_finding, say_json, time};
 
 /// How often a followed store is asked.
@@ -147,7 +148,13 @@ fn lines(frame: &Frame<'_>, names: &Names, (whole, json): (bool, bool)) -> Vec<S
         FrameKind::Close => "close",
         FrameKind::Life => "life",
     };
-    let name = names.of(header.stream).map(|(kind, name)| format!("{kind}/{name}"));
+    let named = names.of(header.stream);
+    let its_kind = named.map_or("", |(kind, _)| kind);
+    let name = named.map(|(kind, name)| format!("{kind}/{name}"));
+    let whose = |oid: Oid| match names.of(oid.stream) {
+        Some((kind, name)) => format!("{kind}/{name}#{}", oid.number),
+        None => oid.to_string(),
+    };
     let mut seq = header.seq;
     let mut records = Vec::new();
     for record in frame.records().flatten() {
@@ -168,6 +175,7 @@ fn lines(frame: &Frame<'_>, names: &Names, (whole, json): (bool, bool)) -> Vec<S
                     "bytes": record.payload.len(),
                     "hex": hex(record.payload),
                     "text": std::str::from_utf8(record.payload).ok(),
+                    "note": Noted::read(its_kind, record).map(|noted| note_json(&noted, &whose)),
                 })
             })
             .collect();
@@ -183,18 +191,22 @@ fn lines(frame: &Frame<'_>, names: &Names, (whole, json): (bool, bool)) -> Vec<S
         });
         return vec![value.to_string()];
     }
-    let whose = match (&name, kind) {
+    let owner = match (&name, kind) {
         (Some(name), _) => name.clone(),
         (None, "turn") => header.stream.to_string(),
         (None, _) => String::new(),
     };
-    let mut lines = vec![format!("{} {} {kind} {whose}", frame.lsn(), time(header.time))];
+    let mut lines = vec![format!("{} {} {kind} {owner}", frame.lsn(), time(header.time))];
     for (record, seq) in records {
         let what = match seq {
             Some(seq) => format!("event {seq}"),
             None => format!("{:?}", record.kind).to_lowercase(),
         };
         let (version, shown) = (record.version, payload(record.payload, whole));
+        if let Some(noted) = Noted::read(its_kind, &record).filter(|_| !whole) {
+            lines.push(format!("  {what} v{version}: {}", note_line(&noted, &whose)));
+            continue;
+        }
         lines.push(format!("  {what} v{version} {} bytes {shown}", record.payload.len()));
     }
     lines

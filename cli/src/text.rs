@@ -115,6 +115,34 @@ pub(crate) fn time(time: HybridTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
+/// How long ago, in the two units that matter.
+pub(crate) fn ago(age: Duration) -> String {
+    let (millis, seconds) = (age.as_millis(), age.as_secs());
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match seconds {
+        0 => format!("{millis} ms"),
+        1..60 => format!("{seconds} s"),
+        60..3_600 => format!("{minutes} min {} s", seconds % 60),
+        3_600..86_400 => format!("{hours} h {} min", minutes % 60),
+        86_400.. => format!("{days} d {} h", hours % 24),
+    }
+}
+
+/// Rows as lines whose cells stand below each other.
+pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}  "));
+        cells.collect::<String>().trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
 pub(crate) fn finding_json(finding: &Finding) -> Value {
     let streams = finding
         .streams
@@ -153,4 +181,19 @@ pub(crate) fn affected_line(affected: &Affected) -> String {
     let name = affected.name.as_ref().map(|(kind, name)| format!("{kind}/{name}"));
     let name = name.unwrap_or_else(|| affected.stream.to_string());
     format!("{name}: a hole from event {} on", affected.from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_has_its_two_largest_units_and_cells_stand_below_each_other() {
+        let of = |seconds| ago(Duration::from_secs(seconds));
+        assert_eq!(ago(Duration::from_millis(999)), "999 ms");
+        assert_eq!([of(1), of(59), of(60), of(3_599)], ["1 s", "59 s", "1 min 0 s", "59 min 59 s"]);
+        assert_eq!([of(3_600), of(86_399), of(200_000)], ["1 h 0 min", "23 h 59 min", "2 d 7 h"]);
+        let rows = [["a", "bc", ""], ["def", "g", "h"]].map(|row| row.map(str::to_owned));
+        assert_eq!(columns(&rows), ["a    bc", "def  g   h"]);
+    }
 }

@@ -10,9 +10,10 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use annals::rkyv::{self, Archive, Deserialize, Serialize};
-use annals::{Actor, Handle, Store, Turn};
+use annals::{Actor, ActorOptions, Durable, Handle, Position, Store, Turn};
 use serde_json::Value;
 
 #[derive(Default)]
@@ -156,7 +157,8 @@ fn damage_is_code_1_with_its_place_and_a_repair_asks_first() {
 fn what_cannot_be_done_is_code_3_and_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let nothing = dir.path().join("nothing");
-    for verb in ["stat", "verify", "dump", "tail", "names", "repair", "rebuild"] {
+    for verb in ["stat", "verify", "dump", "tail", "names", "owed", "cursors", "repair", "rebuild"]
+    {
         let output = annals(&[verb, text(&nothing)]);
         code(&output, 3);
         assert!(err(&output).contains("no such folder"), "{}", err(&output));
@@ -265,6 +267,9 @@ fn a_store_that_another_process_writes_is_looked_at_and_backed_up() {
         written = stat["written"].as_u64().unwrap();
         let verified = json(&["verify", text(&path)], 0);
         assert_eq!(verified["damaged"], false, "{verified}");
+        for verb in ["owed", "cursors"] {
+            assert_eq!(json(&[verb, text(&path)], 0), Value::Array(Vec::new()));
+        }
         let to = dir.path().join(format!("copy{number}"));
         json(&["backup", text(&path), text(&to)], 0);
         assert_eq!(json(&["verify", text(&to)], 0)["damaged"], false);
@@ -277,4 +282,127 @@ fn a_store_that_another_process_writes_is_looked_at_and_backed_up() {
     drain.join().unwrap();
     assert_eq!(json(&["stat", text(&path)], 0)["state"], "crashed");
     assert_eq!(json(&["verify", text(&path)], 0)["damaged"], false);
+}
+
+/// Owes letters, and reminds itself.
+#[derive(Default)]
+struct Clerk(u64);
+
+#[derive(Archive, Serialize, Deserialize)]
+#[rkyv(crate = rkyv)]
+struct Letter(u64);
+
+impl Durable for Letter {
+    const NAME: &'static str = "letter";
+}
+
+impl Actor for Clerk {
+    type Event = Added;
+    const KIND: &'static str = "clerk";
+    fn apply(&mut self, event: &Added) {
+        self.0 += event.0;
+    }
+    fn options() -> ActorOptions<Self> {
+        ActorOptions::new().command::<Letter>()
+    }
+}
+
+impl Handle<Letter> for Clerk {
+    type Reply = ();
+    fn handle(_: Letter, _: &mut Turn<'_, Self>) {}
+    /// Not before there is an event.
+    fn admits(_: &Letter, clerk: &Self) -> bool {
+        clerk.0 > 0
+    }
+}
+
+impl Handle<Add> for Clerk {
+    type Reply = ();
+    fn handle(Add(number): Add, turn: &mut Turn<'_, Self>) {
+        turn.emit(Added(number));
+        turn.unstash();
+    }
+}
+
+/// Owes the other a letter, and itself one in an hour.
+struct Owe;
+impl Handle<Owe> for Clerk {
+    type Reply = ();
+    fn handle(_: Owe, turn: &mut Turn<'_, Self>) {
+        let other = turn.actor::<Self>("other").unwrap();
+        assert!(turn.send(&other, Letter(1)).is_ok());
+        turn.wake_after("noon", Duration::from_hours(1), &Letter(2));
+        turn.outside("mail", &Letter(3));
+    }
+}
+
+/// Beside the writer, and after it.
+#[test]
+fn what_is_owed_and_where_cursors_are_is_listed_beside_a_live_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let store = Store::options().actor::<Clerk>().open(&path).unwrap();
+    assert_eq!(json(&["owed", text(&path)], 0), Value::Array(Vec::new()));
+    assert_eq!(json(&["cursors", text(&path)], 0), Value::Array(Vec::new()));
+    store.actor::<Clerk>("one").unwrap().ask(Owe).unwrap();
+    let cursor = store.cursor("mailer").unwrap();
+    cursor.save(Position::new(4096, 1)).unwrap();
+    for _ in 0..2 {
+        let owed = json(&["owed", text(&path)], 0);
+        let [message, timer] = &owed.as_array().unwrap()[..] else { panic!("{owed}") };
+        let is = |value: &Value, key: &str, expected: &str| assert_eq!(value[key], expected);
+        is(message, "what", "message");
+        is(message, "actor", "clerk/one");
+        is(message, "to", "clerk/other");
+        is(message, "type", "letter");
+        is(timer, "what", "timer");
+        is(timer, "key", "noon");
+        assert!(timer["due"].as_str() > timer["since"].as_str(), "{timer}");
+        assert!(timer["age_ms"].as_u64().unwrap() < 3_600_000);
+        assert!(message["owed"].as_str().unwrap().ends_with("#1"));
+        let table = annals(&["owed", text(&path), "--max", "1"]);
+        code(&table, 0);
+        let lines = out(&table);
+        let mut lines = lines.lines();
+        assert!(lines.next().unwrap().starts_with("actor      owes"));
+        assert!(lines.next().unwrap().starts_with("clerk/one  `letter` to clerk/other"));
+        assert_eq!(lines.next(), Some("These are the 1 oldest; --max says how many."));
+
+        let cursors = json(&["cursors", text(&path)], 0);
+        assert_eq!(cursors.as_array().unwrap().len(), 1);
+        assert_eq!(cursors[0]["name"], "mailer");
+        assert_eq!(cursors[0]["position"], "4096.1");
+        assert!(cursors[0]["lag_bytes"].as_u64().unwrap() > 0);
+        let table = annals(&["cursors", text(&path)]);
+        assert!(out(&table).lines().nth(1).unwrap().starts_with("mailer  4096.1"));
+
+        let dump = out(&annals(&["dump", text(&path)]));
+        let says = |what: &str| assert!(dump.contains(what), "{what} is not in\n{dump}");
+        says("owes #1: message `letter` v1 of 8 bytes to clerk/other");
+        says("owes #2: timer noon due 2");
+        says("leaves #3 for the outside, topic mail: `letter` v1 of 8 bytes");
+        says("there is a cursor mailer");
+        says("cursor at 4096.1");
+        let frames = json_lines(&["dump", text(&path), "--kind", "clerk"]);
+        let notes = frames[0]["records"].as_array().unwrap().iter();
+        let notes: Vec<_> = notes.filter(|record| record["kind"] == "note").collect();
+        assert_eq!(notes[0]["note"]["what"], "sent");
+        assert_eq!(notes[0]["note"]["to"], "clerk/other");
+        assert_eq!(notes[2]["note"]["topic"], "mail");
+        assert!(!out(&annals(&["dump", text(&path), "--hex"])).contains("owes #1"));
+    }
+    store.actor::<Clerk>("other").unwrap().ask(Add(1)).unwrap();
+    let mut owed = 2;
+    for _ in 0..1_000 {
+        owed = json(&["owed", text(&path)], 0).as_array().unwrap().len();
+        if owed == 1 {
+            break;
+        }
+    }
+    assert_eq!(owed, 1, "the letter is handled");
+    assert!(out(&annals(&["dump", text(&path)])).contains("has handled clerk/one#1"));
+    assert!(store.delete_cursor("mailer").unwrap());
+    assert_eq!(json(&["cursors", text(&path)], 0), Value::Array(Vec::new()));
+    store.close(Duration::from_secs(10)).unwrap();
+    assert_eq!(json(&["owed", text(&path)], 0).as_array().unwrap().len(), 1);
 }

@@ -7,10 +7,12 @@ pub mod catalogue;
 mod damage;
 pub mod derived;
 pub mod frame;
+pub mod handshake;
 pub mod model;
 pub mod owed;
 pub mod recover;
 pub mod snapshot;
+pub mod wire;
 /// The oracle, which the library's own tests use too.
 #[path = "../../tests/it/support.rs"]
 #[allow(dead_code, reason = "the library's tests need more of it")]
@@ -20,14 +22,16 @@ mod support;
 pub type Body = fn(&[u8]);
 
 /// Every target: its name, which is also that of its folder of seeds, and its body.
-pub const TARGETS: [(&str, Body); 7] = [
+pub const TARGETS: [(&str, Body); 9] = [
     ("catalogue", catalogue::run),
     ("derived", derived::run),
     ("frame", frame::run),
+    ("handshake", handshake::run),
     ("model", model::run),
     ("owed", owed::run),
     ("recover", recover::run),
     ("snapshot", snapshot::run),
+    ("wire", wire::run),
 ];
 
 #[cfg(test)]

@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cell::{Cell, Served};
+use super::cell::{Cell, Unserved};
 use super::durable::CommandId;
 use super::error::{Refused, Why};
-use super::mailbox::{Ask, Letter, Once, Tell};
-use super::ticket::{Deadline, Slot, Ticket};
+use super::mailbox::{Ask, Once, Tell};
+use super::ticket::{Deadline, Parked, Slot, Ticket};
 use super::turn::in_turn;
 use super::{Actor, ActorError, Handle, Value};
 use crate::types::StreamId;
@@ -163,13 +163,17 @@ impl<A: Actor> Addr<A> {
             return Err(ActorError::InTurn);
         }
         let deadline = deadline.as_ref();
-        match self.cell.serve(command, once) {
-            Served::Done(parked) => parked.settle(self.cell.shared(), deadline.map(Deadline::left)),
-            Served::Refused(_, why) => Err(why.into()),
-            Served::Later(command) => {
+        let mut parked = None;
+        match self.cell.serve(command, once, &mut parked) {
+            Ok(()) => match parked {
+                Some(parked) => parked.settle(self.cell.shared(), deadline),
+                None => Err(ActorError::Lost),
+            },
+            Err(Unserved::Refused(_, why)) => Err(why.into()),
+            Err(Unserved::Later(command)) => {
                 let (slot, replier) = Slot::new();
                 let envelope = Box::new(Ask { command, replier, once });
-                self.cell.push_waiting(Letter { mark: None, envelope }, deadline)?;
+                self.cell.push_waiting(envelope, deadline)?;
                 Ticket::waiting(self.cell.resident(), slot).wait_until(deadline)
             }
         }
@@ -192,7 +196,7 @@ impl<A: Actor> Addr<A> {
             return Err(Refused { command, why: Why::InTurn });
         }
         self.cell
-            .push(Box::new(Tell { command }), |envelope| Letter { mark: None, envelope })
+            .push(Box::new(Tell { command }), |envelope| envelope)
             .map_err(|(envelope, why)| Refused { command: envelope.command, why })
     }
 
@@ -235,15 +239,17 @@ impl<A: Actor> Addr<A> {
         if in_turn() {
             return Err(Refused { command, why: Why::InTurn });
         }
-        match self.cell.serve(command, once) {
-            Served::Done(parked) => Ok(Ticket::parked(self.cell.resident(), parked)),
-            Served::Refused(command, why) => Err(Refused { command, why }),
-            Served::Later(command) => {
+        let mut parked = None;
+        match self.cell.serve(command, once, &mut parked) {
+            Ok(()) => {
+                let parked = parked.unwrap_or(Parked::error(ActorError::Lost));
+                Ok(Ticket::parked(self.cell.resident(), parked))
+            }
+            Err(Unserved::Refused(command, why)) => Err(Refused { command, why }),
+            Err(Unserved::Later(command)) => {
                 let (slot, replier) = Slot::new();
-                match self.cell.push(Box::new(Ask { command, replier, once }), |envelope| Letter {
-                    mark: None,
-                    envelope,
-                }) {
+                match self.cell.push(Box::new(Ask { command, replier, once }), |envelope| envelope)
+                {
                     Ok(()) => Ok(Ticket::waiting(self.cell.resident(), slot)),
                     Err((envelope, why)) => Err(Refused { command: envelope.command, why }),
                 }

@@ -5,7 +5,7 @@
 //! leaves memory, takes neither a command nor a promise with it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::Actor;
@@ -40,27 +40,43 @@ impl<A: Actor> Aside<A> {
     }
 }
 
-/// What is asked before every turn and is hardly ever so.
+/// What is asked before every turn and is hardly ever so. The lower bits are the
+/// [weight](super::weight) of the state.
 #[derive(Default)]
-pub(crate) struct Flags(AtomicU8);
+pub(crate) struct Flags(AtomicU32);
 
 /// A turn has asked for the stashed commands.
-pub(crate) const UNSTASH: u8 = 1;
+pub(crate) const UNSTASH: u32 = 1 << 31;
 /// The last turn or load has failed, and that counts.
-pub(crate) const TROUBLED: u8 = 2;
+pub(crate) const TROUBLED: u32 = 1 << 30;
+const WEIGHT: u32 = TROUBLED - 1;
 
 impl Flags {
-    pub(crate) fn has(&self, flag: u8) -> bool {
+    pub(crate) fn has(&self, flag: u32) -> bool {
         // Relaxed: it says where to look. What is found there is under the mailbox' lock.
         self.0.load(Ordering::Relaxed) & flag != 0
     }
 
-    pub(crate) fn set(&self, flag: u8) {
+    pub(crate) fn set(&self, flag: u32) {
         self.0.fetch_or(flag, Ordering::Relaxed);
     }
 
-    pub(crate) fn clear(&self, flag: u8) {
+    pub(crate) fn clear(&self, flag: u32) {
         self.0.fetch_and(!flag, Ordering::Relaxed);
+    }
+
+    /// In the unit of [`super::weight`].
+    pub(crate) fn weight(&self) -> u32 {
+        // Relaxed: it orders nothing. It changes under the body's lock alone.
+        self.0.load(Ordering::Relaxed) & WEIGHT
+    }
+
+    /// Answers what it was before. The caller has the body's lock.
+    pub(crate) fn set_weight(&self, units: u32) -> u32 {
+        let before = self.weight();
+        // By the difference, since flags may change meanwhile.
+        self.0.fetch_add(units.min(WEIGHT).wrapping_sub(before), Ordering::Relaxed);
+        before
     }
 }
 

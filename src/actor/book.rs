@@ -4,9 +4,10 @@
 //! be looked up. The same calls build it while the store lives and from the log after a crash, so
 //! the two cannot differ. It is never a source of truth: a checkpoint of it saves reading.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use super::note::{Note, Oid, Reader, Writer};
+use crate::log::frame::{Frame, RecordKind};
 use crate::types::{Lsn, Seq, StreamId};
 
 /// Of [`Book::encode`].
@@ -39,6 +40,25 @@ pub(crate) struct Book {
     open: BTreeMap<Oid, Open>,
     /// How often what is open has been taken up after a crash.
     tries: HashMap<Oid, u32>,
+    counted: Counted,
+}
+
+/// How much is open.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    pub messages: u64,
+    pub timers: u64,
+    pub steps: u64,
+}
+
+impl Counted {
+    fn of(&mut self, what: What) -> &mut u64 {
+        match what {
+            What::Message { .. } => &mut self.messages,
+            What::Timer { .. } => &mut self.timers,
+            What::Step => &mut self.steps,
+        }
+    }
 }
 
 /// What a note has changed for those who wait for time to pass.
@@ -63,16 +83,16 @@ impl Book {
         match note {
             Note::Sent { number, kind, name, .. } => {
                 let what = What::Message { to: StreamId::of(kind, name) };
-                self.open.insert(own(*number), Open { lsn, seq, what });
+                self.open(own(*number), Open { lsn, seq, what });
                 Change::None
             }
             Note::Armed { number, rhythm, .. } => {
                 let what = What::Timer { due: rhythm.due };
-                self.open.insert(own(*number), Open { lsn, seq, what });
+                self.open(own(*number), Open { lsn, seq, what });
                 Change::Due(own(*number), rhythm.due)
             }
             Note::Began { number, .. } => {
-                self.open.insert(own(*number), Open { lsn, seq, what: What::Step });
+                self.open(own(*number), Open { lsn, seq, what: What::Step });
                 Change::None
             }
             Note::Handled { oid, .. } => self.close(*oid),
@@ -82,8 +102,8 @@ impl Book {
             Note::Fired { number, due } => {
                 let oid = own(*number);
                 self.tries.remove(&oid);
-                let Some(open) = self.open.get_mut(&oid) else { return Change::None };
-                open.what = What::Timer { due: *due };
+                let Some(open) = self.get(oid) else { return Change::None };
+                self.open(oid, Open { what: What::Timer { due: *due }, ..open });
                 Change::Due(oid, *due)
             }
             Note::Tried { oids } => {
@@ -100,9 +120,26 @@ impl Book {
         }
     }
 
+    /// Answers whether it was not open before.
+    fn open(&mut self, oid: Oid, open: Open) -> bool {
+        *self.counted.of(open.what) += 1;
+        let before = self.open.insert(oid, open);
+        if let Some(before) = before {
+            *self.counted.of(before.what) -= 1;
+        }
+        before.is_none()
+    }
+
     fn close(&mut self, oid: Oid) -> Change {
         self.tries.remove(&oid);
-        self.open.remove(&oid).map_or(Change::None, |_| Change::Closed(oid))
+        let Some(open) = self.open.remove(&oid) else { return Change::None };
+        *self.counted.of(open.what) -= 1;
+        Change::Closed(oid)
+    }
+
+    /// How much is open, by what it is.
+    pub(crate) fn counted(&self) -> Counted {
+        self.counted
     }
 
     pub(crate) fn get(&self, oid: Oid) -> Option<Open> {
@@ -115,6 +152,35 @@ impl Book {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Oid, Open)> {
         self.open.iter().map(|(oid, open)| (*oid, *open))
+    }
+
+    /// Takes in all notes of a frame.
+    pub(crate) fn read(&mut self, frame: &Frame<'_>) {
+        let header = frame.header();
+        for record in frame.records().flatten() {
+            if record.kind == RecordKind::Note
+                && let Some(note) = Note::decode(record.version, record.payload)
+            {
+                self.apply(header.stream, frame.lsn(), header.seq, &note);
+            }
+        }
+    }
+
+    /// What is open for longest, in that order; how often it was taken up, too.
+    pub(crate) fn oldest(&self, max: usize) -> Vec<(Oid, Open, u32)> {
+        let mut oldest = BinaryHeap::new();
+        for (oid, open) in &self.open {
+            let age = (open.lsn, *oid);
+            if oldest.len() < max {
+                oldest.push(age);
+            } else if let Some(mut youngest) = oldest.peek_mut()
+                && age < *youngest
+            {
+                *youngest = age;
+            }
+        }
+        let found = oldest.into_sorted_vec().into_iter();
+        found.filter_map(|(_, oid)| Some((oid, self.get(oid)?, self.tries(oid)))).collect()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -164,7 +230,7 @@ impl Book {
             if tries > 0 {
                 book.tries.insert(oid, tries);
             }
-            if book.open.insert(oid, Open { lsn, seq, what }).is_some() {
+            if !book.open(oid, Open { lsn, seq, what }) {
                 return None;
             }
         }

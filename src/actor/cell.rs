@@ -12,19 +12,21 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::aside::Flags;
+use super::aside::{Flags, UNSTASH};
 use super::commit;
 use super::error::Why;
 use super::kind::Kind;
 use super::load::{self, Source};
 use super::loads::Permit;
-use super::mailbox::{Arrival, Cause, Envelope, Lane, Letter, Mark, Once};
+use super::mailbox::{Arrival, Lane, Letter, Mark, Once};
+use super::name::Name;
 use super::options::DeadLetter;
+use super::queue::Queue;
 use super::runtime::{Gate, Shared};
+use super::saving::WallTime;
 use super::side::Side;
 use super::ticket::{Deadline, Parked};
 use super::turn::{Depth, take_turn};
-use super::weight::Weight;
 use super::worker::{Job, Resident};
 use super::{Actor, ActorError, Handle};
 use crate::trace;
@@ -38,13 +40,12 @@ const FLUSH_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 pub(crate) struct Cell<A: Actor> {
     pub(crate) kind: Arc<Kind<A>>,
-    pub(crate) name: Arc<str>,
+    pub(crate) name: Name,
     pub(crate) stream: StreamId,
     pub(super) lane: Mutex<Lane<A>>,
     pub(super) body: Mutex<Body<A>>,
     /// The runtime's tick at the last turn; 0 while there is no state.
     used: AtomicU32,
-    pub(crate) weight: Weight,
     pub(crate) flags: Flags,
 }
 
@@ -70,7 +71,7 @@ pub(crate) struct Live<A: Actor> {
     /// The last event for which a snapshot was asked, or is there.
     pub(crate) tried: Seq,
     /// When that was, by the wall clock, where the policy asks for time.
-    pub(crate) tried_ms: u64,
+    pub(crate) tried_at: WallTime,
     /// A worker has been asked to take a snapshot.
     pub(crate) save_asked: bool,
     /// A worker has been asked to take the state out of memory.
@@ -102,16 +103,15 @@ pub(crate) struct Asked {
     pub(crate) suspended: bool,
 }
 
-/// What came of a caller's attempt to take the turn itself.
-pub(crate) enum Served<R, C> {
-    Done(Parked<R>),
+/// Why a caller did not take the turn itself.
+pub(crate) enum Unserved<C> {
     /// Others are before it: to be queued.
     Later(C),
     Refused(C, Why),
 }
 
 impl<A: Actor> Cell<A> {
-    pub(crate) fn new(kind: &Arc<Kind<A>>, name: Arc<str>, stream: StreamId) -> Arc<Self> {
+    pub(crate) fn new(kind: &Arc<Kind<A>>, name: Name, stream: StreamId) -> Arc<Self> {
         Arc::new(Self {
             kind: Arc::clone(kind),
             name,
@@ -119,7 +119,6 @@ impl<A: Actor> Cell<A> {
             lane: Mutex::new(Lane::new()),
             body: Mutex::new(Body::Absent),
             used: AtomicU32::new(0),
-            weight: Weight::default(),
             flags: Flags::default(),
         })
     }
@@ -158,29 +157,75 @@ impl<A: Actor> Cell<A> {
         idle && self.body.try_lock().is_some_and(|body| !matches!(*body, Body::Live(_)))
     }
 
-    /// Takes the turn on this thread if the actor is idle and little is queued.
+    /// Takes the turn on this thread if the actor is idle and little is queued. The reply is put
+    /// where it is wanted: handed from function to function, it would be copied by each.
     pub(crate) fn serve<C: Send + 'static>(
         self: &Arc<Self>,
         command: C,
         once: Option<Once<A::Reply>>,
-    ) -> Served<A::Reply, C>
+        reply: &mut Option<Parked<A::Reply>>,
+    ) -> Result<(), Unserved<C>>
     where
         A: Handle<C>,
     {
         let mut lane = self.lane.lock();
         if let Err(why) = self.shared().gate().outside() {
-            return Served::Refused(command, why);
+            return Err(Unserved::Refused(command, why));
         }
         if lane.running || lane.queue.len() > QUEUED_BEFORE_CALLER_MAX {
-            return Served::Later(command);
+            return Err(Unserved::Later(command));
         }
         lane.running = true;
         // What arrives from now on comes after this command.
-        let before = std::mem::take(&mut lane.queue);
-        self.unlock_with_room(lane, !before.is_empty());
+        let before = (!lane.queue.is_empty()).then(|| std::mem::take(&mut lane.queue));
+        self.unlock_with_room(lane, before.is_some());
         let _visit = Visit { cell: self };
-        let mut letters = before;
         let mut body = self.body();
+        if let Some(letters) = before {
+            body = match self.run_before(body, letters) {
+                Some(body) => body,
+                None => return Err(Unserved::Later(command)),
+            };
+        }
+        let mut body = match self.loaded(body) {
+            Ok(body) => body,
+            Err(error) => {
+                drop_quietly(command);
+                *reply = Some(Parked::error(error));
+                return Ok(());
+            }
+        };
+        match self.admits(&mut body, &command, once.as_ref()) {
+            Ok(true) => {}
+            // Through the mailbox into the stash.
+            Ok(false) => return Err(Unserved::Later(command)),
+            Err(error) => {
+                drop_quietly(command);
+                *reply = Some(Parked::error(error));
+                return Ok(());
+            }
+        }
+        let arrival = Arrival { once, ..Arrival::of(None, true) };
+        let taken = self.guarded(&mut body, |body| take_turn(self, body, &arrival, command, reply));
+        if self.flags.has(UNSTASH) {
+            let mut letters = Queue::new();
+            self.unstash(&mut letters);
+            self.put_back(letters);
+        }
+        MutexGuard::unlock_fair(body);
+        match taken {
+            Ok(()) => Ok(()),
+            Err(payload) => std::panic::resume_unwind(payload),
+        }
+    }
+
+    /// Runs what is queued before a caller's own command. `None` if that comes to be too much.
+    #[cold]
+    fn run_before<'a>(
+        self: &'a Arc<Self>,
+        mut body: MutexGuard<'a, Body<A>>,
+        mut letters: Queue<Letter<A>>,
+    ) -> Option<MutexGuard<'a, Body<A>>> {
         while let Some(letter) = letters.pop_front() {
             body = match self.loaded(body) {
                 Ok(body) => body,
@@ -195,38 +240,10 @@ impl<A: Actor> Cell<A> {
             if letters.len() > QUEUED_BEFORE_CALLER_MAX {
                 // What came out of the stash is before the caller, and too much for it.
                 self.put_back(letters);
-                return Served::Later(command);
+                return None;
             }
         }
-        let mut body = match self.loaded(body) {
-            Ok(body) => body,
-            Err(error) => {
-                drop_quietly(command);
-                return Served::Done(Parked::error(error));
-            }
-        };
-        match self.admits(&mut body, &command, once.as_ref()) {
-            Ok(true) => {}
-            // Through the mailbox into the stash.
-            Ok(false) => return Served::Later(command),
-            Err(error) => {
-                drop_quietly(command);
-                return Served::Done(Parked::error(error));
-            }
-        }
-        let arrival = Arrival { mark: None, cause: Cause::Command, answered: true, once };
-        let mut parked = None;
-        let taken = self.guarded(&mut body, |body| {
-            // Straight to its place: what comes back through a caught panic is copied twice.
-            parked = Some(take_turn(self, body, &arrival, command));
-        });
-        self.unstash(&mut letters);
-        self.put_back(letters);
-        MutexGuard::unlock_fair(body);
-        match taken {
-            Ok(()) => Served::Done(parked.unwrap_or(Parked::error(ActorError::Lost))),
-            Err(payload) => std::panic::resume_unwind(payload),
-        }
+        Some(body)
     }
 
     /// Runs up to `commands_max` queued commands; called by a worker for an entry of the ready
@@ -265,13 +282,22 @@ impl<A: Actor> Cell<A> {
 
     /// Where loads are limited: the body, with a state in it unless it cannot be read. May wait,
     /// and does that without the body's lock.
+    #[inline]
     pub(super) fn loaded<'a>(
         &'a self,
         body: MutexGuard<'a, Body<A>>,
     ) -> Result<MutexGuard<'a, Body<A>>, ActorError> {
-        if !self.shared().loads.are_limited() || !matches!(*body, Body::Absent) {
+        if !matches!(*body, Body::Absent) || !self.shared().loads.are_limited() {
             return Ok(body);
         }
+        self.load_in_turn(body)
+    }
+
+    #[cold]
+    fn load_in_turn<'a>(
+        &'a self,
+        body: MutexGuard<'a, Body<A>>,
+    ) -> Result<MutexGuard<'a, Body<A>>, ActorError> {
         drop(body);
         self.is_rested()?;
         let _permit = self.shared().wait_to_load()?;
@@ -299,7 +325,7 @@ impl<A: Actor> Cell<A> {
 
     /// A command that the actor is not in a state to handle.
     fn turn_away(self: &Arc<Self>, body: &mut Body<A>, letter: Letter<A>, error: ActorError) {
-        let away = AssertUnwindSafe(|| letter.envelope.turn_away(self, body, error));
+        let away = AssertUnwindSafe(|| letter.turn_away(self, body, error));
         if let Err(payload) = catch_unwind(away) {
             drop_quietly(payload);
         }
@@ -307,8 +333,7 @@ impl<A: Actor> Cell<A> {
 
     /// A command that nobody will handle.
     fn refuse(&self, letter: Letter<A>, error: ActorError) {
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| letter.envelope.refuse(self, error)))
-        {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| letter.refuse(self, error))) {
             drop_quietly(payload);
         }
     }
@@ -317,8 +342,8 @@ impl<A: Actor> Cell<A> {
     /// provider) leaves a state that nobody can vouch for.
     fn run(self: &Arc<Self>, body: &mut Body<A>, letter: Letter<A>) {
         let run = |body: &mut Body<A>| {
-            if let Some(Letter { mark, envelope }) = self.admit(body, letter) {
-                envelope.run(self, body, mark);
+            if let Some(letter) = self.admit(body, letter) {
+                letter.run(self, body);
             }
         };
         if let Err(payload) = self.guarded(body, run) {
@@ -472,10 +497,10 @@ impl<A: Actor> Cell<A> {
     }
 
     /// Queues a letter because of what is owed: of that there is a bound elsewhere.
-    pub(crate) fn push_due(self: &Arc<Self>, envelope: Box<dyn Envelope<A>>) -> Result<(), Why> {
+    pub(crate) fn push_due(self: &Arc<Self>, letter: Letter<A>) -> Result<(), Why> {
         let mut lane = self.lane.lock();
         self.shared().gate().inside()?;
-        lane.queue.push_back(Letter { mark: None, envelope });
+        lane.queue.push_back(letter);
         self.unlock_listed(lane);
         Ok(())
     }
@@ -498,7 +523,7 @@ impl<A: Actor> Cell<A> {
         lane.reserved = lane.reserved.saturating_sub(1);
         if self.shared().gate().inside().is_err() {
             drop(lane);
-            letter.envelope.refuse(self, ActorError::Closed);
+            letter.refuse(self, ActorError::Closed);
             return;
         }
         lane.queue.push_back(letter);
@@ -542,6 +567,7 @@ impl<A: Actor> Cell<A> {
         // Promised replies that go with it say that they are lost.
         let stash: VecDeque<_> =
             aside.map(|mut aside| std::mem::take(&mut aside.stash)).unwrap_or_default();
+        self.shared().counts.unstashed(stash.len());
         for letter in stash.into_iter().chain(letters) {
             self.refuse(letter, ActorError::Closed);
         }
@@ -561,11 +587,11 @@ impl<A: Actor> Cell<A> {
     /// What the queued commands depend on.
     #[cfg(test)]
     pub(crate) fn queued_marks(&self) -> Vec<Mark> {
-        self.lane.lock().queue.iter().map(|letter| letter.mark).collect()
+        self.lane.lock().queue.iter().map(|letter| letter.mark()).collect()
     }
 
     pub(crate) fn dead_letter(&self, command: &'static str, why: ActorError) {
-        let name = Arc::clone(&self.name);
+        let name = Arc::from(&*self.name);
         self.shared().dead_letter(&DeadLetter { kind: A::KIND, name, command, why });
     }
 }

@@ -8,12 +8,13 @@ use super::mailbox::Mark;
 use super::note::Note;
 use super::policy::{Decision, Persistence};
 use super::side::Pending;
-use super::turn::{StateIs, Wishes, label};
+use super::turn::{StateIs, Wishes, label, within_turn};
 use super::worker::Job;
 use super::{Actor, ActorError, Turn};
 use crate::error::AppendError;
 use crate::log::frame::RecordKind;
 use crate::log::name;
+use crate::trace;
 use crate::types::{Durability, Seq};
 
 /// Gathered turns are appended before their frame grows past this: a frame that was to take them
@@ -87,7 +88,7 @@ impl<A: Actor> Ending<'_, '_, A> {
                 desk.deliver(live.end.max(carried), reply);
                 desk.put_back();
             }
-        } else if answered || wishes.barrier {
+        } else if (answered || wishes.barrier) && live.has_gathered() {
             // Who is answered learns of turns that were gathered.
             if let Err(failure) = flush(cell, live) {
                 return Err(Box::new((failure, wishes.state)));
@@ -96,6 +97,11 @@ impl<A: Actor> Ending<'_, '_, A> {
         let mark = mark_of_turn(cell, live, (carried, wishes.durability));
         aftermath(cell, live, first, wishes);
         if let Some(rare) = wishes.rare.take() {
+            if let Some(rewinding) = &rare.rewinding {
+                let (kind, name, seq) = (A::KIND, &*cell.name, live.seq.get());
+                let to = rewinding.to().get();
+                trace::ActorRewound { kind, name, seq, to }.tell();
+            }
             let mark_of_steps = if mark.is_some() { live.end.max(carried) } else { None };
             super::steps::begin(cell.shared(), rare.steps, mark_of_steps);
             super::departures::run_after(cell.shared(), rare.after, mark);
@@ -207,8 +213,8 @@ fn append<A: Actor>(
         Ok(appended) => {
             live.lsn = Some(appended.lsn);
             live.end = Some(appended.end);
-            if let Some(side) = &mut live.side {
-                side.pending = None;
+            if let Some(gathered) = live.side.as_mut().and_then(|side| side.pending.take()) {
+                shared.counts.gathered(gathered.turns);
             }
             Ok(())
         }
@@ -246,6 +252,10 @@ pub(super) fn flush<A: Actor>(cell: &Cell<A>, live: &mut Live<A>) -> Result<(), 
 /// Turns that were gathered are lost with the state: the disk does not take them.
 pub(super) fn give_up<A: Actor>(cell: &Cell<A>, live: &mut Live<A>, why: &ActorError) {
     let Some(pending) = live.side.as_mut().and_then(|side| side.pending.take()) else { return };
+    cell.shared().counts.lost(pending.turns);
+    let (kind, name, seq) = (A::KIND, &*cell.name, pending.first.get());
+    let lost = trace::TurnsLost { kind, name, seq, turns: u64::from(pending.turns), error: why };
+    within_turn(|| lost.tell());
     for _ in 0..pending.turns {
         cell.dead_letter("a deferred turn", why.clone());
     }
@@ -285,7 +295,7 @@ fn aftermath<A: Actor>(cell: &Arc<Cell<A>>, live: &mut Live<A>, first: Seq, wish
     }
 }
 
-/// Appends a note by itself, in no turn.
+/// Appends a note by itself, in no turn: what it speaks of is over without one.
 pub(super) fn append_note<A: Actor>(
     cell: &Arc<Cell<A>>,
     live: &mut Live<A>,
@@ -293,6 +303,7 @@ pub(super) fn append_note<A: Actor>(
 ) -> Result<(), ActorError> {
     flush(cell, live)?;
     let mut desk = Desk::take();
+    desk.settles = true;
     let first = live.seq;
     let before = desk.before();
     let next = first.checked_add(1).ok_or_else(|| super::turn::too_large(usize::MAX))?;

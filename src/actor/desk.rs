@@ -27,6 +27,8 @@ pub(crate) struct Desk {
     pub ops: Ops,
     /// The name that a stream's first frame carries is in it.
     pub named: bool,
+    /// It holds no turn, but what settles something without one.
+    pub settles: bool,
 }
 
 /// What was on a desk before a turn.
@@ -57,7 +59,6 @@ thread_local! {
 
 impl Desk {
     /// The thread's, or a new one.
-    #[expect(clippy::unnecessary_box_returns, reason = "it stays where it is from turn to turn")]
     pub(crate) fn take() -> Box<Self> {
         DESK.try_with(ThreadCell::take).ok().flatten().unwrap_or_default()
     }
@@ -71,6 +72,7 @@ impl Desk {
             self.bytes.clear();
             self.ops.truncate(0);
             self.named = false;
+            self.settles = false;
             // A thread that is ending has no place for it any more.
             let _kept: Result<(), _> = DESK.try_with(|place| place.set(Some(self)));
         }

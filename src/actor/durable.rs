@@ -141,7 +141,7 @@ impl<A: Actor> Durables<A> {
     {
         self.commands.insert(C::NAME, |version, archive, of| {
             let command = read::<C>(version, archive)?;
-            Some(Box::new(Due { command, cause: of.cause, permit: of.permit }))
+            Some(Box::new(Due { command, cause: of.cause, mark: None, permit: of.permit }))
         });
     }
 
@@ -153,7 +153,7 @@ impl<A: Actor> Durables<A> {
         self.steps.insert(S::NAME, |version, archive, of| {
             let step = read::<S>(version, archive)?;
             let command = Stepped { step, key: of.key, outcome: Outcome::InDoubt };
-            Some(Box::new(Due { command, cause: of.cause, permit: of.permit }))
+            Some(Box::new(Due { command, cause: of.cause, mark: None, permit: of.permit }))
         });
     }
 

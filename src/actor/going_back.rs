@@ -28,6 +28,14 @@ struct Said {
 pub(crate) struct Rewinding {
     all: Arc<GoingBack>,
     stream: StreamId,
+    to: Seq,
+}
+
+impl Rewinding {
+    /// The last event that counts.
+    pub(crate) fn to(&self) -> Seq {
+        self.to
+    }
 }
 
 impl GoingBack {
@@ -38,7 +46,7 @@ impl GoingBack {
             return None;
         }
         said.to.insert(stream, to);
-        Some(Rewinding { all: Arc::clone(self), stream })
+        Some(Rewinding { all: Arc::clone(self), stream, to })
     }
 
     /// Retention is about to drop what lies below event `upto`. `false` if it must not.

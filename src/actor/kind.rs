@@ -209,7 +209,7 @@ impl<A: Actor> AnyKind for Kind<A> {
     }
 
     fn used(&self, into: &mut Vec<(u32, u64)>) {
-        self.each(|cell| into.push((cell.used(), cell.weight.bytes())));
+        self.each(|cell| into.push((cell.used(), cell.weight())));
     }
 
     fn is_idle(&self) -> bool {

@@ -10,26 +10,31 @@ use super::Actor;
 use super::cell::{Asked, Body, Cell, Live, drop_quietly};
 use super::commit;
 use super::provider::NewSnapshot;
-use super::saving::{Moment, Since};
+use super::saving::{Moment, Since, Snapshots, WallTime};
 use super::turn::Depth;
 use crate::trace;
 
 impl<A: Actor> Cell<A> {
     /// Is a snapshot to be asked for after a turn? What is asked for is noted.
+    #[inline]
     pub(crate) fn is_save_due(&self, live: &mut Live<A>, turn: Asked) -> bool {
         let Some(snapshots) = &self.kind.options.snapshots else { return false };
+        self.is_due(snapshots, live, turn)
+    }
+
+    fn is_due(&self, snapshots: &Snapshots<A>, live: &mut Live<A>, turn: Asked) -> bool {
         let now_ms = if self.kind.sees_time { self.shared().clock.wall_ms() } else { 0 };
         let since = Since {
             seq: live.seq,
             tried: live.tried,
-            elapsed_ms: now_ms.saturating_sub(live.tried_ms),
+            elapsed_ms: now_ms.saturating_sub(live.tried_at.ms()),
             seen: turn.seen,
             moment: if turn.suspended { Moment::Suspension } else { Moment::Turn },
         };
         let due = turn.by_hand || snapshots.policy.is_due(&since);
         if due {
             live.tried = live.seq;
-            live.tried_ms = now_ms;
+            live.tried_at = WallTime::of_ms(now_ms);
         }
         due
     }
@@ -100,7 +105,7 @@ impl<A: Actor> Cell<A> {
         Some(NewSnapshot {
             stream: self.stream,
             kind: A::KIND,
-            name: Arc::clone(&self.name),
+            name: Arc::from(&*self.name),
             seq: live.seq,
             covers,
             version: options.version,

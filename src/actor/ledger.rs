@@ -9,14 +9,15 @@
 //!
 //! Lock order: a body, then this, then the log's. No user code is called under it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::book::{Book, Change, Open, What};
+use super::book::{Book, Change, Counted, Open, What};
+use super::counts::OwedStats;
 use super::desk::Desk;
 use super::note::{Note, Oid};
 use super::provider::{Appended, EventStore, Pins, Testimony, Witness};
@@ -57,6 +58,8 @@ struct Content {
     failures: HashMap<Oid, u32>,
     /// What belongs to kinds that are not known yet.
     parked: HashMap<String, Vec<Oid>>,
+    /// What has become of it in this life.
+    stats: OwedStats,
     stopped: bool,
 }
 
@@ -80,6 +83,7 @@ struct Behind {
     lsn: Lsn,
     seq: Seq,
     notes: Vec<(u16, Vec<u8>)>,
+    settles: bool,
 }
 
 /// What is to be done now.
@@ -117,7 +121,7 @@ impl Ledger {
         let appended = desk.append(events, stream, first)?;
         let earliest = content.alarms.first().copied();
         for note in desk.notes(None) {
-            content.take_in(stream, appended.lsn, first, &note);
+            content.take_in((stream, appended.lsn, first), &note, desk.settles);
         }
         if content.alarms.first().copied() != earliest {
             self.changed.notify_all();
@@ -143,7 +147,8 @@ impl Ledger {
             for frame in behind {
                 for (version, bytes) in &frame.notes {
                     if let Some(note) = Note::decode(*version, bytes) {
-                        content.take_in(frame.stream, frame.lsn, frame.seq, &note);
+                        let at = (frame.stream, frame.lsn, frame.seq);
+                        content.take_in(at, &note, frame.settles);
                     }
                 }
             }
@@ -164,7 +169,8 @@ impl Ledger {
             for frame in behind {
                 for (version, bytes) in &frame.notes {
                     if let Some(note) = Note::decode(*version, bytes) {
-                        content.take_in(frame.stream, frame.lsn, frame.seq, &note);
+                        let at = (frame.stream, frame.lsn, frame.seq);
+                        content.take_in(at, &note, frame.settles);
                     }
                 }
             }
@@ -221,6 +227,25 @@ impl Ledger {
         self.content.lock().book.tries(oid)
     }
 
+    /// What is open now, and what has become of it in this life.
+    pub(crate) fn stats(&self) -> OwedStats {
+        let content = self.content.lock();
+        let Counted { messages, timers, steps } = content.book.counted();
+        let unclaimed = content.parked.values().map(|oids| oids.len() as u64).sum();
+        OwedStats { messages, timers, steps, unclaimed, ..content.stats }
+    }
+
+    /// What is open for longest.
+    pub(crate) fn oldest(&self, max: usize) -> Vec<(Oid, Open, u32)> {
+        self.content.lock().book.oldest(max)
+    }
+
+    /// How many of these are open.
+    pub(crate) fn open_of(&self, oids: &HashSet<Oid>) -> u64 {
+        let content = self.content.lock();
+        oids.iter().filter(|oid| content.book.get(**oid).is_some()).count() as u64
+    }
+
     /// How many things are open.
     pub(crate) fn open(&self) -> usize {
         self.content.lock().book.len()
@@ -244,14 +269,15 @@ impl Ledger {
         *count
     }
 
-    /// Its kind is not known yet.
-    pub(crate) fn park(&self, kind: &str, oid: Oid) {
+    /// Its kind is not known yet. Answers whether it is the first of that.
+    pub(crate) fn park(&self, kind: &str, oid: Oid) -> bool {
         let mut content = self.content.lock();
         if let Some(parked) = content.parked.get_mut(kind) {
             parked.push(oid);
-        } else {
-            content.parked.insert(kind.to_owned(), vec![oid]);
+            return false;
         }
+        content.parked.insert(kind.to_owned(), vec![oid]);
+        true
     }
 
     /// What waits for kinds that nobody has asked for.
@@ -291,15 +317,21 @@ impl Ledger {
 }
 
 impl Content {
-    fn take_in(&mut self, stream: StreamId, lsn: Lsn, seq: Seq, note: &Note<'_>) {
+    fn take_in(
+        &mut self,
+        (stream, lsn, seq): (StreamId, Lsn, Seq),
+        note: &Note<'_>,
+        settles: bool,
+    ) {
         if let Reading::Behind(behind) = &mut self.reading {
             let mut bytes = Vec::new();
             if note.encode(&mut bytes) {
                 let notes = vec![(note.version(), bytes)];
-                behind.push(Behind { stream, lsn, seq, notes });
+                behind.push(Behind { stream, lsn, seq, notes, settles });
             }
             return;
         }
+        self.stats.count(note, settles);
         match self.book.apply(stream, lsn, seq, note) {
             Change::None => {}
             Change::Due(oid, due) => {

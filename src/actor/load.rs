@@ -24,6 +24,7 @@ use super::error::{StopReason, Stopped};
 use super::mailbox::Mark;
 use super::note::Note;
 use super::provider::{EventStore, Replayed, SnapshotStore};
+use super::saving::WallTime;
 use super::side::Side;
 use super::turn::message_of;
 use super::{Actor, ActorError, ActorOptions, Old, Value as _};
@@ -34,7 +35,7 @@ use crate::types::{FRAME_ALIGN, HybridTime, Lsn, Seq, StreamId};
 
 /// Where an actor's past is.
 pub(crate) struct Source<'a, A: Actor> {
-    pub(crate) name: &'a Arc<str>,
+    pub(crate) name: &'a str,
     pub(crate) stream: StreamId,
     pub(crate) events: &'a dyn EventStore,
     pub(crate) snapshots: &'a dyn SnapshotStore,
@@ -75,7 +76,7 @@ pub(crate) fn load<A: Actor>(cell: &Cell<A>) -> Result<Live<A>, ActorError> {
         end,
         saved,
         tried: saved,
-        tried_ms,
+        tried_at: WallTime::of_ms(tried_ms),
         save_asked: false,
         leave_asked: false,
         side,
@@ -340,7 +341,7 @@ impl<A: Actor> Source<'_, A> {
                 }
                 return ControlFlow::Continue(());
             }
-            let (wanted, named) = ((A::KIND, &**self.name), (snapshot.kind, snapshot.name));
+            let (wanted, named) = ((A::KIND, self.name), (snapshot.kind, snapshot.name));
             if wanted != named {
                 collision = Some(ActorError::collision(wanted, named));
                 return ControlFlow::Break(());
@@ -374,7 +375,7 @@ impl<A: Actor> Source<'_, A> {
     }
 
     fn check_name(&self, payload: &[u8], lsn: Lsn, seq: Seq) -> Result<(), ActorError> {
-        let wanted = (A::KIND, &**self.name);
+        let wanted = (A::KIND, self.name);
         let named = name::decode(payload);
         let (kind, name) = named.ok_or_else(|| self.stopped(seq, Some(lsn), StopReason::Frame))?;
         if (kind, name) == wanted {
@@ -385,7 +386,7 @@ impl<A: Actor> Source<'_, A> {
     }
 
     pub(crate) fn stopped(&self, seq: Seq, lsn: Option<Lsn>, why: StopReason) -> ActorError {
-        let name = Arc::clone(self.name);
+        let name = self.name.into();
         ActorError::Stopped(Arc::new(Stopped { kind: A::KIND, name, seq, lsn, why }))
     }
 }

@@ -11,7 +11,7 @@ use super::durable::CommandId;
 use super::note::{Ended, Oid};
 use super::queue::Queue;
 use super::resume::{self, Permit};
-use super::ticket::Replier;
+use super::ticket::{Parked, Replier};
 use super::turn::take_turn;
 use super::{Actor, ActorError, Handle, NotArchive, Value};
 use crate::types::Lsn;
@@ -107,22 +107,25 @@ impl<A: Actor> Lane<A> {
     }
 }
 
-/// A command and what it depends on.
-pub(crate) struct Letter<A: Actor> {
-    pub(crate) mark: Mark,
-    pub(crate) envelope: Box<dyn Envelope<A>>,
-}
+/// A command on its way, with what belongs to it.
+pub(crate) type Letter<A> = Box<dyn Envelope<A>>;
 
 /// A command of some type, for an actor of this one.
 pub(crate) trait Envelope<A: Actor>: Send {
     /// Takes the turn and sees to the reply.
-    fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark);
+    fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>);
 
     /// Is this the time for it? See [`Handle::admits`].
     fn admits(&self, live: &Live<A>) -> bool;
 
     /// It is put aside, nobody knows for how long.
     fn put_aside(&mut self) {}
+
+    /// What it depends on.
+    #[cfg(test)]
+    fn mark(&self) -> Mark {
+        None
+    }
 
     /// It is not handled now, since the actor is not in a state to.
     fn turn_away(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, why: ActorError) {
@@ -140,8 +143,8 @@ pub(crate) struct Tell<C> {
 }
 
 impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Tell<C> {
-    fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark) {
-        run_told(self.command, cell, body, mark);
+    fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>) {
+        run_told(self.command, cell, body, None);
     }
 
     fn admits(&self, live: &Live<A>) -> bool {
@@ -159,7 +162,9 @@ fn run_told<A: Handle<C>, C: Send + 'static>(
     body: &mut Body<A>,
     mark: Mark,
 ) {
-    if let Err(why) = take_turn(cell, body, &Arrival::of(mark, false), command).result {
+    let mut parked = None;
+    take_turn(cell, body, &Arrival::of(mark, false), command, &mut parked);
+    if let Some(Parked { result: Err(why), .. }) = parked {
         cell.dead_letter(type_name::<C>(), why);
     }
 }
@@ -172,10 +177,12 @@ pub(crate) struct Ask<C, R> {
 }
 
 impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Ask<C, A::Reply> {
-    fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark) {
+    fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>) {
         let Self { command, replier, once } = *self;
-        let arrival = Arrival { mark, cause: Cause::Command, answered: true, once };
-        replier.put(take_turn(cell, body, &arrival, command));
+        let arrival = Arrival { once, ..Arrival::of(None, true) };
+        let mut parked = None;
+        take_turn(cell, body, &arrival, command, &mut parked);
+        replier.put(parked.unwrap_or(Parked::error(ActorError::Lost)));
     }
 
     fn admits(&self, live: &Live<A>) -> bool {
@@ -192,15 +199,18 @@ impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Ask<C, A::Reply> {
 pub(crate) struct Due<C> {
     pub command: C,
     pub cause: Cause,
+    pub mark: Mark,
     /// Held by whoever takes up what a crash has interrupted.
     pub permit: Option<Arc<Permit>>,
 }
 
 impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Due<C> {
-    fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark) {
-        let Self { command, cause, permit } = *self;
+    fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>) {
+        let Self { command, cause, mark, permit } = *self;
         let arrival = Arrival { mark, cause, answered: false, once: None };
-        if let Err(why) = take_turn(cell, body, &arrival, command).result {
+        let mut parked = None;
+        take_turn(cell, body, &arrival, command, &mut parked);
+        if let Some(Parked { result: Err(why), .. }) = parked {
             resume::failed(cell, body, cause, (type_name::<C>(), why));
         }
         drop(permit);
@@ -213,7 +223,9 @@ impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Due<C> {
 
     /// Who takes up what was interrupted does not wait for it.
     fn put_aside(&mut self) {
-        self.permit = None;
+        if let (Some(permit), Cause::Sent(oid)) = (self.permit.take(), self.cause) {
+            permit.put_aside(oid);
+        }
     }
 
     fn turn_away(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, why: ActorError) {
@@ -231,8 +243,8 @@ pub(crate) struct Wake {
 }
 
 impl<A: Actor> Envelope<A> for Wake {
-    fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark) {
-        resume::wake(*self, cell, body, mark);
+    fn run(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>) {
+        resume::wake(*self, cell, body);
     }
 
     fn admits(&self, _: &Live<A>) -> bool {
@@ -252,12 +264,14 @@ pub(crate) struct Sent<A: Actor, C> {
     to: Option<Arc<Cell<A>>>,
     command: Option<C>,
     cause: Cause,
+    /// Known once it leaves.
+    mark: Mark,
 }
 
 impl<A: Handle<C>, C: Send + 'static> Sent<A, C> {
     /// Room in the mailbox has been reserved.
     pub(crate) fn new(to: Arc<Cell<A>>, command: C, cause: Cause) -> Self {
-        Self { to: Some(to), command: Some(command), cause }
+        Self { to: Some(to), command: Some(command), cause, mark: None }
     }
 }
 
@@ -272,19 +286,26 @@ pub(crate) trait Outgoing: Send {
 impl<A: Handle<C>, C: Send + 'static> Outgoing for Sent<A, C> {
     fn deliver(mut self: Box<Self>, mark: Mark, _: Mark) {
         if let Some(cell) = self.to.take() {
-            cell.deliver(Letter { mark, envelope: self });
+            self.mark = mark;
+            cell.deliver(self);
         }
     }
 }
 
 impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Sent<A, C> {
-    fn run(mut self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark) {
+    fn run(mut self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>) {
         let Some(command) = self.command.take() else { return };
-        if self.cause == Cause::Command {
+        let (cause, mark) = (self.cause, self.mark);
+        if cause == Cause::Command {
             run_told(command, cell, body, mark);
         } else {
-            Box::new(Due { command, cause: self.cause, permit: None }).run(cell, body, mark);
+            Box::new(Due { command, cause, mark, permit: None }).run(cell, body);
         }
+    }
+
+    #[cfg(test)]
+    fn mark(&self) -> Mark {
+        self.mark
     }
 
     fn admits(&self, live: &Live<A>) -> bool {
@@ -294,8 +315,8 @@ impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Sent<A, C> {
     fn turn_away(mut self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, why: ActorError) {
         match self.command.take() {
             Some(command) if self.cause != Cause::Command => {
-                Box::new(Due { command, cause: self.cause, permit: None })
-                    .turn_away(cell, body, why);
+                let (cause, mark) = (self.cause, self.mark);
+                Box::new(Due { command, cause, mark, permit: None }).turn_away(cell, body, why);
             }
             _ => self.refuse(cell, why),
         }

@@ -79,6 +79,7 @@ mod book;
 mod cell;
 mod close;
 mod commit;
+mod counts;
 mod departures;
 mod desk;
 mod durable;
@@ -95,6 +96,7 @@ mod load;
 mod loads;
 mod mailbox;
 pub mod memory;
+mod name;
 mod note;
 mod options;
 mod owe;
@@ -122,11 +124,13 @@ mod worker;
 mod tests;
 
 pub use addr::{Addr, Peek};
+pub(crate) use book::{Book, Open, What as Owing};
 pub use close::CloseReport;
+pub use counts::{ActorStats, OwedStats};
 pub use durable::{CommandId, Durable, Outcome, Step, StepContext, Stepped};
 pub use error::{ActorError, Collision, Refused, StopReason, Stopped, Why};
 pub use later::ReplyKey;
-pub(crate) use note::outside_message;
+pub(crate) use note::{Ended, Note, Packed, outside_message};
 pub use note::{Missed, Oid, StepPolicy};
 pub use options::{
     ActorOptions, DeadLetter, MAILBOX_COMMANDS, OnDeadLetter, RuntimeOptions, SNAPSHOTS_KEPT,

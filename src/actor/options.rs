@@ -306,8 +306,12 @@ impl RuntimeOptions {
     /// interrupted can be taken up only where its kind is known.
     #[must_use]
     pub fn actor<A: Actor>(mut self) -> Self {
-        self.kinds.push(Registrar::of::<A>());
+        self.know::<A>();
         self
+    }
+
+    pub(crate) fn know<A: Actor>(&mut self) {
+        self.kinds.push(Registrar::of::<A>());
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::fmt::Debug;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -119,6 +120,11 @@ pub trait EventStore: Debug + Send + Sync + 'static {
     /// append will tell.
     fn has_room(&self) -> bool {
         true
+    }
+
+    /// Where it is, for those who are told what happens; empty where it is nowhere.
+    fn path(&self) -> &Path {
+        Path::new("")
     }
 
     /// Kind and name of the actor whose stream it is, as its first frame says.

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-/// See the [module](self). As large as a `VecDeque` where `T` has 24 bytes.
+/// See the [module](self).
 pub(crate) struct Queue<T> {
     /// `None` only if there is nothing in `rest`.
     first: Option<T>,
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_has_the_room_of_a_vec_deque() {
+    fn a_queue_has_less_room_than_a_vec_deque() {
         #[derive(Default)]
         struct Nobody;
 
@@ -120,7 +120,7 @@ mod tests {
         }
 
         type Ours = Queue<Letter<Nobody>>;
-        assert_eq!(size_of::<Ours>(), size_of::<VecDeque<Letter<Nobody>>>());
+        assert!(size_of::<Ours>() < size_of::<VecDeque<Letter<Nobody>>>());
     }
 
     proptest! {

@@ -23,13 +23,15 @@ use super::cell::{Body, Cell};
 use super::desk::Desk;
 use super::durable::Of;
 use super::kind::AnyKind;
-use super::mailbox::{Cause, Mark, Wake};
+use super::mailbox::{Cause, Wake};
 use super::note::{self, Ended, Note, Oid};
 use super::runtime::{Gate, Shared};
+use super::turn::within_turn;
 use super::{Actor, ActorError, commit};
 use crate::error::{AppendError, ReadError};
-use crate::log::frame::{Frame, RecordKind};
+use crate::log::frame::RecordKind;
 use crate::log::name;
+use crate::metrics::Measure;
 use crate::trace;
 use crate::types::{Lsn, Seq, StreamId};
 
@@ -56,11 +58,20 @@ pub(crate) fn attempts() -> StreamId {
 #[derive(Debug)]
 pub(crate) struct Permit(Arc<Window>);
 
+impl Permit {
+    /// It only waits for its time, or for its kind to be known: it has ended no process.
+    pub(crate) fn put_aside(self: Arc<Self>, oid: Oid) {
+        self.0.waiting.lock().push(oid);
+    }
+}
+
 /// How many are out.
 #[derive(Debug, Default)]
 struct Window {
     out: Mutex<usize>,
     changed: Condvar,
+    /// Of those that are back: who was not run.
+    waiting: Mutex<Vec<Oid>>,
 }
 
 impl Drop for Permit {
@@ -111,8 +122,14 @@ pub struct Recovery {
     pub resumed: u64,
     /// Of `interrupted`, what is still to be taken up.
     pub remaining: u64,
-    /// Of `interrupted`, what waits for a kind of actor that this process does not know.
+    /// Of `interrupted`, what waits for a kind of actor that this process does not know. It is not
+    /// lost, and is taken up as soon as an address of its kind is asked for; whoever wants it to be
+    /// taken up by itself names the kind in the options
+    /// ([`StoreOptions::actor`](crate::StoreOptions::actor)). Known once the phase is
+    /// [`Done`](RecoveryPhase::Done).
     pub unknown: u64,
+    /// The kinds of `unknown`.
+    pub unknown_kinds: Vec<String>,
     /// What has ended the process too often and is not taken up by itself.
     pub quarantined: Vec<Oid>,
     /// Messages of which nobody can say whether they were handled: see `docs/recovery.md`.
@@ -130,24 +147,29 @@ impl Recovery {
         self.frames.saturating_mul(1_000) / millis
     }
 
-    fn tell_read(&self, told: bool) {
+    fn tell_read(&self, shared: &Shared, told: bool) {
+        let path = shared.events.path();
         let start = if told { "checkpoint" } else { "beginning" };
         let Self { frames, bytes, interrupted, actors, .. } = *self;
         let took_us = trace::micros(self.took);
-        trace::OwedRead { start, frames, bytes, interrupted, actors, took_us }.tell();
+        trace::OwedRead { path, start, frames, bytes, interrupted, actors, took_us }.tell();
     }
 
     fn tell_resumed(&self, shared: &Shared) {
         if !trace::ON {
             return;
         }
-        let kinds = shared.ledger.parked().into_iter().map(|(kind, _)| kind);
-        let unknown_kinds = &kinds.collect::<Vec<_>>().join(", ");
+        let path = shared.events.path();
+        for (kind, count) in shared.ledger.parked() {
+            trace::OwedUnclaimed { path, kind: &kind, count: count as u64 }.tell();
+        }
+        let unknown_kinds = &self.unknown_kinds.join(", ");
         let Self { interrupted, resumed, unknown, .. } = *self;
         let quarantined = self.quarantined.len() as u64;
         let in_doubt = self.in_doubt.len() as u64;
         let took_us = trace::micros(self.took);
         trace::OwedResumed {
+            path,
             interrupted,
             resumed,
             unknown,
@@ -213,7 +235,8 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
         Err(error) => {
             shared.ledger.give_up_reading();
             recovery.phase = RecoveryPhase::Failed;
-            trace::OwedNotRead { frames: recovery.frames, error: &error }.tell();
+            let (path, frames) = (shared.events.path(), recovery.frames);
+            trace::OwedNotRead { path, frames, error: &error }.tell();
             recovery.failure = Some(error);
             tell(&mut recovery);
             return;
@@ -234,7 +257,7 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
     recovery.remaining = recovery.interrupted;
     recovery.phase = RecoveryPhase::Resuming;
     tell(&mut recovery);
-    recovery.tell_read(told);
+    recovery.tell_read(shared, told);
     let window = Arc::new(Window::default());
     let mut batch = Vec::new();
     for (oid, open) in interrupted {
@@ -247,14 +270,16 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
             recovery.remaining -= 1;
             shared.quarantine(oid);
             let (lsn, tries) = (open.lsn.get(), u64::from(tries));
-            trace::OwedQuarantined { owed: &oid, lsn, tries }.tell();
+            let path = shared.events.path();
+            trace::OwedQuarantined { path, owed: &oid, lsn, tries }.tell();
             continue;
         }
         if !book_is_whole && was_perhaps_handled(shared, open) {
             recovery.in_doubt.push(oid);
             recovery.remaining -= 1;
             shared.quarantine(oid);
-            trace::OwedInDoubt { owed: &oid, lsn: open.lsn.get() }.tell();
+            let path = shared.events.path();
+            trace::OwedInDoubt { path, owed: &oid, lsn: open.lsn.get() }.tell();
             continue;
         }
         // Who may have ended the process is taken up alone.
@@ -271,7 +296,10 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
     if !take_up(shared, &window, &mut batch, &mut recovery) {
         return;
     }
-    recovery.unknown = shared.ledger.parked().iter().map(|(_, count)| *count as u64).sum();
+    let unknown = shared.ledger.parked();
+    recovery.unknown = unknown.iter().map(|(_, count)| *count as u64).sum();
+    recovery.unknown_kinds = unknown.into_iter().map(|(kind, _)| kind).collect();
+    recovery.unknown_kinds.sort_unstable();
     recovery.phase = RecoveryPhase::Done;
     tell(&mut recovery);
     recovery.tell_resumed(shared);
@@ -300,7 +328,7 @@ fn read_book(
         if lsn >= end {
             return ControlFlow::Break(());
         }
-        note_all(&mut book, &frame);
+        book.read(&frame);
         recovery.frames += 1;
         recovery.bytes = recovery.bytes.max(lsn - from);
         if recovery.frames.is_multiple_of(TELL_EVERY) {
@@ -315,17 +343,6 @@ fn read_book(
     })?;
     recovery.bytes = recovery.bytes_total;
     Ok(whole.then_some((book, told)))
-}
-
-fn note_all(book: &mut Book, frame: &Frame<'_>) {
-    let header = frame.header();
-    for record in frame.records().flatten() {
-        if record.kind == RecordKind::Note
-            && let Some(note) = Note::decode(record.version, record.payload)
-        {
-            book.apply(header.stream, frame.lsn(), header.seq, &note);
-        }
-    }
 }
 
 /// Nothing but the log is left to say what was handled, and part of the receiver's is gone.
@@ -348,13 +365,20 @@ fn take_up(
     }
     let oids: Vec<_> = batch.iter().map(|(oid, _)| note::oid_bytes(*oid)).collect();
     // Where that cannot be stored, nothing else can: then it is as if it had not been taken up.
-    drop(shared.remember(&note::tried(&oids)));
+    drop(shared.remember(&[note::tried(&oids)]));
     for (oid, open) in batch.drain(..) {
         deliver(shared, oid, open, Some(window.permit()));
         recovery.resumed += 1;
         recovery.remaining -= 1;
     }
-    window.all_back(shared)
+    let all = window.all_back(shared);
+    let waiting = std::mem::take(&mut *window.waiting.lock());
+    if all && !waiting.is_empty() {
+        let freed: Vec<_> = waiting.into_iter().map(|oid| Note::Freed { oid }).collect();
+        // Where that cannot be stored they stay suspects, of a life that stores nothing.
+        drop(shared.remember(&freed));
+    }
+    all
 }
 
 /// What rings or is taken up, with its actor: false if that is not known.
@@ -389,7 +413,7 @@ fn deliver_message(
     })?;
     let Some(((kind, name), (command, version, archive))) = frame_bytes else { return Ok(()) };
     let Some(known) = shared.kind(&kind) else {
-        park(shared, &kind, oid);
+        park(shared, &kind, oid, permit);
         return Ok(());
     };
     let of = Of { cause: Cause::Sent(oid), key: "".into(), permit };
@@ -399,10 +423,16 @@ fn deliver_message(
 
 /// Waits for its kind to be known. Looked at again afterwards: it may have been made known between
 /// the first look and this, and then nobody else comes for it.
-fn park(shared: &Shared, kind: &str, oid: Oid) {
-    shared.ledger.park(kind, oid);
+fn park(shared: &Shared, kind: &str, oid: Oid, permit: Option<Arc<Permit>>) {
+    if let Some(permit) = permit {
+        permit.put_aside(oid);
+    }
+    let first = shared.ledger.park(kind, oid);
     if shared.kind(kind).is_some() {
         shared.ledger.unpark(kind, shared.clock.wall_ms());
+    } else if first && shared.is_recovered() {
+        // What was interrupted is told of at the end of the recovery, all at once.
+        trace::OwedUnclaimed { path: shared.events.path(), kind, count: 1 }.tell();
     }
 }
 
@@ -414,7 +444,7 @@ fn deliver_own(
 ) -> Result<(), ReadError> {
     let Some((kind, name)) = shared.events.name_of(oid.stream)? else { return Ok(()) };
     let Some(known) = shared.kind(&kind) else {
-        park(shared, &kind, oid);
+        park(shared, &kind, oid, permit);
         return Ok(());
     };
     known.deliver(
@@ -435,7 +465,7 @@ pub(crate) enum Owed<'a> {
 }
 
 /// A timer's turn has come.
-pub(crate) fn wake<A: Actor>(wake: Wake, cell: &Arc<Cell<A>>, body: &mut Body<A>, mark: Mark) {
+pub(crate) fn wake<A: Actor>(wake: Wake, cell: &Arc<Cell<A>>, body: &mut Body<A>) {
     let Wake { number, permit } = wake;
     let oid = Oid { stream: cell.stream, number };
     let live = match cell.live(body) {
@@ -456,15 +486,17 @@ pub(crate) fn wake<A: Actor>(wake: Wake, cell: &Arc<Cell<A>>, body: &mut Body<A>
             return;
         }
         let late_ms = now.saturating_sub(timer.rhythm.due);
+        let late = Duration::from_millis(late_ms);
+        cell.shared().meter.add_time(Measure::TimerLate, A::KIND, late);
         if late_ms > LATE_MS {
             let (kind, name) = (A::KIND, &*cell.name);
-            trace::TimerLate { kind, name, owed: &oid, late_ms }.tell();
+            within_turn(|| trace::TimerLate { kind, name, owed: &oid, late_ms }.tell());
         }
         let command = timer.command.packed();
         let of = Of { cause: Cause::Timer(number), key: "".into(), permit };
         let durables = &cell.kind.options.durables;
         match durables.open_command((command.name, command.version), command.archive, of) {
-            Some(envelope) => envelope.run(cell, body, mark),
+            Some(envelope) => envelope.run(cell, body),
             None => unreadable(cell, command.name),
         }
         return;
@@ -472,12 +504,13 @@ pub(crate) fn wake<A: Actor>(wake: Wake, cell: &Arc<Cell<A>>, body: &mut Body<A>
     // A step that comes back in doubt.
     if let Some(step) = side.step(number).cloned() {
         let (kind, name) = (A::KIND, &*cell.name);
-        trace::StepInDoubt { kind, name, owed: &oid, key: &step.key }.tell();
+        let key = &*step.key;
+        within_turn(|| trace::StepInDoubt { kind, name, owed: &oid, key }.tell());
         let packed = step.work.packed();
         let of = Of { cause: Cause::Step(number, Ended::InDoubt), key: step.key.into(), permit };
         let durables = &cell.kind.options.durables;
         match durables.open_step((packed.name, packed.version), packed.archive, of) {
-            Some(envelope) => envelope.run(cell, body, mark),
+            Some(envelope) => envelope.run(cell, body),
             None => unreadable(cell, packed.name),
         }
     }
@@ -533,11 +566,15 @@ pub(crate) fn failed<A: Actor>(
             let (count, error) = (u64::from(failures), &why);
             if failures < shared.options.attempts_max {
                 let backoff_ms = (BACKOFF_MS_FIRST << failures.min(16)).min(BACKOFF_MS_MAX);
-                trace::OwedRetried { kind, name, owed, failures: count, backoff_ms, error }.tell();
+                shared.counts.retried();
+                let told =
+                    trace::OwedRetried { kind, name, owed, failures: count, backoff_ms, error };
+                within_turn(|| told.tell());
                 shared.ledger.again(oid, now.saturating_add(backoff_ms));
                 return;
             }
-            trace::OwedGivenUp { kind, name, owed, failures: count, error }.tell();
+            let told = trace::OwedGivenUp { kind, name, owed, failures: count, error };
+            within_turn(|| told.tell());
             settle(cell, body, &closing);
         }
     }
@@ -554,8 +591,8 @@ fn settle<A: Actor>(cell: &Arc<Cell<A>>, body: &mut Body<A>, note: &Note<'_>) {
 }
 
 impl Shared {
-    /// Appends a note to the stream that remembers what was taken up.
-    pub(crate) fn remember(&self, note: &Note<'_>) -> Result<(), AppendError> {
+    /// Appends notes, as one frame, to the stream that remembers what was taken up.
+    pub(crate) fn remember(&self, notes: &[Note<'_>]) -> Result<(), AppendError> {
         let stream = attempts();
         let mut last = self.remembered.lock();
         let seq = if let Some(seq) = *last {
@@ -571,7 +608,9 @@ impl Shared {
                 .map_err(full)?;
         }
         record(RecordKind::Turn, &[]).map_err(full)?;
-        desk.note(note).map_err(full)?;
+        for note in notes {
+            desk.note(note).map_err(full)?;
+        }
         let next = seq.checked_add(1).unwrap_or(Seq::MAX);
         self.ledger.append(&*self.events, &mut desk, stream, next)?;
         desk.put_back();

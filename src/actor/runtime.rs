@@ -12,8 +12,10 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use super::book::Open;
 use super::cell::drop_quietly;
 use super::close::{CloseReport, Threads};
+use super::counts::{ActorStats, Counts, OwedStats};
 use super::departures::Departures;
 use super::error::Why;
 use super::full::FullDisk;
@@ -30,7 +32,7 @@ use super::ready::Ready;
 use super::resume::{self, Recovery, RecoveryPhase};
 use super::steps::Steps;
 use super::ticket::Deadline;
-use super::turn::in_turn;
+use super::turn::{in_turn, within_turn};
 use super::weight::Weights;
 use super::worker::Job;
 use super::{Actor, ActorError, Addr, sweep};
@@ -107,6 +109,7 @@ impl Runtime {
             recovery: Mutex::default(),
             recovered: Condvar::new(),
             quarantined: Mutex::default(),
+            counts: Counts::default(),
         });
         shared.events.heed(Arc::<Ledger>::clone(&shared.ledger));
         for registrar in &shared.options.kinds {
@@ -205,7 +208,7 @@ impl Runtime {
         let fresh = known.is_none().then(A::options);
         let fresh = fresh.unwrap_or_default();
         let source = Source {
-            name: &name.into(),
+            name,
             stream: StreamId::of(A::KIND, name),
             events: &*shared.events,
             snapshots: &*shared.snapshots,
@@ -243,6 +246,21 @@ impl Runtime {
         self.shared.ledger.open()
     }
 
+    /// What is owed for longest.
+    pub(crate) fn oldest_owed(&self, max: usize) -> Vec<(Oid, Open, u32)> {
+        self.shared.ledger.oldest(max)
+    }
+
+    /// What is owed now, and what has become of it.
+    pub fn owed_stats(&self) -> OwedStats {
+        self.shared.owed_stats()
+    }
+
+    /// What few turns do.
+    pub fn actor_stats(&self) -> ActorStats {
+        self.shared.counts.stats()
+    }
+
     /// Takes up what was set aside ([`Recovery::quarantined`], [`Recovery::in_doubt`]) after all.
     /// `false` if it is not open, or was not set aside.
     ///
@@ -253,11 +271,12 @@ impl Runtime {
             return Ok(false);
         }
         let Some(open) = self.shared.ledger.get(oid) else { return Ok(false) };
-        if let Err(error) = self.shared.remember(&Note::Freed { oid }) {
+        if let Err(error) = self.shared.remember(&[Note::Freed { oid }]) {
             self.shared.quarantine(oid);
             return Err(error.into());
         }
-        trace::OwedReleased { owed: &oid, lsn: open.lsn.get() }.tell();
+        let path = self.shared.events.path();
+        trace::OwedReleased { path, owed: &oid, lsn: open.lsn.get() }.tell();
         resume::deliver(&self.shared, oid, open, None);
         Ok(true)
     }
@@ -377,6 +396,18 @@ impl KnownKinds {
         self.0.dead_letters()
     }
 
+    pub(crate) fn owed_stats(&self) -> OwedStats {
+        self.0.owed_stats()
+    }
+
+    pub(crate) fn actor_stats(&self) -> ActorStats {
+        self.0.counts.stats()
+    }
+
+    pub(crate) fn recovery(&self) -> Recovery {
+        self.0.recovery.lock().clone()
+    }
+
     pub(crate) fn meter(&self) -> &Meter {
         &self.0.meter
     }
@@ -461,6 +492,7 @@ pub(crate) struct Shared {
     recovered: Condvar,
     /// What is not taken up by itself.
     quarantined: Mutex<HashSet<Oid>>,
+    pub(crate) counts: Counts,
 }
 
 #[derive(Default)]
@@ -507,6 +539,11 @@ impl Shared {
         Ok(kind)
     }
 
+    /// Has everything been taken up that can be?
+    pub(crate) fn is_recovered(&self) -> bool {
+        self.recovery.lock().phase == RecoveryPhase::Done
+    }
+
     pub(crate) fn tell_recovery(&self, recovery: &Recovery) {
         recovery.clone_into(&mut self.recovery.lock());
         self.recovered.notify_all();
@@ -515,6 +552,14 @@ impl Shared {
         {
             drop_quietly(payload);
         }
+    }
+
+    fn owed_stats(&self) -> OwedStats {
+        let mut stats = self.ledger.stats();
+        let set_aside = self.quarantined.lock().clone();
+        stats.set_aside = self.ledger.open_of(&set_aside);
+        self.counts.add_to(&mut stats);
+        stats
     }
 
     pub(crate) fn quarantine(&self, oid: Oid) {
@@ -624,7 +669,7 @@ impl Shared {
     pub(crate) fn dead_letter(&self, letter: &DeadLetter) {
         self.dead_letters.fetch_add(1, Ordering::Relaxed);
         let DeadLetter { kind, name, command, why } = letter;
-        trace::DeadLetter { kind, name, command, error: why }.tell();
+        within_turn(|| trace::DeadLetter { kind, name, command, error: why }.tell());
         if let Some(observer) = &self.options.on_dead_letter
             && let Err(payload) = catch_unwind(AssertUnwindSafe(|| observer(letter)))
         {

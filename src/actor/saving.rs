@@ -77,6 +77,24 @@ pub(crate) enum Moment {
     Leaving,
 }
 
+/// Milliseconds of the wall clock: 48 bits, as in a [`HybridTime`](crate::types::HybridTime), and
+/// not aligned, so that small things fit beside them.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WallTime([u8; 6]);
+
+impl WallTime {
+    /// The last one that can be told is that of all later ones.
+    pub(crate) fn of_ms(ms: u64) -> Self {
+        let [b0, b1, b2, b3, b4, b5, ..] = ms.min((1 << 48) - 1).to_le_bytes();
+        Self([b0, b1, b2, b3, b4, b5])
+    }
+
+    pub(crate) fn ms(self) -> u64 {
+        let [b0, b1, b2, b3, b4, b5] = self.0;
+        u64::from_le_bytes([b0, b1, b2, b3, b4, b5, 0, 0])
+    }
+}
+
 impl<A: Actor> SnapshotPolicy<A> {
     /// Only when a turn asks for it with [`Turn::snapshot`](super::Turn::snapshot).
     #[must_use]

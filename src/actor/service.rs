@@ -24,6 +24,12 @@ impl Services {
         self.by_type.insert(TypeId::of::<T>(), (type_name::<T>(), Arc::new(service)));
     }
 
+    /// Adds a value that others have too.
+    pub(crate) fn share<T: Send + Sync + 'static>(&mut self, service: &Arc<T>) {
+        let service = Arc::<T>::clone(service);
+        self.by_type.insert(TypeId::of::<T>(), (type_name::<T>(), service));
+    }
+
     /// The value of that type.
     pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.by_type.get(&TypeId::of::<T>())?.1.downcast_ref()

@@ -44,30 +44,31 @@ impl<A: Actor> Cell<A> {
         let live = match self.live(body) {
             Ok(live) => live,
             Err(error) => {
-                letter.envelope.turn_away(self, body, error);
+                letter.turn_away(self, body, error);
                 return None;
             }
         };
-        match catch_unwind(AssertUnwindSafe(|| letter.envelope.admits(live))) {
+        match catch_unwind(AssertUnwindSafe(|| letter.admits(live))) {
             Ok(true) => return Some(letter),
             Ok(false) => {
-                letter.envelope.put_aside();
+                letter.put_aside();
                 let stash_max = usize::try_from(self.kind.options.stash).unwrap_or(usize::MAX);
                 let too_many = self.aside(|aside| {
                     if aside.stash.len() >= stash_max {
                         return Some(letter);
                     }
                     aside.stash.push_back(letter);
+                    self.shared().counts.stashed();
                     None
                 });
                 if let Some(letter) = too_many {
-                    letter.envelope.turn_away(self, body, ActorError::Full);
+                    letter.turn_away(self, body, ActorError::Full);
                 }
             }
             Err(payload) => {
                 self.note_failure();
                 let message = message_of(payload);
-                letter.envelope.turn_away(self, body, ActorError::Panicked { message });
+                letter.turn_away(self, body, ActorError::Panicked { message });
             }
         }
         None
@@ -97,16 +98,23 @@ impl<A: Actor> Cell<A> {
     }
 
     /// If the last turn has asked for the stash: in front of what is to be run.
+    #[inline]
     pub(crate) fn unstash(&self, letters: &mut Queue<Letter<A>>) {
         if self.flags.has(UNSTASH) {
-            self.flags.clear(UNSTASH);
-            let stash = self.aside(|aside| std::mem::take(&mut aside.stash));
-            let newer = std::mem::take(letters);
-            for letter in stash {
-                letters.push_back(letter);
-            }
-            letters.append(newer);
+            self.unstash_now(letters);
         }
+    }
+
+    #[cold]
+    fn unstash_now(&self, letters: &mut Queue<Letter<A>>) {
+        self.flags.clear(UNSTASH);
+        let stash = self.aside(|aside| std::mem::take(&mut aside.stash));
+        self.shared().counts.unstashed(stash.len());
+        let newer = std::mem::take(letters);
+        for letter in stash {
+            letters.push_back(letter);
+        }
+        letters.append(newer);
     }
 
     /// What was taken out of the mailbox and not run goes back to its front.

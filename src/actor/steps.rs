@@ -15,6 +15,7 @@ use super::note::Ended;
 use super::runtime::Shared;
 use super::turn::message_of;
 use super::{Handle, Step};
+use crate::trace;
 
 /// A thread that has found nothing to do for so long ends.
 const IDLE: Duration = Duration::from_secs(5);
@@ -72,15 +73,23 @@ where
 {
     let cell = Arc::clone(cell);
     Box::new(move || {
+        let clock = &cell.shared().clock;
+        let (kind, name, key) = (A::KIND, &*cell.name, &*context.key);
+        trace::StepBegun { kind, name, owed: &context.oid, key }.tell();
+        let now = || if trace::ON { clock.monotonic() } else { Duration::ZERO };
+        let began = now();
         let ran = catch_unwind(AssertUnwindSafe(|| step.run(&context)));
         let (outcome, how) = match ran {
             Ok(output) => (Outcome::Done(output), Ended::Done),
             Err(payload) => (Outcome::Panicked(message_of(payload)), Ended::Panicked),
         };
+        let took_us = trace::micros(now().saturating_sub(began));
+        let panicked = how == Ended::Panicked;
+        trace::StepEnded { kind, name, owed: &context.oid, key, panicked, took_us }.tell();
         let cause = Cause::Step(context.oid.number, how);
         let command = Stepped { step, key: context.key, outcome };
         // Refused: the runtime is closed, and the step is in doubt.
-        let due = Box::new(Due { command, cause, permit: None });
+        let due = Box::new(Due { command, cause, mark: None, permit: None });
         cell.push_due(due).unwrap_or_default();
     })
 }

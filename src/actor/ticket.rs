@@ -110,8 +110,15 @@ impl<R> Parked<R> {
     }
 
     /// Waits until it may leave, and is the answer.
-    pub(crate) fn settle(self, shared: &Shared, limit: Option<Duration>) -> Result<R, ActorError> {
-        self.wait(shared, limit)?;
+    #[inline]
+    pub(crate) fn settle(
+        self,
+        shared: &Shared,
+        deadline: Option<&Deadline>,
+    ) -> Result<R, ActorError> {
+        if self.mark.is_some() {
+            self.wait(shared, deadline.map(Deadline::left))?;
+        }
         self.result
     }
 }

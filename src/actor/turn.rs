@@ -14,7 +14,7 @@ use super::commit::{self, Ending};
 use super::desk::{Before, Desk};
 use super::error::{Refused, Why};
 use super::going_back::Rewinding;
-use super::mailbox::{Arrival, Cause, Outgoing, Sent};
+use super::mailbox::{Arrival, Cause, Once, Outgoing, Sent};
 use super::note::{Note, Packed, StepPolicy};
 use super::policy::{Decision, Persistence};
 use super::ticket::Parked;
@@ -151,6 +151,13 @@ impl Depth {
         DEPTH.set(DEPTH.get() + 1);
         Self
     }
+}
+
+/// Tells a subscriber what happened to an actor that this thread is with: as within a turn, so that
+/// he does not wait for it.
+pub(crate) fn within_turn<T>(tell: impl FnOnce() -> T) -> T {
+    let _depth = Depth::enter();
+    tell()
 }
 
 impl Drop for Depth {
@@ -423,14 +430,14 @@ pub(super) fn too_large(bytes: usize) -> ActorError {
     AppendError::GroupTooLarge { bytes, max: FRAME_BYTES_LIMIT }.into()
 }
 
-/// Takes one turn: load, handle, append, send, and the reply with what it waits for.
+/// Takes one turn: load, handle, append, send; puts the reply, and what it waits for, in place.
 pub(crate) fn take_turn<A, C>(
     cell: &Arc<Cell<A>>,
     body: &mut Body<A>,
     arrival: &Arrival<A::Reply>,
     command: C,
-) -> Parked<A::Reply>
-where
+    parked: &mut Option<Parked<A::Reply>>,
+) where
     A: Handle<C>,
     C: Send + 'static,
 {
@@ -439,24 +446,29 @@ where
         Ok(live) => live,
         Err(error) => {
             drop_quietly(command);
-            return Parked::error(error);
+            *parked = Some(Parked::error(error));
+            return;
         }
     };
     if let Some(once) = &arrival.once
         && let Some(first) = live.side.as_ref().and_then(|side| side.answer(once.id.0))
     {
         drop_quietly(command);
-        return match (once.decode)(&first.archive) {
+        cell.shared().counts.answered_again();
+        *parked = Some(match (once.decode)(&first.archive) {
             Ok(reply) => Parked { result: Ok(reply), mark: commit::mark_of(cell, live, None) },
             Err(error) => Parked::error(ActorError::NotArchived {
                 reason: format!("the first answer: {error}").into(),
             }),
-        };
+        });
+        return;
     }
     let first = live.seq;
     let mut turn =
         Turn { cell, live, desk: None, before: None, wishes: Wishes::default(), now: None };
-    turn.close(arrival.cause);
+    if arrival.cause != Cause::Command {
+        turn.close(arrival.cause);
+    }
     let handled = catch_unwind(AssertUnwindSafe(|| A::handle(command, &mut turn)));
     let arrived = (arrival.mark, arrival.answered);
     let failure = match handled {
@@ -466,12 +478,15 @@ where
             ActorError::Panicked { message }
         }
         Ok(reply) => {
-            turn.answer(arrival, &reply);
+            if let Some(once) = &arrival.once {
+                turn.answer(once, &reply);
+            }
             match turn.wishes.failure.take() {
                 None => match (Ending { turn: &mut turn, first, arrival: arrived }).succeed() {
                     Ok(mark) => {
                         cell.note_success();
-                        return Parked { result: Ok(reply), mark };
+                        *parked = Some(Parked { result: Ok(reply), mark });
+                        return;
                     }
                     Err(failed) => {
                         let (failure, state) = *failed;
@@ -480,7 +495,8 @@ where
                         if state != StateIs::Stored {
                             cell.forget(body);
                         }
-                        return Parked::error(failure);
+                        *parked = Some(Parked::error(failure));
+                        return;
                     }
                 },
                 Some(failure) => {
@@ -504,7 +520,7 @@ where
     if !stored {
         cell.forget(body);
     }
-    Parked { result: Err(failure), mark: if told { mark } else { None } }
+    *parked = Some(Parked { result: Err(failure), mark: if told { mark } else { None } });
 }
 
 impl<A: Actor> Turn<'_, A> {
@@ -531,8 +547,7 @@ impl<A: Actor> Turn<'_, A> {
     }
 
     /// Keeps the reply for whoever sends the same command again.
-    fn answer<R>(&mut self, arrival: &Arrival<R>, reply: &R) {
-        let Some(once) = &arrival.once else { return };
+    fn answer<R>(&mut self, once: &Once<R>, reply: &R) {
         let mut archive = rkyv::util::AlignedVec::new();
         if let Err(error) = (once.encode)(reply, &mut archive) {
             let reason = format!("the reply: {error}").into();

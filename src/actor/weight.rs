@@ -1,25 +1,15 @@
 //! What states in memory weigh, where that is limited.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Actor;
 use super::cell::{Cell, drop_quietly};
 use super::sweep::Call;
 
-/// Weights are counted in units of so many bytes: 32 bits are enough for 256 GiB.
+/// Weights are counted in units of so many bytes: 30 bits, which they share with
+/// [flags](super::aside::Flags), are enough for 64 GiB.
 const UNIT_BYTES: usize = 64;
-
-/// The weight of one state; 0 while it is not in memory.
-#[derive(Default)]
-pub(crate) struct Weight(AtomicU32);
-
-impl Weight {
-    pub(crate) fn bytes(&self) -> u64 {
-        // Relaxed: it orders nothing. It changes under the body's lock alone.
-        u64::from(self.0.load(Ordering::Relaxed)) * UNIT_BYTES as u64
-    }
-}
 
 /// The weight of all.
 pub(crate) struct Weights {
@@ -75,13 +65,19 @@ impl<A: Actor> Cell<A> {
         }
     }
 
+    /// Bytes of the state; 0 while it is not in memory.
+    pub(crate) fn weight(&self) -> u64 {
+        u64::from(self.flags.weight()) * UNIT_BYTES as u64
+    }
+
     fn set_weight(&self, units: u32) {
-        let before = self.weight.0.swap(units, Ordering::Relaxed);
+        let before = self.flags.set_weight(units);
+        let now = self.flags.weight();
         let all = &self.shared().weights.units;
-        if units >= before {
-            all.fetch_add(u64::from(units - before), Ordering::Relaxed);
+        if now >= before {
+            all.fetch_add(u64::from(now - before), Ordering::Relaxed);
         } else {
-            all.fetch_sub(u64::from(before - units), Ordering::Relaxed);
+            all.fetch_sub(u64::from(before - now), Ordering::Relaxed);
         }
     }
 }

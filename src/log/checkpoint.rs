@@ -57,7 +57,8 @@ pub struct Totals {
     pub frames: u64,
     /// Events in them.
     pub events: u64,
-    /// Streams that were begun.
+    /// Streams that were begun, but for those that Annals keeps for itself (`annals.cursor` and
+    /// others): actors, that is.
     pub streams: u64,
 }
 

@@ -42,6 +42,7 @@ use std::sync::LazyLock;
 use crc32fast::Hasher;
 use rkyv::util::AlignedVec;
 
+use super::name;
 use crate::error::Reject;
 use crate::types::{FRAME_ALIGN, HybridTime, Life, Lsn, Seq, StreamId, to_usize};
 
@@ -295,6 +296,12 @@ impl Batch {
         self.records = records;
         self.events += u16::from(kind.is_numbered());
         Ok(())
+    }
+
+    /// Does it begin with the name of a stream of Annals' own?
+    pub(super) fn begins_own(&self) -> bool {
+        let payload = self.buffer.get(HEADER + RECORD_HEADER..).unwrap_or_default();
+        self.first == Some(RecordKind::Name) && name::is_own(payload)
     }
 
     /// A system frame's body, of which there is nothing else.

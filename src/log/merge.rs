@@ -8,11 +8,10 @@ use super::chain::Piece;
 use super::checkpoint::Totals;
 use super::frame::{Frame, FrameKind};
 use super::index::after;
-use super::read::{events_in, frame_damage, read_frame};
+use super::read::{begins_stream, events_in, frame_damage, read_frame};
 use super::run::Origin;
 use super::run_file::Run;
 use super::segment::{FIRST_FRAME, Segment};
-use super::write::FIRST_SEQ;
 use crate::disk::Disk;
 use crate::error::{Damage, DamageReason, ReadError};
 use crate::types::{FRAME_ALIGN, Seq, StreamId, to_usize};
@@ -252,7 +251,7 @@ fn walk(segment: &Segment) -> Result<Walked, ReadError> {
         let events = events_in(&frame);
         walked.totals.frames += 1;
         walked.totals.events += events;
-        walked.totals.streams += u64::from(events > 0 && header.seq == FIRST_SEQ);
+        walked.totals.streams += u64::from(begins_stream(&frame));
         walked.users += u64::from(header.stream != StreamId::SYSTEM);
         debug_assert!(header.length.is_multiple_of(FRAME_ALIGN), "frames are aligned");
         if header.kind == FrameKind::Seal {

@@ -33,6 +33,14 @@ pub fn decode(payload: &[u8]) -> Option<(&str, &str)> {
     Some((str::from_utf8(kind).ok()?, str::from_utf8(name).ok()?))
 }
 
+/// Is it the record, or the beginning of one, of a stream of Annals' own?
+pub(super) fn is_own(payload: &[u8]) -> bool {
+    payload.split_first_chunk::<2>().is_some_and(|(length, rest)| {
+        let kind = rest.get(..usize::from(u16::from_le_bytes(*length)));
+        kind.is_some_and(|kind| kind.starts_with(SYSTEM.as_bytes()))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,5 +56,10 @@ mod tests {
         for cut in 0..2 + "account".len() {
             assert_eq!(decode(&payload[..cut]), None, "cut at {cut}");
         }
+        assert!(is_own(&encode("annals.cursor", "a").unwrap()));
+        for (kind, name) in [("account", "annals.a"), ("annals", ".cursor"), ("ann", "als.x")] {
+            assert!(!is_own(&encode(kind, name).unwrap()), "{kind}/{name}");
+        }
+        assert!(!is_own(&[]) && !is_own(&[0, 0]) && !is_own(&[7, 0, b'a']));
     }
 }

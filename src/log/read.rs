@@ -11,14 +11,14 @@ use std::sync::atomic::Ordering;
 
 use super::chain::Piece;
 use super::checkpoint::Totals;
-use super::frame::{Frame, FrameKind, HEADER, Header, Salt};
+use super::frame::{Frame, FrameKind, HEADER, Header, Record, RecordKind, Salt};
 use super::index::{Index, Place, Places, after, offset_of};
 use super::rule::{Rule, holds};
 use super::run_file::{InRun, Run};
 use super::segment::{FIRST_FRAME, Segment};
 use super::spot::{Ahead, InSegment, Spot};
 use super::write::FIRST_SEQ;
-use super::{Closing, Log, Shared};
+use super::{Closing, Log, Shared, name};
 use crate::disk::PAGE_U64;
 use crate::error::{Damage, DamageReason, ReadError, Reject};
 use crate::types::{FRAME_ALIGN, Life, Lsn, Seq, StreamId, to_usize};
@@ -280,6 +280,14 @@ pub(super) fn events_in(frame: &Frame<'_>) -> u64 {
     }
 }
 
+/// Does it begin a stream, and not one of Annals' own?
+pub(super) fn begins_stream(frame: &Frame<'_>) -> bool {
+    let own = |it: Record<'_>| it.kind == RecordKind::Name && name::is_own(it.payload);
+    frame.header().seq == FIRST_SEQ
+        && events_in(frame) > 0
+        && (frame.header().kind == FrameKind::Single || !frame.records().flatten().any(own))
+}
+
 /// Number of the last event in a frame.
 pub(super) fn last_event(frame: &Frame<'_>) -> Seq {
     let events = events_in(frame);
@@ -376,7 +384,7 @@ impl Shared {
                 let events = events_in(&frame);
                 totals.frames += 1;
                 totals.events += events;
-                totals.streams += u64::from(events > 0 && frame.header().seq == FIRST_SEQ);
+                totals.streams += u64::from(begins_stream(&frame));
                 life = at;
                 if frame.header().kind == FrameKind::Seal {
                     break;

@@ -9,13 +9,12 @@ use super::finding::{Affected, Finding, Severity, What};
 use super::frame::{Frame, Salt};
 use super::index::{Growing, Mapped};
 use super::links::Link;
-use super::read::{events_in, last_event};
+use super::read::{begins_stream, events_in, last_event};
 use super::run_file::Run;
 use super::scan::{SegmentSource, Source, enter, whole_frame};
 use super::segment::{base_of, file_path};
 use super::sift::{Bad, Sifted, sift};
 use super::view::LogView;
-use super::write::FIRST_SEQ;
 use crate::error::{Damage, DamageReason, DiskError, ReadError};
 use crate::types::{FRAME_ALIGN, Life, Seq, StreamId, StreamMap};
 
@@ -264,7 +263,7 @@ impl Reader<'_> {
             growing.take(&frame.header(), frame.lsn().get() - link.header.base, life);
             let events = events_in(frame);
             verified.events += events;
-            verified.streams += u64::from(events > 0 && frame.header().seq == FIRST_SEQ);
+            verified.streams += u64::from(begins_stream(frame));
             if pass.numbered {
                 jumps.extend(follow(last, full, frame));
             }
@@ -322,7 +321,7 @@ impl Reader<'_> {
                     verified.frames += 1;
                     verified.events += events;
                     verified.bytes += frame.bytes().len() as u64;
-                    verified.streams += u64::from(events > 0 && frame.header().seq == FIRST_SEQ);
+                    verified.streams += u64::from(begins_stream(&frame));
                     told += frame.bytes().len() as u64;
                     if pass.numbered
                         && let Some(jump) = follow(&mut self.last, &mut self.full, &frame)

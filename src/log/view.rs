@@ -10,21 +10,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::LogOptions;
-use super::checkpoint::{Checkpoint, Totals};
+use super::checkpoint::{Checkpoint, Testimony, Totals};
 use super::finding::{Finding, Severity, What};
 use super::frame::{Frame, FrameKind, Salt};
 use super::index::Mapped;
 use super::links::{Link, Pieces, find, link};
 use super::look::{Known, Look, look};
 use super::mark::{self, Mark};
-use super::read::{events_in, read_frame};
+use super::read::{begins_stream, events_in, read_frame};
 use super::recover::{self, Ending, Evidence};
 use super::run_file::Run;
 use super::scan::{Place, RingFileSource, SegmentSource, Source, enter, seek, whole_frame};
 use super::segment::{SegmentHeader, file_path};
 use super::slots;
 use super::verify::read_finding;
-use super::write::FIRST_SEQ;
 use crate::disk::{Access, Disk, PAGE_U64};
 use crate::error::{DiskError, OpenError, Reject};
 use crate::types::{FRAME_ALIGN, Life, StreamId};
@@ -199,6 +198,31 @@ impl LogView {
         cursor
     }
 
+    /// What the newest checkpoint holds that tells of what is here.
+    pub(crate) fn testimony(&self) -> Option<Testimony> {
+        let dir = self.options.checkpoints.as_ref()?;
+        let checkpoints = Checkpoint::read_all(&*self.disk, dir, self.id);
+        // A newer one tells of what a live writer has appended since.
+        let here = |told: u64| told <= self.written() && self.is_past(told);
+        let believed = checkpoints.iter().filter(|it| it.told().is_some_and(here));
+        believed.into_iter().find_map(|it| it.testimony(&*self.disk))
+    }
+
+    /// Is everything below `position` of this past? Not if a crash took back what was there.
+    fn is_past(&self, position: u64) -> bool {
+        let in_segments = self.look.chain.iter().any(|link| {
+            let end = link.end.unwrap_or(link.header.limit());
+            (link.header.base..=end).contains(&position)
+        });
+        let run =
+            self.runs.iter().find(|run| (run.header.start..run.header.limit).contains(&position));
+        in_segments
+            || run.is_some_and(|run| {
+                let lost = run.lost_at(position);
+                lost.is_ok_and(|lost| lost.is_none_or(|lost| lost.start == position))
+            })
+    }
+
     /// What was appended up to the end as it was looked at, over all lives. Reads what no
     /// checkpoint covers.
     ///
@@ -228,7 +252,7 @@ impl LogView {
             let events = events_in(&frame);
             totals.frames += 1;
             totals.events += events;
-            totals.streams += u64::from(events > 0 && frame.header().seq == FIRST_SEQ);
+            totals.streams += u64::from(begins_stream(&frame));
         }
         Ok(totals)
     }

@@ -75,7 +75,7 @@ pub(super) struct AppendCounts {
     pub ring_full: u64,
     pub lag_waits: u64,
     pub seals: u64,
-    /// Streams that began.
+    /// Streams that began, but for those of Annals' own.
     pub streams: u64,
 }
 
@@ -102,6 +102,7 @@ impl Shared {
         first: Seq,
     ) -> Result<Appended, AppendError> {
         let events = u64::from(batch.events());
+        let begun = u64::from(events > 0 && first == FIRST_SEQ && !batch.begins_own());
         // Relaxed: looked at again under the lock.
         let durable = self.durable.load(Ordering::Relaxed);
         let mut sealed = batch.seal(kind, &About { stream, seq: first, durable });
@@ -132,7 +133,7 @@ impl Shared {
         appender.time = place.time;
         appender.counts.frames += 1;
         appender.counts.events += events;
-        appender.counts.streams += u64::from(events > 0 && first == FIRST_SEQ);
+        appender.counts.streams += begun;
         appender.counts.bytes += bytes as u64;
         self.recent.insert(stream);
         let end = position + bytes as u64;

@@ -18,21 +18,25 @@
 //!
 //! Lock order: the table of cursors, then the log's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::Store;
+use super::noted::Noted;
+use super::providers::home;
 use super::stream::Position;
+use super::{Store, View};
 use crate::actor::provider::Pins;
 use crate::error::{AppendError, Error, ReadError, StreamError};
-use crate::log::frame::{Batch, RecordKind};
-use crate::log::{Appended, Log, name as name_record};
+use crate::log::frame::{Batch, Record, RecordKind};
+use crate::log::{Appended, Log, Seen, name as name_record};
 use crate::sync::node::Node;
-use crate::types::{Lsn, Seq, StreamId};
+use crate::trace;
+use crate::types::{HybridTime, Lsn, Seq, StreamId};
 
 /// The kind of the streams of cursors.
 const KIND: &str = "annals.cursor";
@@ -47,6 +51,22 @@ pub(super) struct Cursors {
     log: Arc<Log>,
     /// Read when it is first asked for.
     table: Mutex<Option<Table>>,
+    saved: AtomicU64,
+    deleted: AtomicU64,
+}
+
+/// What there is of cursors, and what was done with them since the store was opened.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CursorStats {
+    /// Cursors that are set: 0 until somebody has asked for any ([`Store::cursors`] does).
+    pub set: u64,
+    /// How many bytes of the log are before the last of them.
+    pub lag_bytes: u64,
+    /// Positions saved.
+    pub saved: u64,
+    /// Cursors deleted.
+    pub deleted: u64,
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +107,28 @@ impl Cell {
 
 impl Cursors {
     pub(super) fn new(log: &Arc<Log>) -> Arc<Self> {
-        Arc::new(Self { log: Arc::clone(log), table: Mutex::new(None) })
+        Arc::new(Self {
+            log: Arc::clone(log),
+            table: Mutex::new(None),
+            saved: AtomicU64::new(0),
+            deleted: AtomicU64::new(0),
+        })
+    }
+
+    /// Reads nothing.
+    pub(super) fn stats(&self) -> CursorStats {
+        // Relaxed, here and below: numbers, on which no data hangs.
+        let (saved, deleted) =
+            (self.saved.load(Ordering::Relaxed), self.deleted.load(Ordering::Relaxed));
+        let table = self.table.lock();
+        let cells = table.iter().flat_map(|table| table.cells.values());
+        let (mut set, mut lowest) = (0, u64::MAX);
+        for position in cells.filter_map(|cell| cell.position) {
+            set += 1;
+            lowest = lowest.min(position.lsn());
+        }
+        let lag_bytes = self.log.written().saturating_sub(lowest);
+        CursorStats { set, lag_bytes, saved, deleted }
     }
 
     fn with<T, E: From<ReadError>>(
@@ -154,6 +195,8 @@ impl Cursors {
             cell.settle(log.durable());
             cell.position = position;
             cell.saved = appended.end.get();
+            let counter = if position.is_some() { &self.saved } else { &self.deleted };
+            counter.fetch_add(1, Ordering::Relaxed);
             Ok(Some(appended.end))
         })
     }
@@ -267,6 +310,95 @@ fn read(log: &Log) -> Result<Table, ReadError> {
     Ok(table)
 }
 
+/// What a note in a stream of cursors says.
+pub(super) fn noted<'a>(kind: &str, record: &Record<'a>) -> Option<Noted<'a>> {
+    let payload = record.payload;
+    Some(match kind {
+        KIND if payload.is_empty() => Noted::CursorDeleted,
+        KIND => {
+            let position = Position::from_bytes(*payload.first_chunk()?);
+            Noted::CursorSet { position }
+        }
+        _ if kind == NAMES.0 => {
+            Noted::CursorNamed { name: str::from_utf8(payload.get(1..)?).ok()? }
+        }
+        _ => return None,
+    })
+}
+
+/// A cursor, seen from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CursorInfo {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub position: Position,
+    /// How many bytes of the log are before it.
+    pub lag_bytes: u64,
+    /// When it was saved last.
+    pub saved: HybridTime,
+}
+
+impl View {
+    /// All cursors, as this view found them, by their names: of whoever has the store open, those
+    /// that are set. Reads the log backwards, file by file, until it has found each of them: what
+    /// is used is found at the end.
+    ///
+    /// # Errors
+    /// The file system's. What is damaged is passed over: see [`verify`](Self::verify).
+    pub fn cursors(&self) -> Result<Vec<CursorInfo>, Error> {
+        let mut wanted: HashMap<StreamId, String> = HashMap::new();
+        let mut names = self.events.stream(StreamId::of(NAMES.0, NAMES.1));
+        names.stop_at(self.written());
+        while let Some(seen) = names.next()? {
+            let Seen::Frame(frame) = seen else { continue };
+            for record in frame.records().flatten() {
+                if let Some(Noted::CursorNamed { name }) = Noted::read(NAMES.0, &record) {
+                    wanted.insert(StreamId::of(KIND, name), name.to_owned());
+                }
+            }
+        }
+        let mut found = Vec::new();
+        let mut end = self.written();
+        for segment in self.segments().iter().rev() {
+            if wanted.is_empty() {
+                break;
+            }
+            // The newest of this file, by their numbers.
+            let mut newest: HashMap<StreamId, (Seq, Option<Position>, HybridTime)> = HashMap::new();
+            let mut frames = self.events.frames(segment.base);
+            frames.stop_at(end);
+            while let Some(seen) = frames.next()? {
+                let Seen::Frame(frame) = seen else { continue };
+                let header = frame.header();
+                let known = newest.get(&header.stream).map_or(Seq::ZERO, |known| known.0);
+                if !wanted.contains_key(&header.stream) || header.seq < known {
+                    continue;
+                }
+                for record in frame.records().flatten() {
+                    let position = match Noted::read(KIND, &record) {
+                        Some(Noted::CursorSet { position }) => Some(position),
+                        Some(Noted::CursorDeleted) => None,
+                        Some(_) | None => continue,
+                    };
+                    newest.insert(header.stream, (header.seq, position, header.time));
+                }
+            }
+            for (stream, (_, position, saved)) in newest {
+                let (Some(name), Some(position)) = (wanted.remove(&stream), position) else {
+                    continue;
+                };
+                let lag_bytes = self.written().saturating_sub(position.lsn());
+                found.push(CursorInfo { name, position, lag_bytes, saved });
+            }
+            end = segment.base;
+        }
+        found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+}
+
 /// A named position in the event stream. See [`Store::cursor`].
 #[derive(Clone, Debug)]
 pub struct Cursor {
@@ -298,6 +430,8 @@ impl Cursor {
     /// cursor is as it was.
     pub fn save(&self, position: Position) -> Result<Lsn, StreamError> {
         let saved = self.cursors.set(&self.name, Some(position))?;
+        let (path, cursor) = (home(&self.cursors.log), &*self.name);
+        trace::CursorSaved { path, cursor, position: &position }.tell();
         saved.ok_or(StreamError::Closed)
     }
 }
@@ -329,7 +463,11 @@ impl Store {
     /// # Errors
     /// [`StreamError::Append`], [`StreamError::Read`].
     pub fn delete_cursor(&self, name: &str) -> Result<bool, Error> {
-        Ok(self.cursors.set(&name.into(), None)?.is_some())
+        let deleted = self.cursors.set(&name.into(), None)?.is_some();
+        if deleted {
+            trace::CursorDeleted { path: &self.path, cursor: name }.tell();
+        }
+        Ok(deleted)
     }
 
     /// The lowest position that any cursor may be found at after a crash; `None` without cursors.

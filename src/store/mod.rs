@@ -20,14 +20,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::actor::{Actor, Addr, CloseReport, Recovery, Runtime};
+use crate::actor::{Actor, ActorStats, Addr, CloseReport, OwedStats, Recovery, Runtime};
 use crate::catalogue::{Catalogue, CatalogueState, names_from};
 use crate::disk::{Disk, LockGuard};
 use crate::error::{DiskError, Error, OpenError};
 use crate::log::{Evidence, Log, LogOptions, LogStats, Opening, RecoveryReport, Totals};
 use crate::metrics::Phases;
 use crate::snapshot::{SnapshotStats, Snapshots};
-use crate::sync::node::{Lives, Node, NodeError, Place};
+use crate::sync::node::{Lives, Node, NodeError, NodeStats, Place};
 use crate::trace::{self, Work};
 use crate::types::Life;
 
@@ -35,7 +35,9 @@ mod backup;
 mod cursor;
 mod history;
 mod identity;
+mod noted;
 mod options;
+mod owed;
 mod providers;
 #[cfg(feature = "metrics")]
 mod publish;
@@ -51,18 +53,22 @@ mod verify;
 mod view;
 
 pub use backup::{Backup, BackupOptions};
-pub use cursor::Cursor;
 use cursor::Cursors;
+pub use cursor::{Cursor, CursorInfo, CursorStats};
 use identity::{Identity, IdentityFile};
+pub use noted::{Noted, StepEnd, Stored};
 pub use options::StoreOptions;
+pub use owed::{Debt, Owed};
 use publishing::Publishing;
 pub use repair::{Plan, Repair, RepairStep, Repaired};
 use retain::Retention;
 pub use retain::{Retain, RetentionStats};
 use scrub::Scrub;
 pub use scrub::ScrubStats;
+use stream::Readers;
 pub use stream::{
-    Begin, Change, Delivery, Fact, Feed, Filter, Happening, Position, Subscription, Told,
+    Begin, Change, Delivery, Fact, Feed, Filter, Happening, Position, Subscription,
+    SubscriptionStats, Told,
 };
 pub use verify::{Progress, Verification};
 pub use view::{ActorName, LastLife, SnapshotInfo, View};
@@ -121,6 +127,7 @@ pub struct Store {
     snapshots: Arc<Snapshots>,
     cursors: Arc<Cursors>,
     node: Option<Arc<Node>>,
+    readers: Arc<Readers>,
     events: Arc<Log>,
     report: OpenReport,
     close_deadline: Duration,
@@ -165,6 +172,16 @@ pub struct StoreStats {
     pub scrub: ScrubStats,
     /// What became of old files.
     pub retention: RetentionStats,
+    /// What actors owe, and what became of that.
+    pub owed: OwedStats,
+    /// What few turns do.
+    pub actors: ActorStats,
+    /// What there is of cursors.
+    pub cursors: CursorStats,
+    /// Those who follow what happens.
+    pub subscriptions: SubscriptionStats,
+    /// The node's, if the store is one.
+    pub node: NodeStats,
 }
 
 impl Store {
@@ -315,6 +332,7 @@ impl Store {
             cursors: Arc::clone(&cursors),
             node: node.clone(),
         };
+        let readers = Arc::<Readers>::default();
         let retention = Retention::start(
             (&events, &snapshots),
             (runtime.kinds(), Arc::new(pinned), catalogue.clone()),
@@ -345,6 +363,9 @@ impl Store {
                 kinds: runtime.kinds(),
                 retention: retention.counted(),
                 scrub: scrub.as_ref().map(Scrub::counted),
+                cursors: Arc::clone(&cursors),
+                readers: Arc::clone(&readers),
+                node: node.clone(),
             };
             let publisher = publish::Publisher::start(&path, sources, kept.threads)?;
             publisher.opened(&phases.took);
@@ -358,6 +379,7 @@ impl Store {
             snapshots,
             cursors,
             node,
+            readers,
             events,
             report,
             close_deadline,
@@ -449,6 +471,11 @@ impl Store {
             dead_letters: self.runtime.dead_letters(),
             scrub: self.scrub.as_ref().map(Scrub::stats).unwrap_or_default(),
             retention: self.retention.stats(),
+            owed: self.runtime.owed_stats(),
+            actors: self.runtime.actor_stats(),
+            cursors: self.cursors.stats(),
+            subscriptions: self.readers.stats(&self.events),
+            node: self.node.as_ref().map(|node| node.stats()).unwrap_or_default(),
         }
     }
 

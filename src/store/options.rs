@@ -1,12 +1,13 @@
 //! How a store is opened.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Repair, Retain, Store, View};
-use crate::actor::{Actor, Persistence, Recovery, RuntimeOptions};
+use crate::actor::{Actor, DeadLetter, Persistence, Recovery, RuntimeOptions};
 use crate::disk::{Disk, RealDisk};
 use crate::error::Error;
 use crate::sync::node::NodeConfig;
@@ -29,6 +30,8 @@ pub struct StoreOptions {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) clock: Clock,
     pub(crate) runtime: RuntimeOptions,
+    /// What was set of `runtime` by its name.
+    pub(crate) named: Vec<Named>,
     pub(crate) ring_bytes: usize,
     pub(crate) segment_bytes_first: u64,
     pub(crate) segment_bytes_max: u64,
@@ -45,12 +48,23 @@ pub struct StoreOptions {
     pub(crate) node: Option<NodeConfig>,
 }
 
+/// One setting of the runtime, to be set again over what [`StoreOptions::runtime`] brings.
+#[derive(Clone)]
+pub(crate) struct Named(Arc<dyn Fn(&mut RuntimeOptions) + Send + Sync>);
+
+impl fmt::Debug for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Named")
+    }
+}
+
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             disk: Arc::new(RealDisk),
             clock: Clock::System,
             runtime: RuntimeOptions::default(),
+            named: Vec::new(),
             ring_bytes: 8 << 20,
             segment_bytes_first: 1 << 20,
             segment_bytes_max: 64 << 20,
@@ -70,43 +84,93 @@ impl Default for StoreOptions {
 }
 
 impl StoreOptions {
-    /// What an acknowledgement survives, unless a kind of actor or a turn says otherwise.
-    /// Default: [`Durability::Power`].
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.runtime.durability = durability;
+    /// Sets something of the runtime by its name.
+    fn named(mut self, set: impl Fn(&mut RuntimeOptions) + Send + Sync + 'static) -> Self {
+        set(&mut self.runtime);
+        self.named.push(Named(Arc::new(set)));
         self
     }
 
+    /// What an acknowledgement survives, unless a kind of actor or a turn says otherwise.
+    /// Default: [`Durability::Power`].
+    pub fn durability(self, durability: Durability) -> Self {
+        self.named(move |runtime| runtime.durability = durability)
+    }
+
     /// Worker threads for commands that were told or had to queue. Default: one a processor.
-    pub fn workers(mut self, workers: NonZeroUsize) -> Self {
-        self.runtime.workers = workers;
-        self
+    pub fn workers(self, workers: NonZeroUsize) -> Self {
+        self.named(move |runtime| runtime.workers = workers)
     }
 
     /// Makes a kind of actor known from the start: what a crash has interrupted (messages, timers,
     /// steps) is taken up by itself only for kinds that are known, and for others once somebody
-    /// asks for an address of that kind.
-    pub fn actor<A: Actor>(mut self) -> Self {
-        self.runtime = self.runtime.actor::<A>();
-        self
+    /// asks for an address of that kind. What waits for that is told loudly (`owed unclaimed`, with
+    /// the feature `tracing`), and stands in [`Recovery::unknown`] and [`Recovery::unknown_kinds`].
+    pub fn actor<A: Actor>(self) -> Self {
+        self.named(RuntimeOptions::know::<A>)
     }
 
     /// When turns are appended, unless an actor or its kind says otherwise. Default: each turn by
     /// itself.
-    pub fn persistence(mut self, persistence: Persistence) -> Self {
-        self.runtime.persistence = persistence;
-        self
+    pub fn persistence(self, persistence: Persistence) -> Self {
+        self.named(move |runtime| runtime.persistence = persistence)
     }
 
     /// Told how the taking up of what was interrupted comes along, from a thread of its own.
-    pub fn on_recovery(mut self, tell: impl Fn(&Recovery) + Send + Sync + 'static) -> Self {
-        self.runtime.on_recovery = Some(Arc::new(tell));
-        self
+    pub fn on_recovery(self, tell: impl Fn(&Recovery) + Send + Sync + 'static) -> Self {
+        let tell: Arc<dyn Fn(&Recovery) + Send + Sync> = Arc::new(tell);
+        self.named(move |runtime| runtime.on_recovery = Some(Arc::clone(&tell)))
     }
 
-    /// Everything that the actors' runtime takes; replaces what was set before.
+    /// Told about each accepted command that got nobody an error and had no effect, on the thread
+    /// that found out. It must not block; its panics are ignored.
+    ///
+    /// ```
+    /// use annals::Store;
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let options = Store::options().on_dead_letter(|letter| {
+    ///     eprintln!("{}/{}: {}: {}", letter.kind, letter.name, letter.command, letter.why);
+    /// });
+    /// let store = options.open(dir.path())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_dead_letter(self, tell: impl Fn(&DeadLetter) + Send + Sync + 'static) -> Self {
+        let tell: Arc<dyn Fn(&DeadLetter) + Send + Sync> = Arc::new(tell);
+        self.named(move |runtime| runtime.on_dead_letter = Some(Arc::clone(&tell)))
+    }
+
+    /// Steps that run at the same time, each on a thread of its own; at least 1. Default: 64.
+    pub fn steps_max(self, steps: usize) -> Self {
+        self.named(move |runtime| runtime.steps_max = steps)
+    }
+
+    /// So often a message, a timer or a step that came back is offered to a handler that panics,
+    /// before it is given up. Default: 5.
+    pub fn attempts_max(self, attempts: u32) -> Self {
+        self.named(move |runtime| runtime.attempts_max = attempts)
+    }
+
+    /// Everything that the actors' runtime takes, where these options have no name for it.
+    ///
+    /// What is set here by a name of its own counts, whether that came before this or comes after:
+    /// services and known kinds are added to those in `runtime`, the others take the place of what
+    /// is there.
+    ///
+    /// ```
+    /// use annals::{RuntimeOptions, Store};
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let runtime = RuntimeOptions { loads_max: 4, ..RuntimeOptions::default() };
+    /// let options = Store::options().residents_max(1_000).runtime(runtime);
+    /// let store = options.open(dir.path())?; // with 1,000 residents at most, and 4 loads
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn runtime(mut self, runtime: RuntimeOptions) -> Self {
         self.runtime = runtime;
+        for Named(set) in &self.named {
+            set(&mut self.runtime);
+        }
         self
     }
 
@@ -122,21 +186,19 @@ impl StoreOptions {
     /// let store = Store::options().service(Greeting("hello".into())).open(dir.path())?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn service<T: Send + Sync + 'static>(mut self, service: T) -> Self {
-        self.runtime.services.insert(service);
-        self
+    pub fn service<T: Send + Sync + 'static>(self, service: T) -> Self {
+        let service = Arc::new(service);
+        self.named(move |runtime| runtime.services.share(&service))
     }
 
     /// About how many actors may be in memory. Default: a million.
-    pub fn residents_max(mut self, actors: usize) -> Self {
-        self.runtime.residents_max = actors;
-        self
+    pub fn residents_max(self, actors: usize) -> Self {
+        self.named(move |runtime| runtime.residents_max = actors)
     }
 
     /// After how long without a command an actor's state leaves memory. Default: ten minutes.
-    pub fn idle(mut self, idle: Duration) -> Self {
-        self.runtime.idle = idle;
-        self
+    pub fn idle(self, idle: Duration) -> Self {
+        self.named(move |runtime| runtime.idle = idle)
     }
 
     /// Size of the ring, in bytes: what is appended and not yet in its segment. A multiple of

@@ -1,6 +1,7 @@
 //! The log and the snapshot store as what the actors' runtime asks for.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -19,6 +20,11 @@ impl super::Store {
         let (events, snapshots) = (Arc::clone(&self.events), Arc::clone(&self.snapshots));
         (events, snapshots)
     }
+}
+
+/// The store's folder, by that of its events.
+pub(super) fn home(events: &Log) -> &Path {
+    events.dir().parent().unwrap_or(events.dir())
 }
 
 impl EventStore for Log {
@@ -103,6 +109,10 @@ impl EventStore for Log {
 
     fn has_room(&self) -> bool {
         Self::has_room(self)
+    }
+
+    fn path(&self) -> &Path {
+        home(self)
     }
 }
 

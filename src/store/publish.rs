@@ -1,10 +1,10 @@
 //! How much, published: what the store counts anyway and what its parts have measured, handed to
 //! the recorder of the crate `metrics` by a thread of its own, once a second.
 //!
-//! Something new that is counted is a row in one of the tables here. See [`crate::metrics`] for
-//! what is measured each time.
+//! Something new that is counted is a row in one of the tables in `rows`. See [`crate::metrics`]
+//! for what is measured each time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,291 +15,26 @@ use ::metrics::{Key, Label, Level, Metadata, Recorder, SharedString, Unit, with_
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 
+use super::cursor::Cursors;
+use super::stream::Readers;
 use super::{Store, StoreStats, retain, scrub};
 use crate::actor::KnownKinds;
 use crate::error::{DiskError, OpenError};
-use crate::log::{Log, LogStats};
+use crate::log::Log;
 use crate::metrics::{Measure, Meter, float};
 use crate::snapshot::Snapshots;
+use crate::sync::node::Node;
+
+mod rows;
+
+use rows::Shape::{Counter, Gauge};
+use rows::{LOG, LogNow, Row, STORE, StoreNow};
 
 /// How often it is published.
 const PERIOD: Duration = Duration::from_secs(1);
-
-/// A number that only rises, or one that goes up and down.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Shape {
-    Counter,
-    Gauge,
-}
-
-use Shape::{Counter, Gauge};
-
-/// One number: name, shape, unit, meaning, and where it comes from.
-type Row<T> = (&'static str, Shape, Unit, &'static str, fn(&T) -> u64);
-
-/// What is known of one log.
-#[derive(Copy, Clone, Debug)]
-struct LogNow {
-    stats: LogStats,
-    written: u64,
-    stored: u64,
-    durable: u64,
-    poisoned: bool,
-}
-
-impl LogNow {
-    fn of(log: &Log) -> Self {
-        // The durable mark first: marks rise meanwhile, and none shall seem to be negative.
-        let (durable, stored) = (log.durable(), log.stored());
-        let poisoned = log.poisoned().is_some();
-        Self { stats: log.stats(), written: log.written(), stored, durable, poisoned }
-    }
-}
-
-/// What is known of the rest.
-#[derive(Copy, Clone, Debug)]
-struct StoreNow {
-    stats: StoreStats,
-    names: usize,
-    ready: usize,
-    lost: u64,
-}
-
-const LOG: &[Row<LogNow>] = &[
-    (
-        "annals_log_frames_total",
-        Counter,
-        Unit::Count,
-        "frames appended, system frames included",
-        |it| it.stats.frames,
-    ),
-    ("annals_log_events_total", Counter, Unit::Count, "events appended", |it| it.stats.events),
-    ("annals_log_bytes_total", Counter, Unit::Bytes, "bytes that the frames take", |it| {
-        it.stats.bytes
-    }),
-    (
-        "annals_log_commits_total",
-        Counter,
-        Unit::Count,
-        "commits that made something durable",
-        |it| it.stats.commits,
-    ),
-    ("annals_log_drains_total", Counter, Unit::Count, "writes from the ring into segments", |it| {
-        it.stats.drains
-    }),
-    (
-        "annals_log_drained_bytes_total",
-        Counter,
-        Unit::Bytes,
-        "bytes of those writes, whole pages",
-        |it| it.stats.drained_bytes,
-    ),
-    (
-        "annals_log_ring_full_total",
-        Counter,
-        Unit::Count,
-        "appends that found the ring full and stored it",
-        |it| it.stats.ring_full,
-    ),
-    (
-        "annals_log_lag_waits_total",
-        Counter,
-        Unit::Count,
-        "appends that found too much not durable and synced it",
-        |it| it.stats.lag_waits,
-    ),
-    (
-        "annals_log_segment_waits_total",
-        Counter,
-        Unit::Count,
-        "appends that waited for a segment to be made",
-        |it| it.stats.segment_waits,
-    ),
-    (
-        "annals_log_segments_recycled_total",
-        Counter,
-        Unit::Count,
-        "segments made of files that had been others",
-        |it| it.stats.segments_recycled,
-    ),
-    ("annals_log_seals_total", Counter, Unit::Count, "segments sealed", |it| it.stats.seals),
-    ("annals_log_segments", Gauge, Unit::Count, "segments that hold frames", |it| {
-        it.stats.segments
-    }),
-    (
-        "annals_log_mark_failures_total",
-        Counter,
-        Unit::Count,
-        "mark files that could not be written",
-        |it| it.stats.mark_failures,
-    ),
-    ("annals_log_checkpoints_total", Counter, Unit::Count, "checkpoints written", |it| {
-        it.stats.checkpoints
-    }),
-    (
-        "annals_log_checkpoint_failures_total",
-        Counter,
-        Unit::Count,
-        "checkpoints that could not be written",
-        |it| it.stats.checkpoint_failures,
-    ),
-    (
-        "annals_log_index_failures_total",
-        Counter,
-        Unit::Count,
-        "index files that could not be written",
-        |it| it.stats.index_failures,
-    ),
-    ("annals_log_runs", Gauge, Unit::Count, "runs that the log begins with", |it| it.stats.runs),
-    ("annals_log_compactions_total", Counter, Unit::Count, "runs made", |it| it.stats.compactions),
-    (
-        "annals_log_dropped_frames_total",
-        Counter,
-        Unit::Count,
-        "frames that retention has dropped",
-        |it| it.stats.dropped,
-    ),
-    (
-        "annals_log_reclaimed_bytes_total",
-        Counter,
-        Unit::Bytes,
-        "bytes by which compaction made the files smaller",
-        |it| it.stats.reclaimed_bytes,
-    ),
-    ("annals_log_end_bytes", Gauge, Unit::Bytes, "the position at which the log ends", |it| {
-        it.written
-    }),
-    (
-        "annals_log_unstored_bytes",
-        Gauge,
-        Unit::Bytes,
-        "bytes that are in the ring and in no segment",
-        |it| it.written.saturating_sub(it.stored),
-    ),
-    (
-        "annals_log_unsynced_bytes",
-        Gauge,
-        Unit::Bytes,
-        "bytes that power loss would take: the lag",
-        |it| it.written.saturating_sub(it.durable),
-    ),
-    (
-        "annals_log_poisoned",
-        Gauge,
-        Unit::Count,
-        "1 once a sync has failed and nothing is accepted",
-        |it| u64::from(it.poisoned),
-    ),
-];
-
-const STORE: &[Row<StoreNow>] = &[
-    ("annals_snapshots_total", Counter, Unit::Count, "snapshots stored", |it| {
-        it.stats.snapshots.saved
-    }),
-    ("annals_snapshots_bytes_total", Counter, Unit::Bytes, "bytes of their states", |it| {
-        it.stats.snapshots.bytes
-    }),
-    (
-        "annals_snapshots_refused_total",
-        Counter,
-        Unit::Count,
-        "snapshots not taken: too many under way, or too large",
-        |it| it.stats.snapshots.refused,
-    ),
-    (
-        "annals_snapshots_failed_total",
-        Counter,
-        Unit::Count,
-        "snapshots taken that could not be stored",
-        |it| it.stats.snapshots.failed,
-    ),
-    (
-        "annals_snapshots_skipped_total",
-        Counter,
-        Unit::Count,
-        "snapshots found on loading that could not be used",
-        |it| it.stats.snapshots.skipped,
-    ),
-    ("annals_actors_resident", Gauge, Unit::Count, "states in memory", |it| {
-        it.stats.residents as u64
-    }),
-    (
-        "annals_actors_named",
-        Gauge,
-        Unit::Count,
-        "names that somebody holds, or whose state is in memory",
-        |it| it.names as u64,
-    ),
-    (
-        "annals_actors_ready",
-        Gauge,
-        Unit::Count,
-        "visits and snapshots that wait for a worker",
-        |it| it.ready as u64,
-    ),
-    (
-        "annals_dead_letters_total",
-        Counter,
-        Unit::Count,
-        "commands that were accepted and had no effect",
-        |it| it.stats.dead_letters,
-    ),
-    ("annals_retention_compactions_total", Counter, Unit::Count, "runs made, of both logs", |it| {
-        it.stats.retention.compactions
-    }),
-    (
-        "annals_retention_events_dropped_total",
-        Counter,
-        Unit::Count,
-        "frames of events dropped",
-        |it| it.stats.retention.events_dropped,
-    ),
-    ("annals_retention_snapshots_dropped_total", Counter, Unit::Count, "snapshots dropped", |it| {
-        it.stats.retention.snapshots_dropped
-    }),
-    (
-        "annals_retention_reclaimed_bytes_total",
-        Counter,
-        Unit::Bytes,
-        "bytes by which the files of both logs became smaller",
-        |it| it.stats.retention.reclaimed_bytes,
-    ),
-    (
-        "annals_retention_laggards_total",
-        Counter,
-        Unit::Count,
-        "actors that were asked for a snapshot",
-        |it| it.stats.retention.laggards_asked,
-    ),
-    ("annals_retention_failures_total", Counter, Unit::Count, "passes that failed", |it| {
-        it.stats.retention.failures
-    }),
-    (
-        "annals_scrub_passes_total",
-        Counter,
-        Unit::Count,
-        "passes over all sealed segments that ended",
-        |it| it.stats.scrub.passes,
-    ),
-    ("annals_scrub_bytes_total", Counter, Unit::Bytes, "bytes read", |it| it.stats.scrub.bytes),
-    ("annals_scrub_findings", Gauge, Unit::Count, "places found wrong", |it| {
-        it.stats.scrub.findings
-    }),
-    (
-        "annals_scrub_failures_total",
-        Counter,
-        Unit::Count,
-        "passes that could not be made or ended",
-        |it| it.stats.scrub.failures,
-    ),
-    (
-        "annals_samples_lost_total",
-        Counter,
-        Unit::Count,
-        "values of the histograms that came too fast to be kept",
-        |it| it.lost,
-    ),
-];
+/// How far each cursor is behind. The one number with a label that users make up.
+const CURSOR_LAG: &str = "annals_cursor_lag_bytes";
+const CURSOR_LAG_MEANING: &str = "bytes of the log that are before a cursor; 0 once it is deleted";
 
 /// Whom it is asked of.
 pub(super) struct Sources {
@@ -308,6 +43,9 @@ pub(super) struct Sources {
     pub(super) kinds: KnownKinds,
     pub(super) retention: retain::Counted,
     pub(super) scrub: Option<scrub::Counted>,
+    pub(super) cursors: Arc<Cursors>,
+    pub(super) readers: Arc<Readers>,
+    pub(super) node: Option<Arc<Node>>,
 }
 
 impl Sources {
@@ -319,9 +57,16 @@ impl Sources {
             dead_letters: self.kinds.dead_letters(),
             scrub: self.scrub.as_ref().map(scrub::Counted::stats).unwrap_or_default(),
             retention: self.retention.stats(),
+            owed: self.kinds.owed_stats(),
+            actors: self.kinds.actor_stats(),
+            cursors: self.cursors.stats(),
+            subscriptions: self.readers.stats(&self.events),
+            node: self.node.as_ref().map(|node| node.stats()).unwrap_or_default(),
         };
+        let recovery = (&self.kinds.recovery()).into();
         let lost = self.meters(own).iter().map(|(_, meter)| meter.lost()).sum();
-        StoreNow { stats, names: self.kinds.names(), ready: self.kinds.ready(), lost }
+        let (names, ready) = (self.kinds.names(), self.kinds.ready());
+        StoreNow { stats, names, ready, lost, recovery }
     }
 
     /// All meters, and the log that each is of.
@@ -359,6 +104,8 @@ struct Shared {
 struct State {
     /// The last value of each counter, by name and log.
     last: BTreeMap<(&'static str, &'static str), u64>,
+    /// Cursors of which it was said how far they are.
+    cursors: BTreeSet<String>,
     /// The recorder to which the names were described.
     described: usize,
 }
@@ -450,6 +197,8 @@ impl Shared {
                 self.publish_row(recorder, state, (row, name), &now);
             }
         }
+        // First of all: this is the first to ask for them, perhaps.
+        self.publish_cursors(recorder, state);
         let now = self.sources.now(&self.own);
         for row in STORE {
             self.publish_row(recorder, state, (row, ""), &now);
@@ -471,6 +220,28 @@ impl Shared {
                 histogram.record(sample.value);
             }
         }
+    }
+
+    fn publish_cursors(&self, recorder: &dyn Recorder, state: &mut State) {
+        // The next second may have more luck.
+        let Ok(cursors) = self.sources.cursors.all() else { return };
+        let set = |name: &str, bytes: u64| {
+            let labels = vec![
+                Label::new("store", self.store.clone()),
+                Label::new("cursor", SharedString::from_owned(name.to_owned())),
+            ];
+            let key = Key::from_parts(CURSOR_LAG, labels);
+            recorder.register_gauge(&key, &METADATA).set(float(bytes));
+        };
+        let end = self.sources.events.written();
+        for (name, position) in &cursors {
+            set(name, end.saturating_sub(position.lsn()));
+        }
+        let names: BTreeSet<_> = cursors.into_keys().collect();
+        for gone in state.cursors.difference(&names) {
+            set(gone, 0);
+        }
+        state.cursors = names;
     }
 
     fn publish_row<T>(
@@ -525,6 +296,7 @@ fn describe(recorder: &dyn Recorder) {
     }
     rows(recorder, LOG);
     rows(recorder, STORE);
+    recorder.describe_gauge(CURSOR_LAG.into(), Some(Unit::Bytes), CURSOR_LAG_MEANING.into());
     for measure in Measure::ALL {
         let described = measure.described();
         let (name, unit) = (described.name.into(), Some(described.unit));

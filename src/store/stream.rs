@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use super::Store;
 use super::cursor::Cursor;
+use super::providers::home;
 use crate::actor::provider::EventStore as _;
 use crate::actor::{
     Actor, ActorError, Durable, Old, StopReason, Stopped, Value as _, outside_message,
@@ -24,11 +25,13 @@ use crate::actor::{
 use crate::error::{Error, ReadError, StreamError};
 use crate::log::frame::{Frame, FrameKind};
 use crate::log::{Advanced, Follow, Limit, Log, Tail};
+use crate::trace;
 use crate::types::{HybridTime, Lsn, Seq};
 
 mod facts;
 mod feed;
 mod names;
+mod reader;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +39,9 @@ pub use facts::{Begin, Fact, Filter, Position};
 use facts::{By, Leaf, Select};
 pub use feed::{Change, Feed, Told};
 use names::{Known, Name, Names};
+use reader::Reader;
+pub(super) use reader::Readers;
+pub use reader::SubscriptionStats;
 
 /// Frames that are passed between two looks at the time.
 const PATIENCE: u32 = 256;
@@ -44,6 +50,8 @@ const PATIENCE: u32 = 256;
 const ACK_EVERY: Duration = Duration::from_millis(10);
 /// And where nothing was delivered, a position is only saved if it is this much further.
 const ACK_BYTES: u64 = 1 << 20;
+/// Who had seen everything and is so far behind now has fallen behind.
+const FAR_BEHIND: u64 = 16 << 20;
 
 /// One thing that has happened, borrowed from the log.
 #[derive(Debug)]
@@ -254,11 +262,15 @@ pub struct Subscription {
     told: u64,
     select: Option<Select>,
     acks: Option<Acks>,
+    readers: Arc<Readers>,
+    reader: Arc<Reader>,
+    /// Up to there it had seen everything, and was not far behind since.
+    caught_up: Option<u64>,
 }
 
 impl Subscription {
     pub(super) fn open(
-        log: &Arc<Log>,
+        (log, readers): (&Arc<Log>, &Arc<Readers>),
         filter: Filter,
         begin: Begin,
         limit: Limit,
@@ -283,6 +295,9 @@ impl Subscription {
             told: 0,
             select: None,
             acks: None,
+            readers: Arc::clone(readers),
+            reader: readers.begin(begun.lsn(), limit),
+            caught_up: None,
         })
     }
 
@@ -380,6 +395,11 @@ impl Subscription {
             Limit::Written => self.log.written(),
             Limit::Durable => self.log.durable(),
         };
+        if let Some(seen) = self.caught_up
+            && end.saturating_sub(seen.max(self.behind.lsn())) > FAR_BEHIND
+        {
+            self.tell_behind(end);
+        }
         let mut left = limit;
         let mut passed = 0_u32;
         loop {
@@ -412,6 +432,7 @@ impl Subscription {
                 Within::Nothing => match self.advance(left)? {
                     Advanced::Frame => self.within = Within::Frame,
                     Advanced::Over => {
+                        self.has_seen(end);
                         self.tell_gone()?;
                         return Ok(None);
                     }
@@ -429,20 +450,49 @@ impl Subscription {
 
     /// The next frame. Before it waits for one, what was acknowledged is saved.
     fn advance(&mut self, limit: Duration) -> Result<Advanced, StreamError> {
-        if self.acks.as_ref().is_some_and(|acks| acks.wanted != acks.saved) {
-            let advanced = self.source.advance(Duration::ZERO)?;
-            if advanced != Advanced::Over {
-                return Ok(advanced);
-            }
-            self.save_acks()?;
+        let advanced = self.source.advance(Duration::ZERO)?;
+        if advanced != Advanced::Over {
+            return Ok(advanced);
         }
-        Ok(self.source.advance(limit)?)
+        self.save_acks()?;
+        if limit.is_zero() {
+            return Ok(advanced);
+        }
+        self.reader.is_waiting();
+        let advanced = self.source.advance(limit);
+        let frame = if let Ok(Advanced::Frame) = advanced { self.source.current()? } else { None };
+        let seen = frame.map_or_else(|| self.log.durable(), |frame| frame.lsn().get());
+        self.has_seen(seen);
+        Ok(advanced?)
+    }
+
+    /// There is nothing of it up to there, though the last of it may be far below.
+    fn has_seen(&mut self, upto: u64) {
+        let seen = self.caught_up.unwrap_or(0).max(upto);
+        self.caught_up = Some(seen);
+        self.reader.stands_at(self.behind.lsn().max(seen));
+    }
+
+    /// The name of its cursor, if it has one.
+    fn cursor(&self) -> &str {
+        self.acks.as_ref().map_or("", |acks| acks.cursor.name())
+    }
+
+    #[cold]
+    fn tell_behind(&mut self, lsn_end: u64) {
+        self.caught_up = None;
+        let (path, filter, cursor) = (home(&self.log), &self.filter, self.cursor());
+        let lsn = self.behind.lsn();
+        trace::SubscriptionBehind { path, filter, cursor, lsn, lsn_end }.tell();
     }
 
     /// Says once what has been dropped, before anything behind it.
     fn tell_gone(&mut self) -> Result<(), StreamError> {
         let upto = self.source.gone();
         if upto > self.told {
+            let (path, filter, cursor) = (home(&self.log), &self.filter, self.cursor());
+            let lsn = self.begun.lsn().max(self.told);
+            trace::SubscriptionCut { path, filter, cursor, lsn, lsn_end: upto }.tell();
             self.told = upto;
             return Err(StreamError::Dropped { upto });
         }
@@ -453,6 +503,7 @@ impl Subscription {
     fn passed(&mut self) {
         self.within = Within::Nothing;
         self.behind = Position::new(self.source.position(), 0);
+        self.reader.stands_at(self.behind.lsn());
     }
 
     /// Looks into the frame: at its items if any of them is asked for, else behind it.
@@ -526,6 +577,7 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         // Whoever wants to know calls `ack` and `Cursor::save`; after a crash it comes again.
         drop(self.save_acks());
+        self.readers.end(&self.reader);
     }
 }
 
@@ -608,7 +660,7 @@ impl Store {
         filter: Filter,
         begin: impl Into<Begin>,
     ) -> Result<Subscription, Error> {
-        Ok(Subscription::open(&self.events, filter, begin.into(), Limit::Durable)?)
+        Ok(Subscription::open((&self.events, &self.readers), filter, begin.into(), Limit::Durable)?)
     }
 
     /// As [`subscribe`](Self::subscribe), up to what is appended: sooner, but a power cut can
@@ -621,7 +673,7 @@ impl Store {
         filter: Filter,
         begin: impl Into<Begin>,
     ) -> Result<Subscription, Error> {
-        Ok(Subscription::open(&self.events, filter, begin.into(), Limit::Written)?)
+        Ok(Subscription::open((&self.events, &self.readers), filter, begin.into(), Limit::Written)?)
     }
 
     /// Goes on where `cursor` was saved last, or begins with the first event;

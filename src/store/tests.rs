@@ -6,7 +6,7 @@ use std::time::Duration;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::*;
-use crate::actor::{ActorOptions, Handle, SnapshotPolicy, Turn};
+use crate::actor::{ActorOptions, Handle, Persistence, RuntimeOptions, SnapshotPolicy, Turn};
 use crate::disk::RealDisk;
 use crate::types::{Durability, Seq};
 
@@ -259,4 +259,107 @@ fn either_slot_of_the_identity_is_enough_from_the_first_life_on() {
         }
         write(&identity, &good);
     }
+}
+
+/// What is set by its name counts, before `runtime` and after it; the rest is what that brings.
+#[test]
+fn named_settings_are_kept_whether_they_come_before_the_runtimes_or_after() {
+    use std::num::NonZeroUsize;
+
+    struct Old(u8);
+    struct New(u8);
+    let two = NonZeroUsize::new(2).unwrap();
+    let named = |options: StoreOptions| {
+        options
+            .durability(Durability::Process)
+            .workers(two)
+            .persistence(Persistence::Every(7))
+            .residents_max(11)
+            .idle(Duration::from_secs(12))
+            .steps_max(13)
+            .attempts_max(14)
+            .on_dead_letter(|_| ())
+            .on_recovery(|_| ())
+            .actor::<Counter>()
+            .service(New(1))
+    };
+    let whole = || RuntimeOptions {
+        loads_max: 15,
+        resume_tries: 16,
+        residents_max: 17,
+        ..RuntimeOptions::default().service(Old(2)).service(New(3))
+    };
+    let before = named(Store::options()).runtime(whole());
+    let after = named(Store::options().runtime(whole()));
+    let twice = named(Store::options()).runtime(RuntimeOptions::default()).runtime(whole());
+    for StoreOptions { runtime, .. } in [before, after, twice] {
+        assert_eq!(runtime.durability, Durability::Process);
+        assert_eq!((runtime.workers, runtime.persistence), (two, Persistence::Every(7)));
+        assert_eq!((runtime.residents_max, runtime.idle), (11, Duration::from_secs(12)));
+        assert_eq!((runtime.steps_max, runtime.attempts_max), (13, 14));
+        assert!(runtime.on_dead_letter.is_some() && runtime.on_recovery.is_some());
+        assert_eq!((runtime.kinds.len(), runtime.loads_max, runtime.resume_tries), (1, 15, 16));
+        let (old, new) = (runtime.services.get::<Old>(), runtime.services.get::<New>());
+        assert_eq!((old.map(|it| it.0), new.map(|it| it.0)), (Some(2), Some(1)));
+    }
+    // The later of two of one name.
+    let options = Store::options().steps_max(1).runtime(whole()).steps_max(2).runtime(whole());
+    assert_eq!((options.runtime.steps_max, options.runtime.residents_max), (2, 17));
+}
+
+/// A dead letter finds who is told of it, and a handler is tried as often as the options say.
+#[test]
+fn a_dead_letter_is_told_to_whom_the_options_name() {
+    struct Fall;
+    impl Handle<Fall> for Counter {
+        type Reply = ();
+        fn handle(_: Fall, _: &mut Turn<'_, Self>) {
+            panic!("it falls");
+        }
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (sender, letters) = crossbeam_channel::unbounded();
+    let options = options().on_dead_letter(move |letter| sender.send(letter.clone()).unwrap());
+    let store = options.runtime(RuntimeOptions::default()).open(home.path()).unwrap();
+    store.actor::<Counter>("a").unwrap().tell(Fall).unwrap();
+    let letter = letters.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!((letter.kind, &*letter.name), ("counter", "a"));
+}
+
+/// By the appender, by a reader of what no checkpoint covers, by a view, by a verification and in
+/// the header of a run.
+#[test]
+fn streams_of_annals_own_are_counted_nowhere_among_the_actors() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("store");
+    for life in 0..6 {
+        let store = options().compaction(true).open(&path).unwrap();
+        for name in ["a", "b", "c"] {
+            for _ in 0..200 {
+                store.actor::<Counter>(name).unwrap().ask(Count(1)).unwrap();
+            }
+        }
+        for name in ["mailer", "other"] {
+            store.cursor(name).unwrap().save(Position::new(4096, 0)).unwrap();
+        }
+        assert_eq!(store.totals().unwrap().streams, 3, "in life {life}");
+        let view = Store::read_only(&path).unwrap();
+        assert_eq!(view.totals().unwrap().streams, 3, "from outside, in life {life}");
+        let verified = view.verify(&mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+        assert_eq!(verified.events.streams, 3);
+        store.close(Duration::from_secs(10)).unwrap();
+        if life == 4 {
+            for entry in std::fs::read_dir(&path).unwrap() {
+                let file = entry.unwrap().path();
+                if file.to_string_lossy().contains("ckpt-") {
+                    RealDisk.remove(&file).unwrap();
+                }
+            }
+        }
+    }
+    let store = options().compaction(true).open(&path).unwrap();
+    assert!(store.compact().unwrap().compactions > 0);
+    assert_eq!(store.totals().unwrap().streams, 3);
+    drop(store);
+    assert_eq!(Store::read_only(&path).unwrap().totals().unwrap().streams, 3);
 }

@@ -22,16 +22,17 @@ use crate::log::{Appended, Log};
 use crate::op::{Op, Ops};
 use crate::sync::apply::{Applier, Publisher};
 use crate::sync::cache::Manager;
-use crate::sync::domain::DomainId;
+use crate::sync::domain::{Domain, DomainId};
 use crate::sync::fact::{Clean, Members};
 use crate::sync::foreign::{Foreign, ForeignOptions};
 use crate::sync::freshness::{Freshness, Lease, Ticker, boot_time};
 use crate::sync::message::{Mark, Marks};
 use crate::sync::origin::{ClusterId, Cursor, Incarnation, Lane, Origin, TokenLog};
 use crate::sync::own::{Own, Said};
-use crate::sync::replica::{Config, Event, Fence, Notice, Order, Previous, Replica, Start};
-use crate::sync::token::{Token, TokenKind, split};
+use crate::sync::replica::{Config, Event, Fence, Order, Previous, Replica, Start};
+use crate::sync::token::TokenKind;
 use crate::time::Clock;
+use crate::trace;
 use crate::types::{Durability, HybridTime, Seq, StreamId};
 
 use history::Voice;
@@ -63,10 +64,12 @@ pub use error::NodeError;
 pub(crate) use identity::Lives;
 pub use intents::{Intent, OpenIntent, Resolution, Resolve};
 pub use signals::Change;
-pub use status::{DomainStatus, NodeStatus, OriginStatus, PeerStatus};
+pub use status::{DomainStatus, NodeStats, NodeStatus, OriginStatus, PeerStatus};
 
 /// The clock that hits look at ticks so often.
 const TICK: Duration = Duration::from_millis(2);
+/// An open intent is announced again once so many tokens have come after it.
+const HELD_MAX: u64 = 100_000;
 /// The node's thread looks at what has no hurry so often.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -164,7 +167,7 @@ impl Node {
             Arc::new(Own::new(log, log_of(&identity, lane), place.clock.clone()))
         });
         let ticker = Ticker::start(TICK).map_err(|why| NodeError::Thread(Arc::new(why)))?;
-        let fresh = |domain: &crate::sync::domain::Domain| {
+        let fresh = |domain: &Domain| {
             (domain.id(), Freshness::new(Arc::clone(ticker.clock()), config.lease))
         };
         let fresh: BTreeMap<_, _> = config.domains.iter().map(fresh).collect();
@@ -418,16 +421,6 @@ impl Node {
         if gone { Ok(()) } else { Err(NodeError::Timeout) }
     }
 
-    /// What was reported since the last call, oldest first; of very many the newest.
-    pub fn notices(&self) -> Vec<Notice> {
-        self.inner.shared.notices.lock().drain(..).collect()
-    }
-
-    /// How it stands with everybody.
-    pub fn status(&self) -> NodeStatus {
-        self.inner.status()
-    }
-
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
     }
@@ -551,7 +544,7 @@ impl Inner {
             let identity = self.identity.lock();
             (identity.origin, identity.incarnation, identity.previous, identity.reborn)
         };
-        let domains: Vec<_> = self.config.domains.iter().map(|it| it.id()).collect();
+        let domains: Vec<_> = self.config.domains.iter().map(Domain::id).collect();
         let stored = self.shared.logs.foreign.members();
         let known = stored.split_first_chunk::<8>().and_then(|(term, members)| {
             Some((u64::from_le_bytes(*term), Members::decode(members)?))
@@ -604,30 +597,6 @@ impl Inner {
         Ok(())
     }
 
-    /// Tells an applier what is known: how far logs are visible, and what of them is not.
-    fn introduce(&self, applier: &dyn Applier) {
-        let logs = &self.shared.logs;
-        applier.visible(&logs.lane(Lane::Tokens).tokens(), u64::MAX);
-        for kept in logs.foreign.found() {
-            let log = kept.place.log(Lane::Tokens);
-            applier.visible(&log, kept.visible);
-            let open = logs.foreign.oldest_intent(&log).unwrap_or(u64::MAX);
-            let (mut next, mut out) = (open.min(kept.visible + 1), Vec::new());
-            // What cannot be read becomes a gap, which clears.
-            while let Ok(Some(last)) = logs.foreign.read(&log, next, 64 << 10, &mut out) {
-                let mut rest = &*out;
-                while let Ok((record, after)) = split(rest) {
-                    rest = after;
-                    if let Ok(token) = Token::parse(record) {
-                        applier.apply(&log, &token);
-                    }
-                }
-                next = last + 1;
-                out.clear();
-            }
-        }
-    }
-
     fn heads(&self) -> (Marks, u64) {
         let [tokens, values] = &self.shared.logs.own;
         let ((tokens, first), (values, second)) = (tokens.anchor(), values.anchor());
@@ -657,6 +626,7 @@ impl Inner {
                 self.shared.step(Event::Tick);
             }
             self.shared.catch_up();
+            self.tell();
             crate::sync::own::Listener::news(&*self.shared);
             if let Some(mark) = self.shared.to_watch() {
                 self.shared.set_watching(true);
@@ -676,57 +646,38 @@ impl Inner {
         }
     }
 
+    /// Tells what was reported, on the one thread that holds nothing then.
+    fn tell(&self) {
+        let told = std::mem::take(&mut *self.shared.untold.lock());
+        for notice in told {
+            let what = format!("{notice:?}");
+            trace::NodeReported { path: &self.place.dir, what: &what }.tell();
+        }
+    }
+
     /// What has no hurry.
     fn look(&self) {
         let (bytes, age) = self.shared.retain;
         let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let oldest = self.place.clock.wall_ms().saturating_sub(age);
-        for own in &self.shared.logs.own {
-            own.release_old(bytes, HybridTime::from_millis(oldest));
+        let logs = &self.shared.logs;
+        let held = logs.held(Lane::Tokens);
+        if held < u64::MAX && logs.lane(Lane::Tokens).head().seq.saturating_sub(held) > HELD_MAX {
+            // Said again, it holds up nothing. What fails is tried again in a second.
+            self.intents.announce(&self.shared).unwrap_or_default();
+        }
+        for lane in [Lane::Tokens, Lane::Values] {
+            let oldest = HybridTime::from_millis(oldest);
+            logs.lane(lane).release_old(bytes, oldest, logs.held(lane));
         }
         // Without it the next life after a kill clears more than it would have to.
         self.note_down(false).unwrap_or_default();
         let wants =
             *self.shared.fence.lock() == Some(Fence::NoMember) && !self.left.load(Ordering::SeqCst);
         if wants && let Some((link, _)) = self.shared.peers().first().copied() {
-            let domains = self.config.domains.iter().map(|it| it.id()).collect();
+            let domains = self.config.domains.iter().map(Domain::id).collect();
             self.shared.order(Order::Join { link, domains });
         }
-    }
-
-    /// Has open intents resolved whose makers are gone, if there is somebody who can.
-    fn resolve_soon(self: &Arc<Self>) {
-        let Some(resolver) = self.config.resolver.clone() else { return };
-        let mut resolving = self.resolving.lock();
-        let running = resolving.as_ref().is_some_and(|thread| !thread.is_finished());
-        let abandoned = || self.intents.open().into_iter().any(|it| it.abandoned);
-        if running || self.closed.load(Ordering::SeqCst) || !abandoned() {
-            return;
-        }
-        let inner = Arc::downgrade(self);
-        let run = move || {
-            while let Some(inner) = Weak::upgrade(&inner) {
-                let open = inner.intents.open();
-                let open: Vec<_> = open.into_iter().filter(|it| it.abandoned).collect();
-                if open.is_empty() || inner.closed.load(Ordering::SeqCst) {
-                    return;
-                }
-                let mut unknown = false;
-                for intent in open {
-                    let OpenIntent { id, domain, keys, .. } = intent;
-                    let resolved = resolver.0.resolve(id, domain, &keys) == Resolution::Settled;
-                    let close = || inner.intents.close(&inner.shared, (id, TokenKind::Resolved));
-                    unknown |= !resolved || close().is_err();
-                }
-                if unknown {
-                    let closed = || inner.closed.load(Ordering::SeqCst);
-                    inner.shared.wait_until(intents::ASK_AGAIN, closed);
-                }
-            }
-        };
-        let spawned = std::thread::Builder::new().name("annals-resolve".to_owned()).spawn(run);
-        // Without a thread they stay open, and the next drop tries again.
-        *resolving = spawned.ok();
     }
 }
 

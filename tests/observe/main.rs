@@ -7,6 +7,7 @@
 #![allow(clippy::tests_outside_test_module, reason = "all of it is tests")]
 
 mod actors;
+mod counts;
 mod events;
 mod guests;
 mod hear;

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use annals::rkyv::{Archive, Deserialize, Serialize};
-use annals::{Actor, ActorOptions, Handle, Retain, SnapshotPolicy, Store, Turn};
+use annals::types::HybridTime;
+use annals::{Actor, ActorOptions, Durable, Handle, Position, Retain, SnapshotPolicy, Store, Turn};
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
     SharedString, Unit, with_local_recorder,
@@ -17,7 +18,36 @@ use parking_lot::Mutex;
 use crate::actors::{Count, Fall, Leave, Note, Noted, Save, disk, kind, on, small, until};
 use crate::table::{list, rows};
 
-kind!(Counted, "counted", 1, ActorOptions::new().snapshots(1, SnapshotPolicy::every(4)));
+kind!(
+    Counted,
+    "counted",
+    1,
+    ActorOptions::new().snapshots(1, SnapshotPolicy::every(4)).command::<Dated>()
+);
+
+/// What a timer brings.
+#[derive(Archive, Serialize, Deserialize)]
+#[rkyv(crate = annals::rkyv)]
+struct Dated(u64);
+
+impl Durable for Dated {
+    const NAME: &'static str = "dated";
+}
+
+impl Handle<Dated> for Counted {
+    type Reply = ();
+    fn handle(_: Dated, _: &mut Turn<'_, Self>) {}
+}
+
+/// Arms a timer that is due.
+struct Arm;
+
+impl Handle<Arm> for Counted {
+    type Reply = ();
+    fn handle(_: Arm, turn: &mut Turn<'_, Self>) {
+        turn.wake_at("alarm", HybridTime::from_millis(1), &Dated(1));
+    }
+}
 
 /// What one number is, and was told.
 #[derive(Debug, Default)]
@@ -62,7 +92,7 @@ type Labels = Vec<(String, String)>;
 
 /// A recorder that keeps everything.
 #[derive(Debug, Default)]
-struct Book {
+pub(crate) struct Book {
     described: Mutex<BTreeMap<String, (&'static str, String, String)>>,
     numbers: Mutex<BTreeMap<(String, Labels), Arc<Number>>>,
 }
@@ -99,18 +129,18 @@ impl Book {
     }
 
     #[track_caller]
-    fn counter(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+    pub(crate) fn counter(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         self.of(name, labels).iter().map(|it| it.value.load(Ordering::Relaxed)).sum()
     }
 
     #[track_caller]
-    fn gauge(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    pub(crate) fn gauge(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let bits = |it: &Arc<Number>| it.value.load(Ordering::Relaxed);
         self.of(name, labels).iter().map(|it| f64::from_bits(bits(it))).sum()
     }
 
     #[track_caller]
-    fn samples(&self, name: &str, labels: &[(&str, &str)]) -> Vec<f64> {
+    pub(crate) fn samples(&self, name: &str, labels: &[(&str, &str)]) -> Vec<f64> {
         self.of(name, labels).iter().flat_map(|it| it.samples.lock().clone()).collect()
     }
 }
@@ -141,7 +171,7 @@ impl Recorder for Book {
     }
 }
 
-fn publish(store: &Store, book: &Book) {
+pub(crate) fn publish(store: &Store, book: &Book) {
     with_local_recorder(book, || store.publish_metrics());
 }
 
@@ -171,6 +201,11 @@ fn used(disk: &annals::disk::sim::SimDisk) -> Store {
         actor.ask(Note(2_000)).unwrap();
     }
     until("the last snapshot", || store.stats().snapshots.saved == 3);
+    store.cursor("c").unwrap().save(Position::BEGINNING).unwrap();
+    let other = store.actor::<Counted>("b").unwrap();
+    other.ask(Arm).unwrap();
+    until("it rings", || store.stats().owed.fired == 1);
+    store.sync().unwrap();
     store
 }
 
@@ -221,7 +256,7 @@ fn what_is_published_is_what_the_store_counts() {
         let end = book.gauge("annals_log_end_bytes", &events);
         assert!((end - exact(store.log().written())).abs() < 0.5);
         assert!(book.gauge("annals_log_unsynced_bytes", &events) < 0.5, "all is durable");
-        assert!((book.gauge("annals_actors_resident", &[]) - 1.0).abs() < 0.5);
+        assert!((book.gauge("annals_actors_resident", &[]) - 2.0).abs() < 0.5);
     };
     check(&store);
     let stats = store.stats();
@@ -232,7 +267,7 @@ fn what_is_published_is_what_the_store_counts() {
     let frames: f64 = book.samples("annals_commit_frames", &events).iter().sum();
     assert!(frames > 9.0 && frames <= exact(stats.log.frames), "{frames}");
     let loads = book.samples("annals_load_events", &[("kind", "counted")]);
-    assert_eq!(loads, [0.0, 1.0], "from a snapshot, and from one and an event");
+    assert_eq!(loads, [0.0, 1.0, 0.0], "from a snapshot, from one and an event, from nothing");
     assert_eq!(book.samples("annals_snapshot_bytes", &[]).len() as u64, stats.snapshots.saved);
     assert!(!book.samples("annals_compaction_seconds", &snapshots).is_empty());
     assert!(!book.samples("annals_segment_seconds", &[("how", "recycled")]).is_empty());

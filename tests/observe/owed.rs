@@ -9,8 +9,8 @@ use annals::disk::sim::SimDisk;
 use annals::rkyv::{Archive, Deserialize, Serialize};
 use annals::types::HybridTime;
 use annals::{
-    Actor, ActorOptions, Durable, Handle, Retain, SnapshotPolicy, Step, StepContext, Stepped,
-    Store, Turn,
+    Actor, ActorOptions, Begin, Durability, Durable, Filter, Handle, Retain, Seq, SnapshotPolicy,
+    Step, StepContext, Stepped, Store, Turn,
 };
 
 use crate::actors::{Count, Fall, Leave, Note, Noted, Save, disk, files, kind, on, until};
@@ -18,12 +18,15 @@ use crate::hear::{Heard, heard};
 use crate::scenes::{LONG, field, number, one, told};
 
 /// All of them.
-pub(crate) const ALL: [(&str, fn()); 5] = [
+pub(crate) const ALL: [(&str, fn()); 8] = [
     ("a message that ends the process", a_message_that_ends_the_process),
     ("a late timer and a step in doubt", a_late_timer_and_a_step_in_doubt),
     ("an actor that rests", an_actor_that_rests),
     ("a past that is gone", a_past_that_is_gone),
     ("a log that cannot be read", a_log_that_cannot_be_read),
+    ("steps that end", steps_that_end),
+    ("an actor that goes back", an_actor_that_goes_back),
+    ("those who follow", those_who_follow),
 ];
 
 kind!(Debtor, "debtor", 1, ActorOptions::new().command::<Later>());
@@ -31,7 +34,7 @@ kind!(
     Worker,
     "worker",
     1,
-    ActorOptions::new().command::<Later>().command::<Stumble>().step::<Dig>()
+    ActorOptions::new().command::<Later>().command::<Stumble>().step::<Dig>().step::<Scratch>()
 );
 kind!(
     Forgetful,
@@ -81,6 +84,39 @@ impl Step for Dig {
     type Output = ();
     fn run(&self, _: &StepContext) {
         until("the scene is over", || !told("/late", "closed").is_empty());
+    }
+}
+
+/// A step that ends, well or not.
+#[derive(Archive, Serialize, Deserialize)]
+#[rkyv(crate = annals::rkyv)]
+struct Scratch(bool);
+
+impl Durable for Scratch {
+    const NAME: &'static str = "scratch";
+}
+
+impl Step for Scratch {
+    type Output = ();
+    fn run(&self, _: &StepContext) {
+        assert!(self.0, "it does not end well");
+    }
+}
+
+impl Handle<Stepped<Scratch>> for Worker {
+    type Reply = ();
+    fn handle(_: Stepped<Scratch>, turn: &mut Turn<'_, Self>) {
+        turn.emit(Noted { padding: vec![2] });
+    }
+}
+
+/// Goes back to the first event.
+struct Back;
+
+impl Handle<Back> for Worker {
+    type Reply = ();
+    fn handle(_: Back, turn: &mut Turn<'_, Self>) {
+        turn.rewind(Seq::new(1).unwrap()).unwrap();
     }
 }
 
@@ -134,17 +170,19 @@ impl Handle<Owe> for Debtor {
 }
 
 /// Arms a timer that should have rung long ago, or begins to dig.
-enum Begin {
+enum Begun {
     Late,
     Dig,
+    Scratch(bool),
 }
 
-impl Handle<Begin> for Worker {
+impl Handle<Begun> for Worker {
     type Reply = ();
-    fn handle(begin: Begin, turn: &mut Turn<'_, Self>) {
+    fn handle(begin: Begun, turn: &mut Turn<'_, Self>) {
         match begin {
-            Begin::Late => turn.wake_at("alarm", HybridTime::from_millis(1), &Later(2)),
-            Begin::Dig => turn.step("hole", Dig(3)),
+            Begun::Late => turn.wake_at("alarm", HybridTime::from_millis(1), &Later(2)),
+            Begun::Dig => turn.step("hole", Dig(3)),
+            Begun::Scratch(well) => turn.step("itch", Scratch(well)),
         }
     }
 }
@@ -204,12 +242,12 @@ fn a_late_timer_and_a_step_in_doubt() {
     let before = disk(31);
     let store = on(&before).open(place).unwrap();
     let worker = store.actor::<Worker>("late").unwrap();
-    worker.ask(Begin::Late).unwrap();
+    worker.ask(Begun::Late).unwrap();
     until("it rings", || !of("timer late", "name", "late").is_empty());
     let late = &of("timer late", "name", "late")[0];
     assert_eq!(field(late, "owed"), format!("{}#1", worker.id()));
     assert!(number(late, "late_ms") > 1_000_000_000_000, "{late:?}");
-    worker.ask(Begin::Dig).unwrap();
+    worker.ask(Begun::Dig).unwrap();
     let after = before.kill();
     let next = on(&after).actor::<Worker>().open(place).unwrap();
     until("it is in doubt", || !of("step in doubt", "name", "late").is_empty());
@@ -276,6 +314,10 @@ fn a_past_that_is_gone() {
     let store = open();
     let recovery = store.wait_recovered(LONG);
     assert_eq!(recovery.in_doubt.len(), 1, "{recovery:?}");
+    let book = crate::numbers::Book::default();
+    crate::numbers::publish(&store, &book);
+    assert!((book.gauge("annals_recovery_in_doubt", &[]) - 1.0).abs() < 0.5);
+    assert!((book.gauge("annals_owed_set_aside", &[]) - 1.0).abs() < 0.5);
     assert_eq!(of("owed in doubt", "owed", &owed).len(), 1);
     store.close(LONG).unwrap();
 }
@@ -311,4 +353,75 @@ fn a_log_that_cannot_be_read() {
     let unread = of("owed not read", "error", &failure);
     assert_eq!(unread.len(), 1, "{unread:?}");
     drop::<Store>(store);
+}
+
+/// One as it should, one by a panic.
+fn steps_that_end() {
+    let disk = disk(35);
+    let store = on(&disk).open("/steps").unwrap();
+    let worker = store.actor::<Worker>("stepper").unwrap();
+    for (well, number) in [(true, 1), (false, 2)] {
+        worker.ask(Begun::Scratch(well)).unwrap();
+        until("it comes back", || worker.ask(Count).unwrap() == number);
+    }
+    let (begun, ended) = (of("step begun", "name", "stepper"), of("step ended", "name", "stepper"));
+    for told in [&begun, &ended] {
+        let owed: Vec<_> = told.iter().map(|it| field(it, "owed")).collect();
+        assert_eq!(owed, [1, 2].map(|number| format!("{}#{number}", worker.id())));
+        assert!(told.iter().all(|it| field(it, "key") == "itch" && field(it, "kind") == "worker"));
+    }
+    let panicked: Vec<_> = ended.iter().map(|it| field(it, "panicked")).collect();
+    assert_eq!(panicked, ["false", "true"]);
+    drop(store);
+}
+
+fn an_actor_that_goes_back() {
+    let disk = disk(36);
+    let store = on(&disk).open("/back").unwrap();
+    let worker = store.actor::<Worker>("back").unwrap();
+    for _ in 0..3 {
+        worker.ask(Note(1)).unwrap();
+    }
+    assert!(of("actor rewound", "name", "back").is_empty());
+    worker.ask(Back).unwrap();
+    let rewound = of("actor rewound", "name", "back");
+    assert_eq!(rewound.len(), 1);
+    assert_eq!((number(&rewound[0], "seq"), number(&rewound[0], "to")), (4, 1));
+    assert_eq!(worker.ask(Count).unwrap(), 1);
+    drop(store);
+}
+
+/// A cursor comes and goes; who had seen everything does not look for 17 MiB.
+fn those_who_follow() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().display().to_string();
+    let store = Store::options().durability(Durability::Process).open(folder.path()).unwrap();
+    let cursor = store.cursor("mailer").unwrap();
+    let mut all = store.subscribe_written(Filter::all(), Begin::Now).unwrap().keep(&cursor);
+    let plain = store.actor::<Debtor>("d").unwrap();
+    let behind = || told(&place, "subscription behind");
+    for round in 1..=2 {
+        while all.next(Duration::ZERO).unwrap().is_some() {}
+        for _ in 0..17 {
+            plain.ask(Note(1 << 20)).unwrap();
+        }
+        assert_eq!(behind().len(), round - 1);
+        // Once, though there is much to read.
+        for _ in 0..3 {
+            all.next(Duration::ZERO).unwrap().unwrap();
+        }
+        assert_eq!(behind().len(), round);
+    }
+    let told_behind = &behind()[0];
+    assert_eq!((field(told_behind, "filter"), field(told_behind, "cursor")), ("all", "mailer"));
+    assert!(number(told_behind, "lsn_end") - number(told_behind, "lsn") > 16 << 20);
+    all.ack().unwrap();
+    let saved = one(&place, "cursor saved");
+    assert_eq!(field(&saved, "cursor"), "mailer");
+    assert_eq!(field(&saved, "position"), all.position().to_string());
+    drop(all);
+    assert!(store.delete_cursor("mailer").unwrap());
+    assert!(!store.delete_cursor("mailer").unwrap());
+    assert_eq!(field(&one(&place, "cursor deleted"), "cursor"), "mailer");
+    drop(store);
 }

@@ -7,9 +7,11 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
 use super::*;
-use crate::actor::mailbox::{Ask, Letter};
+use crate::actor::cell::{Body, Cell};
+use crate::actor::mailbox::{Arrival, Envelope, Mark};
 use crate::actor::provider::EventStore as _;
-use crate::actor::ticket::{Slot, Ticket};
+use crate::actor::ticket::{Replier, Slot, Ticket};
+use crate::actor::turn::take_turn;
 
 #[test]
 fn a_reply_at_power_leaves_only_when_its_event_is_durable() {
@@ -95,6 +97,29 @@ fn errors_and_panics_wait_like_any_other_reply() {
     assert!(matches!(reply, Err(ActorError::Panicked { message }) if &*message == "[1]"));
 }
 
+/// A `Get` that depends on something.
+struct After {
+    mark: Mark,
+    replier: Replier<Vec<u64>>,
+}
+
+impl Envelope<List> for After {
+    fn run(self: Box<Self>, cell: &Arc<Cell<List>>, body: &mut Body<List>) {
+        let arrival = Arrival::of(self.mark, true);
+        let mut parked = None;
+        take_turn(cell, body, &arrival, Get, &mut parked);
+        self.replier.put(parked.unwrap());
+    }
+
+    fn admits(&self, _: &crate::actor::cell::Live<List>) -> bool {
+        true
+    }
+
+    fn refuse(self: Box<Self>, _: &Cell<List>, why: ActorError) {
+        self.replier.refuse(why);
+    }
+}
+
 #[test]
 fn a_clean_actor_does_not_answer_before_what_its_message_depends_on_is_durable() {
     let memory = Memory::new();
@@ -104,8 +129,7 @@ fn a_clean_actor_does_not_answer_before_what_its_message_depends_on_is_durable()
     let clean = list(&runtime, "clean");
     let (slot, replier) = Slot::new();
     clean.cell().reserve().unwrap();
-    let envelope = Box::new(Ask { command: Get, replier, once: None });
-    clean.cell().deliver(Letter { mark: Some(memory.end()), envelope });
+    clean.cell().deliver(Box::new(After { mark: Some(memory.end()), replier }));
     let mut told = Ticket::waiting(clean.cell().resident(), slot);
     // Behind it in the mailbox, and not told anything: it does not wait.
     assert!(clean.ask(Get).unwrap().is_empty());

@@ -90,9 +90,7 @@ fn the_format_example_is_what_the_code_writes() {
     assert_documented("life", &life);
 
     let mut batch = Batch::new();
-    batch
-        .push(RecordKind::Name, 1, &crate::log::name::encode("account", "alice").unwrap())
-        .unwrap();
+    batch.push(RecordKind::Name, 1, &name::encode("account", "alice").unwrap()).unwrap();
     batch.push(RecordKind::Event, 1, &500_u64.to_le_bytes()).unwrap();
     let first = placed(&mut batch, None, (4176, 1));
     assert_documented("records", &first);

@@ -114,6 +114,18 @@ pub(super) enum By {
     Outside(Box<str>),
 }
 
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            By::All => f.write_str("all"),
+            By::Kind(kind) => write!(f, "kind {kind}"),
+            By::Actor(stream) => write!(f, "actor {stream}"),
+            By::Tag(tag) => write!(f, "tag {tag}"),
+            By::Outside(topic) => write!(f, "outside {topic}"),
+        }
+    }
+}
+
 impl Filter {
     /// Those of all actors.
     pub fn all() -> Self {

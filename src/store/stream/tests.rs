@@ -30,7 +30,9 @@ fn notes_that_are_asked_for_come_between_the_events_with_an_id_of_their_own() {
     }
     let open = |begin| {
         let filter = Filter::kind("box");
-        let opened = Subscription::open(store.log(), filter, begin, Limit::Written).unwrap();
+        let opened =
+            Subscription::open((store.log(), &store.readers), filter, begin, Limit::Written)
+                .unwrap();
         opened.selecting(|note| note.version == 7)
     };
     let mut expected = Vec::new();

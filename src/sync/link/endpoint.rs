@@ -398,8 +398,8 @@ impl Inner {
         self.table.lock().pending.remove(&number);
         let Shaken { greeting, wire, incoming } = shaken?;
         let dialer = if target.is_some() { us } else { greeting.who.origin };
-        let stream = Arc::into_inner(stream)
-            .ok_or_else(|| Failed::Refused(Refused::Here(Refusal::Closing)))?;
+        let stream =
+            Arc::into_inner(stream).ok_or(Failed::Refused(Refused::Here(Refusal::Closing)))?;
         Ok(Ready { stream, remote, dialer, wire, incoming, greeting })
     }
 

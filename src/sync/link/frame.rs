@@ -196,7 +196,7 @@ impl Incoming {
     ///
     /// # Errors
     /// See [`FrameReject`]. After one there is no telling where the next begins.
-    pub fn next(&mut self) -> Result<Option<Frame<'_>>, FrameReject> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameReject> {
         let there = self.room.get(self.start..self.end).unwrap_or_default();
         let Some((length, rest)) = there.split_first_chunk::<4>() else { return Ok(None) };
         let word = u32::from_le_bytes(*length);
@@ -233,7 +233,7 @@ mod tests {
 
     fn drain(incoming: &mut Incoming) -> Result<Vec<(u8, Vec<u8>)>, FrameReject> {
         let mut frames = Vec::new();
-        while let Some(frame) = incoming.next()? {
+        while let Some(frame) = incoming.next_frame()? {
             frames.push((frame.kind, frame.body.to_vec()));
         }
         Ok(frames)
@@ -268,7 +268,7 @@ mod tests {
             let mut incoming = with(&bad);
             let mut count = 0;
             let end = loop {
-                match incoming.next() {
+                match incoming.next_frame() {
                     Ok(Some(frame)) => {
                         assert_eq!((frame.kind, frame.body), (whole[count].0, &*whole[count].1));
                         count += 1;
@@ -296,7 +296,11 @@ mod tests {
                         guarded(bytes) ^ (1 << one) ^ if one == other { 0 } else { 1 << other };
                     let mut incoming = Incoming::new(FRAME_BYTES_MAX);
                     incoming.take(&word.to_le_bytes());
-                    assert_eq!(incoming.next(), Err(FrameReject::Head), "{bytes}: {one}, {other}");
+                    assert_eq!(
+                        incoming.next_frame(),
+                        Err(FrameReject::Head),
+                        "{bytes}: {one}, {other}"
+                    );
                 }
             }
         }
@@ -306,9 +310,9 @@ mod tests {
     fn a_length_makes_no_room_before_its_bytes_are_there() {
         let mut incoming = Incoming::new(FRAME_BYTES_MAX);
         incoming.take(&guarded(FRAME_BYTES_MAX).to_le_bytes());
-        assert_eq!(incoming.next(), Ok(None));
+        assert_eq!(incoming.next_frame(), Ok(None));
         incoming.take(&[0; 1000]);
-        assert_eq!(incoming.next(), Ok(None));
+        assert_eq!(incoming.next_frame(), Ok(None));
         assert!(incoming.held() <= ROOM_BYTES, "{} bytes held", incoming.held());
         let mut small = Incoming::new(100);
         small.take(&[1, 0, 0]);
@@ -321,7 +325,7 @@ mod tests {
         for (bytes, refused) in [(0, true), (1, false), (100, false), (101, true), (most, true)] {
             let mut incoming = Incoming::new(100);
             incoming.take(&guarded(bytes).to_le_bytes());
-            assert_eq!(incoming.next().is_err(), refused, "{bytes}");
+            assert_eq!(incoming.next_frame().is_err(), refused, "{bytes}");
         }
     }
 
@@ -332,7 +336,7 @@ mod tests {
         let mut incoming = Incoming::new(1 << 24);
         incoming.take(&bytes);
         assert!(incoming.held() >= bytes.len());
-        assert!(incoming.next().unwrap().is_some());
+        assert!(incoming.next_frame().unwrap().is_some());
         incoming.room();
         assert!(incoming.held() <= ROOM_BYTES);
     }

@@ -535,7 +535,7 @@ impl Reader<'_> {
     fn frames(&mut self) -> Result<(), Down> {
         let link = self.link;
         loop {
-            let next = self.incoming.next().map_err(Broken::Frame)?;
+            let next = self.incoming.next_frame().map_err(Broken::Frame)?;
             let Some(Frame { kind, body }) = next else { return Ok(()) };
             match kind {
                 kind::BULK.. => {
@@ -598,22 +598,15 @@ impl Reader<'_> {
         }
         let room = if plain { self.incoming.room() } else { &mut self.raw };
         let spin = inner.options.spin;
-        let bytes = match spun(inner, room, spin, &mut self.misses)? {
-            Some(bytes) => bytes,
-            None => {
-                let began = if spin.is_zero() { spin } else { inner.clock.monotonic() };
-                let mut stream = &inner.stream;
-                let bytes = loop {
-                    match stream.read(room) {
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        other => break other?,
-                    }
-                };
-                if !spin.is_zero() && inner.clock.monotonic().saturating_sub(began) < spin {
-                    self.misses = 0;
-                }
-                bytes
+        let bytes = if let Some(bytes) = spun(inner, room, spin, &mut self.misses)? {
+            bytes
+        } else {
+            let began = if spin.is_zero() { spin } else { inner.clock.monotonic() };
+            let bytes = sleep_for(&inner.stream, room)?;
+            if !spin.is_zero() && inner.clock.monotonic().saturating_sub(began) < spin {
+                self.misses = 0;
             }
+            bytes
         };
         let mut heard = inner.heard.lock();
         heard.at = inner.clock.monotonic_coarse().max(heard.at);
@@ -644,6 +637,16 @@ impl Reader<'_> {
             inner.work.notify_all();
         }
         Ok(open)
+    }
+}
+
+/// Sleeps until something comes, or the read timeout is over.
+fn sleep_for(mut stream: &TcpStream, room: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(room) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
 

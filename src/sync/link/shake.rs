@@ -108,7 +108,7 @@ impl Shake<'_> {
                 out.clear();
             }
             incoming.set_max(handshake.bytes_max());
-            let Some(frame) = incoming.next().map_err(Refusal::Frame)? else {
+            let Some(frame) = incoming.next_frame().map_err(Refusal::Frame)? else {
                 if !wire.read(&mut timed, &mut incoming)? {
                     return Err(Failed::Silence { proven });
                 }
@@ -144,12 +144,13 @@ impl Shake<'_> {
 }
 
 /// TLS first, where it is on, and the key of the proofs.
+#[cfg_attr(
+    not(feature = "tls"),
+    expect(unused_variables, clippy::unnecessary_wraps, reason = "of use to TLS alone")
+)]
 fn secure(security: &Security, dialer: bool, timed: &mut Timed<'_>) -> Result<(Wire, Key), Failed> {
     match security {
-        Security::Secret(key) => {
-            let _unused = (dialer, timed);
-            Ok((Wire::Plain, key.clone()))
-        }
+        Security::Secret(key) => Ok((Wire::Plain, key.clone())),
         #[cfg(feature = "tls")]
         Security::Tls(tls) => tls.greet(dialer, timed),
     }

@@ -36,6 +36,7 @@ impl Wire {
     }
 
     /// Appends `parts` to `out` as the socket is to have them.
+    #[cfg_attr(not(feature = "tls"), expect(clippy::unnecessary_wraps, reason = "TLS can fail"))]
     pub(super) fn seal(&mut self, parts: &[&[u8]], out: &mut Vec<u8>) -> io::Result<()> {
         match self {
             Self::Plain => {
@@ -58,6 +59,10 @@ impl Wire {
 
     /// Takes what the socket gave. What TLS itself wants to say goes to `out`. `false`: the other
     /// end has said, properly, that this was all.
+    #[cfg_attr(
+        not(feature = "tls"),
+        expect(unused, clippy::unnecessary_wraps, clippy::ptr_arg, reason = "of use to TLS alone")
+    )]
     pub(super) fn open(
         &mut self,
         mut raw: &[u8],

@@ -3,12 +3,12 @@
 use std::sync::{Arc, Weak};
 
 use crate::error::AppendError;
-use crate::sync::apply::{Gone, History, PublishError, Published, Publisher};
+use crate::sync::apply::{Applier, Gone, History, PublishError, Published, Publisher};
 use crate::sync::domain::DomainId;
 use crate::sync::message::Mark;
 use crate::sync::node::{Inner, NodeError};
-use crate::sync::origin::Cursor;
-use crate::sync::own::Said;
+use crate::sync::origin::{Cursor, Lane};
+use crate::sync::own::{Own, Said};
 use crate::sync::replica::Logs as _;
 use crate::sync::token::{Token, TokenKind, split};
 
@@ -69,7 +69,7 @@ impl History for Inner {
         }
         let logs = &self.shared.logs;
         let own = logs.own.iter().find(|own| own.tokens() == from.log);
-        let mut reader = own.map(|own| own.reader());
+        let mut reader = own.map(Own::reader);
         let (mut next, mut out) = (from.seq + 1, Vec::new());
         loop {
             out.clear();
@@ -118,5 +118,31 @@ impl History for Voice {
 
     fn after(&self, from: &Cursor, each: &mut dyn FnMut(&Token<'_>)) -> Result<(), Gone> {
         self.0.upgrade().ok_or(Gone)?.after(from, each)
+    }
+}
+
+impl Inner {
+    /// Tells an applier what is known: how far logs are visible, and what of them is not.
+    pub(super) fn introduce(&self, applier: &dyn Applier) {
+        let logs = &self.shared.logs;
+        applier.visible(&logs.lane(Lane::Tokens).tokens(), u64::MAX);
+        for kept in logs.foreign.found() {
+            let log = kept.place.log(Lane::Tokens);
+            applier.visible(&log, kept.visible);
+            let open = logs.foreign.oldest_intent(&log).unwrap_or(u64::MAX);
+            let (mut next, mut out) = (open.min(kept.visible + 1), Vec::new());
+            // What cannot be read becomes a gap, which clears.
+            while let Ok(Some(last)) = logs.foreign.read(&log, next, READ_BYTES, &mut out) {
+                let mut rest = &*out;
+                while let Ok((record, after)) = split(rest) {
+                    rest = after;
+                    if let Ok(token) = Token::parse(record) {
+                        applier.apply(&log, &token);
+                    }
+                }
+                next = last + 1;
+                out.clear();
+            }
+        }
     }
 }

@@ -10,8 +10,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -20,6 +20,7 @@ use crate::error::ReadError;
 use crate::log::frame::{Batch, RecordKind};
 use crate::log::{Log, name};
 use crate::sync::domain::DomainId;
+use crate::sync::node::Inner;
 use crate::sync::node::error::NodeError;
 use crate::sync::node::rim::Shared;
 use crate::sync::origin::Lane;
@@ -179,6 +180,8 @@ impl Intents {
             }
         }
         table.note_oldest(shared);
+        drop(table);
+        shared.logs.lane(Lane::Tokens).ring();
         Ok(())
     }
 
@@ -320,7 +323,7 @@ impl Table {
 #[derive(Debug)]
 #[must_use = "an intent that is dropped stays open until somebody finds out"]
 pub struct Intent {
-    pub(super) node: Arc<super::Inner>,
+    pub(super) node: Arc<Inner>,
     pub(super) id: u64,
     pub(super) closed: bool,
 }
@@ -353,4 +356,41 @@ impl Drop for Intent {
 }
 
 /// How long an unknown answer stands.
-pub(super) const ASK_AGAIN: Duration = Duration::from_secs(1);
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+impl Inner {
+    /// Has open intents resolved whose makers are gone, if there is somebody who can.
+    pub(super) fn resolve_soon(self: &Arc<Self>) {
+        let Some(resolver) = self.config.resolver.clone() else { return };
+        let mut resolving = self.resolving.lock();
+        let running = resolving.as_ref().is_some_and(|thread| !thread.is_finished());
+        let abandoned = || self.intents.open().into_iter().any(|it| it.abandoned);
+        if running || self.closed.load(Ordering::SeqCst) || !abandoned() {
+            return;
+        }
+        let inner = Arc::downgrade(self);
+        let run = move || {
+            while let Some(inner) = Weak::upgrade(&inner) {
+                let open = inner.intents.open();
+                let open: Vec<_> = open.into_iter().filter(|it| it.abandoned).collect();
+                if open.is_empty() || inner.closed.load(Ordering::SeqCst) {
+                    return;
+                }
+                let mut unknown = false;
+                for intent in open {
+                    let OpenIntent { id, domain, keys, .. } = intent;
+                    let resolved = resolver.0.resolve(id, domain, &keys) == Resolution::Settled;
+                    let close = || inner.intents.close(&inner.shared, (id, TokenKind::Resolved));
+                    unknown |= !resolved || close().is_err();
+                }
+                if unknown {
+                    let closed = || inner.closed.load(Ordering::SeqCst);
+                    inner.shared.wait_until(ASK_AGAIN, closed);
+                }
+            }
+        };
+        let spawned = std::thread::Builder::new().name("annals-resolve".to_owned()).spawn(run);
+        // Without a thread they stay open, and the next drop tries again.
+        *resolving = spawned.ok();
+    }
+}

@@ -121,7 +121,7 @@ impl Inner {
             None => NodeError::Thread(Arc::new(why)),
         })?;
         for peer in &config.peers {
-            let dialled = net.endpoint.dial(&peer.to_string());
+            let dialled = net.endpoint.dial(peer);
             dialled.map_err(|why| NodeError::Thread(Arc::new(why)))?;
         }
         *self.net.lock() = Some(net);

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::sync::freshness::Lease;
 use crate::sync::message::Marks;
-use crate::sync::node::Inner;
+use crate::sync::node::{Inner, Node};
 use crate::sync::origin::{Incarnation, Lane, Origin};
-use crate::sync::replica::{Fence, Logs as _};
+use crate::sync::replica::{Fence, Logs as _, Notice};
 
 /// How a node stands: see [`Node::status`](super::Node::status).
 #[derive(Clone, Debug)]
@@ -92,7 +92,87 @@ pub struct PeerStatus {
     pub lag: u64,
 }
 
+/// Numbers of a node since it was started, and how it stands: what is published as metrics.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeStats {
+    /// Tokens of its own in this life.
+    pub published: u64,
+    /// Tokens of others that were applied.
+    pub applied: u64,
+    /// Tokens given to connections.
+    pub shipped: u64,
+    /// Their bytes.
+    pub shipped_bytes: u64,
+    /// How often everything of some domain was cleared.
+    pub flushes: u64,
+    /// How often tokens of an origin were passed over.
+    pub cleared: u64,
+    /// How often all leases were dropped because time was lost.
+    pub times_lost: u64,
+    /// Peers with a connection.
+    pub peers: u64,
+    /// Tokens that the peer which is farthest behind has not applied.
+    pub lag_max: u64,
+    /// Domains whose answers are not fresh.
+    pub stale_domains: u64,
+    /// Intents that are open.
+    pub intents: u64,
+    /// 1 while it may not publish.
+    pub fenced: u64,
+}
+
+impl Node {
+    /// The last of its tokens that nobody can have any more: who was away since is told so, and
+    /// clears.
+    pub fn floor(&self) -> u64 {
+        self.inner.shared.logs.lane(Lane::Tokens).floor().seq
+    }
+
+    /// What was reported since the last call, oldest first; of very many the newest.
+    pub fn notices(&self) -> Vec<Notice> {
+        self.inner.shared.notices.lock().drain(..).collect()
+    }
+
+    /// How it stands with everybody.
+    pub fn status(&self) -> NodeStatus {
+        self.inner.status()
+    }
+
+    /// Numbers, for metrics.
+    pub fn stats(&self) -> NodeStats {
+        self.inner.stats()
+    }
+}
+
 impl Inner {
+    pub(super) fn stats(&self) -> NodeStats {
+        let shared = &self.shared;
+        // Relaxed: counters.
+        let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+        let head = shared.logs.head(Lane::Tokens).seq;
+        let peers = shared.peers();
+        let acked = shared.acked.lock();
+        let lag = |origin: &Origin| {
+            head.saturating_sub(acked.get(origin).copied().unwrap_or_default().applied)
+        };
+        let stale = shared.fresh.values().filter(|fresh| fresh.check() != Lease::Fresh);
+        NodeStats {
+            published: head,
+            applied: of(&shared.counts.applied),
+            shipped: of(&shared.counts.shipped),
+            shipped_bytes: of(&shared.counts.shipped_bytes),
+            flushes: of(&shared.counts.flushes),
+            cleared: of(&shared.counts.cleared),
+            times_lost: of(&shared.counts.times_lost),
+            peers: peers.len() as u64,
+            lag_max: peers.iter().map(|(_, origin)| lag(origin)).max().unwrap_or(0),
+            stale_domains: stale.count() as u64,
+            intents: self.intents.open().len() as u64,
+            fenced: u64::from(shared.fenced.load(Ordering::SeqCst)),
+        }
+    }
+
     pub(super) fn status(&self) -> NodeStatus {
         let shared = &self.shared;
         let now = shared.now().boot;

@@ -129,8 +129,10 @@ pub enum Action {
     /// From now on send what this log has after `after`, in order, as it comes and as credit
     /// allows, until [`Self::Halt`] or the end of the connection: own logs up to
     /// [`Logs::head`](super::Logs::head), foreign ones as they are kept. If the log does not reach
-    /// `after` yet, begin when it does. Say [`Event::Shipped`](super::Event::Shipped) now and
-    /// then, for foreign logs at least before each tick.
+    /// `after` yet, begin when it does. When nothing is to be sent but the visible mark has moved,
+    /// send a batch without records that says so. Say
+    /// [`Event::Shipped`](super::Event::Shipped) now and then, for foreign logs at least before
+    /// each tick.
     Ship {
         /// On which connection.
         link: Link,

@@ -81,7 +81,9 @@ impl Replica {
         let pinged = peer.pinged(beat.echo);
         // What answers no ping of ours proves nothing: it may have been on its way for long.
         let as_of = if self.rules.on(Rule::Echo) { pinged } else { Some(step.now.boot) };
-        if beat.members != self.members.digest() {
+        let strict = self.rules.on(Rule::Members);
+        let same_members = beat.members == self.members.digest() || !strict;
+        if !same_members {
             step.send(link, Message::Members(self.members.clone()));
         }
         let relayed: Vec<_> = peer
@@ -98,7 +100,8 @@ impl Replica {
                 self.visible_at_least(&place, *visible, step);
             }
         }
-        let Some(as_of) = as_of else { return };
+        // A peer that knows of a writer that is not known here cannot say that nothing is missing.
+        let Some(as_of) = as_of.filter(|_| same_members) else { return };
         self.prove(origin, beat, as_of);
         for relayed in relayed {
             if let Some(age) = beat.age.filter(|_| !but.contains(&relayed)) {

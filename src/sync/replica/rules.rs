@@ -49,6 +49,9 @@ pub enum Rule {
     Removed,
     /// R9: a removal carries what a majority knew.
     Union,
+    /// R9: what is proved counts between those who know the same members, and what is passed over
+    /// takes no join with it.
+    Members,
     /// R9: a leave counts once all before it is applied.
     Left,
     /// R10: what members have not stored is kept.
@@ -79,6 +82,13 @@ impl Rules {
     #[cfg(any(test, feature = "internals"))]
     pub const fn without(rule: Rule) -> Self {
         Self { off: 1 << rule as u8 }
+    }
+
+    /// And without another.
+    #[cfg(any(test, feature = "internals"))]
+    #[must_use]
+    pub const fn nor(self, rule: Rule) -> Self {
+        Self { off: self.off | 1 << rule as u8 }
     }
 
     /// Does it hold?

@@ -134,6 +134,7 @@ impl Replica {
         let short = marks.tokens.seq.saturating_add(marks.values.seq) <= SHORT;
         match &source.birth {
             Some(birth) if whole && (short || exact(birth)) => {
+                self.send_members(link, step);
                 let Place { origin, incarnation, .. } = source.place;
                 step.send(link, Message::NewInc { origin, incarnation, birth: birth.clone() });
             }
@@ -142,6 +143,12 @@ impl Replica {
     }
 
     /// What is skipped may hold joins and leaves: what they add up to goes before it.
+    fn send_members(&self, link: Link, step: &mut Step<'_>) {
+        if self.rules.on(Rule::Members) {
+            step.send(link, Message::Members(self.members.clone()));
+        }
+    }
+
     fn answer_gap(&self, link: Link, source: &Source, step: &mut Step<'_>) {
         let strict = self.rules.on(Rule::Floor);
         let marks = source.entry(strict, step.logs);
@@ -151,7 +158,7 @@ impl Replica {
             .map(|lane| step.logs.time_at(&floor.log(*lane), marks.of(*lane).seq))
             .max()
             .unwrap_or_default();
-        step.send(link, Message::Members(self.members.clone()));
+        self.send_members(link, step);
         let (head, birth) = (source.place.marks, source.birth.clone());
         step.send(link, Message::Gap(Gap { floor, head, time, birth }));
     }

@@ -174,6 +174,8 @@ pub(super) struct Disk {
     pub(super) members: Members,
     pub(super) term: u64,
     pub(super) reborn: Option<Duration>,
+    /// The next life is a new one, whatever rules are off.
+    pub(super) anew: bool,
     /// Own intents that are neither done nor resolved on the disk.
     pub(super) open: Vec<Open>,
     pub(super) tier: BTreeMap<u8, Entry>,

@@ -31,7 +31,6 @@ type Time = u64;
 const MS: Time = 1_000;
 /// L.
 const LEASE: Time = 1_000 * MS;
-const BEAT: Time = 250 * MS;
 const LATENCY_MAX: Time = 20 * MS;
 /// The wall clock at the beginning.
 const EPOCH: Duration = Duration::from_secs(1_700_000_000);
@@ -63,7 +62,7 @@ impl Dice {
 }
 
 /// What happens by itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Due {
     Deliver {
         conn: usize,
@@ -144,9 +143,12 @@ struct Plan {
     mesh: bool,
     /// Nobody connects but by hand.
     manual: bool,
+    /// Between two pings, as a part of the lease.
+    beats: u64,
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of tests, each by itself")]
 struct World {
     now: Time,
     dice: Dice,
@@ -167,6 +169,12 @@ struct World {
     todo: VecDeque<(usize, Todo)>,
     /// Time that some node lost without its boot clock, which the lease does not bound.
     slack: Time,
+    /// How old a fresh hit may be: the lease by the slowest clock.
+    bound: Time,
+    /// Connections take no time.
+    swift: bool,
+    /// Disks sync by themselves, now and then.
+    syncs: bool,
     /// Some node was copied: two live ones have one name.
     copied: bool,
     wrong: Option<String>,
@@ -217,6 +225,9 @@ impl World {
             out: Vec::new(),
             todo: VecDeque::new(),
             slack: 0,
+            bound: LEASE + LEASE / 500,
+            swift: false,
+            syncs: true,
             copied: false,
             wrong: None,
             flushes: 0,
@@ -301,7 +312,7 @@ impl World {
             Due::Deliver { conn, side } => self.deliver(conn, side),
             Due::Tick { node, life } => {
                 if self.is_life(node, life) {
-                    self.tell(node, Todo::Tick);
+                    self.timer(node);
                 }
             }
             Due::Fsync { node, life } => self.fsync_due(node, life),

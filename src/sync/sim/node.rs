@@ -13,7 +13,7 @@ use crate::sync::replica::{
 use crate::sync::sim::app::{App, NAMES, Said, all_mask, mask_of, number_of};
 use crate::sync::sim::disk::{Chain, Disk, Entry, Foreign, Open, lane};
 use crate::sync::sim::net::Parcel;
-use crate::sync::sim::{BEAT, Due, EPOCH, LEASE, MS, Time, Todo, World, all_domains, origin};
+use crate::sync::sim::{Due, EPOCH, LEASE, MS, Time, Todo, World, all_domains, origin};
 use crate::sync::token::TokenKind;
 
 /// Batches that may be on their way to a peer before it has taken any.
@@ -23,8 +23,9 @@ const WINDOW: usize = 8;
 struct Ship {
     link: Link,
     log: TokenLog,
-    /// The last token that was sent.
+    /// The last token that was sent, and the visible mark.
     sent: u64,
+    visible: u64,
     /// Nothing more: what comes next is gone.
     halted: bool,
 }
@@ -44,6 +45,7 @@ pub(super) struct Live {
     intents: Vec<(u64, u64, u8)>,
     /// Some place was passed over in this batch of actions, and it was said.
     told: bool,
+    armed: Option<Duration>,
     /// The most that the core has remembered.
     pub(super) size: usize,
 }
@@ -120,6 +122,7 @@ impl World {
             members,
             term,
             reborn: None,
+            anew: false,
             open: Vec::new(),
             tier: BTreeMap::new(),
         };
@@ -154,8 +157,7 @@ impl World {
             cluster: ClusterId::from_u128(7),
             domains: domains.map(domain).collect(),
             lease: Duration::from_micros(LEASE),
-            // Deep clusters need more beats: `Config::reaches`.
-            beat: Duration::from_micros(if self.plan.mesh { BEAT } else { BEAT / 2 }),
+            beat: Duration::from_micros(LEASE / self.plan.beats),
             skew_max: Duration::from_millis(500),
         }
     }
@@ -181,6 +183,7 @@ impl World {
         });
         disk.counter += 1;
         let mut incarnation = Incarnation { counter: disk.counter, nonce };
+        let same = same && !std::mem::take(&mut disk.anew);
         if let (Some(old), true) = (&old, same) {
             incarnation = old[0].log.incarnation;
         }
@@ -227,6 +230,7 @@ impl World {
             changes: Vec::new(),
             intents: Vec::new(),
             told: false,
+            armed: None,
             size: 0,
         });
         self.promote(node, clean);
@@ -345,6 +349,7 @@ impl World {
         self.note(|| format!("resume {node}"));
         self.tell(node, Todo::Tick);
         let life = self.nodes[node].life;
+        self.after(MS, Due::Tick { node, life });
         self.after(20 * MS, Due::Fsync { node, life });
         self.redeliver();
     }
@@ -413,7 +418,7 @@ impl World {
                 Action::Send { link, message } => self.send(node, link, message),
                 Action::Ship { link, log, after } => {
                     if let Some(live) = &mut self.nodes[node].live {
-                        live.ships.push(Ship { link, log, sent: after, halted: false });
+                        live.ships.push(Ship { link, log, sent: after, visible: 0, halted: false });
                         live.pump = true;
                     }
                 }
@@ -448,7 +453,7 @@ impl World {
                     }
                 }
                 Action::Publish { ticket, lane, kind, domain, body } => {
-                    let seq = self.append(node, lane, kind, domain, &body);
+                    let seq = self.append(node, (lane, kind), domain, &body);
                     self.tell(node, Todo::Published { ticket, seq });
                 }
                 Action::Fence(fence) => {
@@ -492,7 +497,19 @@ impl World {
         }
     }
 
+    /// A timer that waits by the node's own clock.
+    pub(super) fn timer(&mut self, node: usize) {
+        let armed = self.nodes[node].live.as_ref().and_then(|it| it.armed);
+        match armed {
+            Some(at) if at > self.nodes[node].boot(self.now) => self.arm(node, at),
+            _ => self.tell(node, Todo::Tick),
+        }
+    }
+
     fn arm(&mut self, node: usize, at: Duration) {
+        if let Some(live) = &mut self.nodes[node].live {
+            live.armed = Some(at);
+        }
         let it = &self.nodes[node];
         let delay = at.saturating_sub(it.boot(self.now));
         let micros = u64::try_from(delay.as_micros()).unwrap();
@@ -508,6 +525,7 @@ impl World {
         it.clean = Clean::Not;
         it.disk.counter = it.disk.counter.max(above);
         it.disk.reborn = Some(wall);
+        it.disk.anew = true;
         self.after(MS, Due::Start { node });
     }
 
@@ -523,8 +541,7 @@ impl World {
     pub(super) fn append(
         &mut self,
         node: usize,
-        which: Lane,
-        kind: TokenKind,
+        (which, kind): (Lane, TokenKind),
         domain: DomainId,
         body: &[u8],
     ) -> u64 {
@@ -548,7 +565,7 @@ impl World {
     pub(super) fn publish_intent(&mut self, node: usize, id: u64, key: u8, old: bool) -> u64 {
         let body = super::app::intent_body(id, key);
         let domain = super::app::domain(1);
-        let seq = self.append(node, Lane::Tokens, TokenKind::Intent, domain, &body);
+        let seq = self.append(node, (Lane::Tokens, TokenKind::Intent), domain, &body);
         let open = &mut self.nodes[node].disk.open;
         open.push(Open { id, key, seq, old, closed: None });
         seq
@@ -570,7 +587,7 @@ impl World {
         if !self.is_life(node, life) {
             return;
         }
-        if !self.dice.one_in(3) {
+        if !self.dice.one_in(3) && self.syncs {
             self.fsync(node);
         }
         let delay = 1 + self.dice.below(60 * MS);
@@ -638,28 +655,35 @@ impl World {
                 continue;
             }
             let most = self.dice.index(6) + 1;
-            let disk = &self.nodes[node].disk;
-            let chain = disk.chain(&log).filter(|_| room && !ship_halted(&self.nodes[node], at));
-            let Some((before, last, bytes)) = chain.and_then(|it| it.read(sent, most)) else {
-                at += 1;
-                continue;
-            };
+            let it = &self.nodes[node];
+            let (disk, told) = (&it.disk, it.live.as_ref().map_or(0, |it| it.ships[at].visible));
             let own = log.origin == disk.origin;
             let visible = match disk.foreign.get(&log.origin) {
                 _ if own => disk.own()[0].durable,
                 Some(foreign) => foreign.visible,
                 None => 0,
             };
+            let chain = disk.chain(&log).filter(|_| room && !ship_halted(it, at));
+            // Nothing new but that more may be read: a batch without tokens says so.
+            let news = log.lane == Lane::Tokens && visible > told;
+            let empty =
+                |chain: &Chain| Some((chain.hash_at(sent)?, sent, &[][..])).filter(|_| news);
+            let batch = chain.and_then(|it| it.read(sent, most).or_else(|| empty(it)));
+            let Some((before, last, bytes)) = batch else {
+                at += 1;
+                continue;
+            };
             self.messages[1] += bytes.len();
             let (first, bytes) = (sent + 1, bytes.to_vec());
             let parcel = Parcel::Tokens { log, first, before, visible, bytes };
             if let Some(live) = &mut self.nodes[node].live {
                 live.ships[at].sent = last;
+                live.ships[at].visible = visible;
             }
             if let Some((conn, side)) = self.side(link, node) {
                 self.put(conn, 1 - side, parcel);
             }
-            if !own {
+            if !own && last > sent {
                 self.tell(node, Todo::Shipped { link, log, seq: last });
             }
         }
@@ -715,6 +739,7 @@ impl World {
         }
         if let Some(live) = &mut it.live {
             live.app.visible(log.origin, upto);
+            live.pump = true;
         }
     }
 

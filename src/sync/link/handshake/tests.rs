@@ -57,7 +57,7 @@ impl Pair {
             loop {
                 incoming.set_max(end.bytes_max());
                 let mut out = Vec::new();
-                let step = match incoming.next() {
+                let step = match incoming.next_frame() {
                     Ok(None) => break,
                     Ok(Some(frame)) => end.step(frame, &mut out),
                     Err(reject) => Err(Refusal::Frame(reject).into()),
@@ -172,7 +172,7 @@ fn split(bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut incoming = Incoming::new(1 << 20);
     incoming.take(bytes);
     let mut frames = Vec::new();
-    while let Some(frame) = incoming.next().unwrap() {
+    while let Some(frame) = incoming.next_frame().unwrap() {
         frames.push((frame.kind, frame.body.to_vec()));
     }
     frames
@@ -308,5 +308,5 @@ fn a_stranger_may_send_little_before_anything_is_proven() {
     let mut incoming = Incoming::new(acceptor.bytes_max());
     incoming.take(&crate::sync::link::frame::guarded(500).to_le_bytes());
     incoming.take(&long);
-    assert!(incoming.next().is_err());
+    assert!(incoming.next_frame().is_err());
 }

@@ -71,14 +71,16 @@ impl Seen {
     #[track_caller]
     pub fn until_down(&self) -> Down {
         self.until("the end of a link", |told| {
-            told.iter().find_map(|it| if let Told::Down(_, why) = it { Some(why.clone()) } else { None })
+            told.iter()
+                .find_map(|it| if let Told::Down(_, why) = it { Some(why.clone()) } else { None })
         })
     }
 
     #[track_caller]
     pub fn until_failed(&self) -> Failed {
         self.until("a failure", |told| {
-            told.iter().find_map(|it| if let Told::Failed(why) = it { Some(why.clone()) } else { None })
+            told.iter()
+                .find_map(|it| if let Told::Failed(why) = it { Some(why.clone()) } else { None })
         })
     }
 
@@ -220,9 +222,8 @@ impl Node {
 /// Says `text` from one end until the other has heard it: links may come and go.
 #[track_caller]
 pub fn hears(from: &Node, to: &Node, to_origin: u64, text: &[u8]) {
-    let heard = |told: &[Told]| {
-        told.iter().any(|it| matches!(it, Told::Frame(_, _, body) if body == text))
-    };
+    let heard =
+        |told: &[Told]| told.iter().any(|it| matches!(it, Told::Frame(_, _, body) if body == text));
     for _ in 0..600 {
         // It may have ended by now: then there is another soon.
         let _ended = from.link(to_origin).say(kind::FIRST_MESSAGE, &[text]);
@@ -271,7 +272,7 @@ impl Raw {
     /// The next frame; `None` at the end.
     pub fn next(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
-            if let Some(frame) = self.incoming.next().expect("frames") {
+            if let Some(frame) = self.incoming.next_frame().expect("frames") {
                 return Some((frame.kind, frame.body.to_vec()));
             }
             match self.stream.read(self.incoming.room()) {

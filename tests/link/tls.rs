@@ -68,9 +68,8 @@ fn a_slow_peer_under_tls_is_bounded_too() {
     let link = one.link(2);
     two.seen.stop();
     let mut sent = 0_u64;
-    let body = |number: u64| {
-        [number.to_le_bytes().to_vec(), vec![number.to_le_bytes()[0]; 992]].concat()
-    };
+    let body =
+        |number: u64| [number.to_le_bytes().to_vec(), vec![number.to_le_bytes()[0]; 992]].concat();
     while link.ship(super::world::COUNTED, &[&body(sent)]) == Ok(annals::sync::link::Shipped::Sent)
     {
         sent += 1;

@@ -76,8 +76,7 @@ fn a_connection_lost_at_any_byte_of_the_handshake_is_made_again() {
             for node in [&one, &two] {
                 assert_eq!(Seen::up_now(&node.seen.told()).len(), 1, "{way:?} cut at {cut}");
             }
-            let cut_in_handshake =
-                one.seen.told().iter().any(|it| matches!(it, Told::Failed(_)));
+            let cut_in_handshake = one.seen.told().iter().any(|it| matches!(it, Told::Failed(_)));
             if !cut_in_handshake {
                 // The cut lies behind the dialer's handshake: what it says or hears next.
                 assert!(cut > 100, "{way:?} cut at {cut} was not noticed");
@@ -184,10 +183,8 @@ fn a_peer_that_has_fallen_silent_is_noticed_from_both_ends_and_found_again() {
 /// comes back from elsewhere, which at first loses against the one that is held.
 #[test]
 fn a_dead_link_does_not_stand_in_the_way_of_a_living_one() {
-    let patient = annals::sync::link::LinkOptions {
-        answer_max: Duration::from_millis(100),
-        ..options()
-    };
+    let patient =
+        annals::sync::link::LinkOptions { answer_max: Duration::from_millis(100), ..options() };
     let one = Node::new(local(1), patient);
     let two = Node::of(2);
     let proxy = Proxy::to(two.address());

@@ -156,19 +156,17 @@ fn what_breaks_the_rules_of_a_link_ends_it() {
         let node = Node::new(local(1), small());
         let mut raw = Raw::link(node.address(), who(2), 1_000);
         raw.send(kind, body).expect("a peer");
-        let wanted = broken.map_or_else(
-            || Down::Told { reason: "enough".to_owned() },
-            Down::Broken,
-        );
+        let wanted =
+            broken.map_or_else(|| Down::Told { reason: "enough".to_owned() }, Down::Broken);
         assert_eq!(node.seen.until_down(), wanted, "type {kind}");
     }
     // A length beyond the limit, and a checksum that does not fit.
     let limit = u32::try_from(small().frame_bytes_max).expect("a length");
     for (bytes, reject) in [
-        ([&guarded(limit + 1).to_le_bytes()[..], &[0; 5]].concat(), FrameReject::Length {
-            bytes: limit + 1,
-            max: limit,
-        }),
+        (
+            [&guarded(limit + 1).to_le_bytes()[..], &[0; 5]].concat(),
+            FrameReject::Length { bytes: limit + 1, max: limit },
+        ),
         ([&guarded(1).to_le_bytes()[..], &[0; 5]].concat(), FrameReject::Checksum),
     ] {
         let node = Node::new(local(1), small());
@@ -261,9 +259,8 @@ pub fn both_ways(one: &Node, two: &Node, count: u64) {
                     match link.ship(COUNTED, &[&body(next, bytes)]).expect("a link") {
                         Shipped::Sent => next += 1,
                         Shipped::Full => {
-                            let room = |_: &[Told]| {
-                                (from.seen.writable.lock().len() > told).then_some(())
-                            };
+                            let room =
+                                |_: &[Told]| (from.seen.writable.lock().len() > told).then_some(());
                             from.seen.until("room", room);
                         }
                     }

@@ -118,7 +118,8 @@ fn a_long_frame_of_a_stranger_is_refused_by_its_length() {
         assert!(raw.next().is_none(), "{length}");
         let reject = FrameReject::Length { bytes: length, max: STRANGER_BYTES_MAX };
         let refused = Failed::Refused(Refused::Here(Refusal::Frame(reject)));
-        let last = |told: &[Told]| (told.last() == Some(&Told::Failed(refused.clone()))).then_some(());
+        let last =
+            |told: &[Told]| (told.last() == Some(&Told::Failed(refused.clone()))).then_some(());
         node.seen.until("refused by its length", last);
     }
 }
