@@ -170,11 +170,8 @@ fn trace(bench: &mut Bench) {
             }
         }
         limits.push(begun.elapsed().as_nanos() as f64 / keys.len() as f64);
-        let cache: Cache<u32, u32> = Cache::local("trace")
-            .expect("a clock")
-            .entries(entries)
-            .build()
-            .expect("a cache");
+        let cache: Cache<u32, u32> =
+            Cache::local("trace").expect("a clock").entries(entries).build().expect("a cache");
         let begun = Instant::now();
         for key in &keys {
             let answer = cache.get_or_load_with(key, |key, _load| Ok(Some(*key)));

@@ -33,5 +33,6 @@ fn main() {
     read::scan(&mut bench);
     read::replay(&mut bench);
     reopen::reopen(&mut bench);
+    reopen::first_read(&mut bench);
     bench.table.print();
 }

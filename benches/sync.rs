@@ -10,6 +10,7 @@ mod nodes;
 mod raw;
 #[path = "sync/ship.rs"]
 mod ship;
+#[expect(dead_code, reason = "some of it is for the other benches")]
 mod support;
 
 use support::Bench;

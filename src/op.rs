@@ -123,6 +123,6 @@ mod tests {
         ops.push(Op::prefix(domain, b"x"));
         assert_eq!(ops.iter().last(), Some(Op::prefix(domain, b"x")));
         ops.truncate(0);
-        assert!(ops.is_empty() && ops.len() == 0);
+        assert!(ops.is_empty());
     }
 }

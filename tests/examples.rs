@@ -59,3 +59,10 @@ fn three_caches_agree_with_their_source_though_a_link_was_cut_meanwhile() {
     assert!(said.contains("link cut") && said.contains("stale"), "{said}");
     assert!(said.contains("All three caches say what the table does."), "{said}");
 }
+
+#[test]
+fn no_page_of_three_nodes_is_called_fresh_and_older_than_the_lease_though_one_is_cut_off() {
+    let said = run("web_cache", &["--seconds", "6"]);
+    assert!(said.contains("node three is cut off") && said.contains("stale, "), "{said}");
+    assert!(said.contains("All three say what the database says."), "{said}");
+}

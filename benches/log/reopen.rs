@@ -1,20 +1,84 @@
 //! Opening a log that crashed, and one that was closed.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use annals::disk::{Access, Disk as _, Fill, RealDisk, read_full};
+use annals::log::LogOptions;
+use annals::log::compact::{Keep, Plan};
+use annals::log::frame::{Batch, Frame, RecordKind};
+use annals::types::{HybridTime, Seq, StreamId};
 
-use crate::support::Bench;
 use crate::support::home::{Home, remove};
 use crate::support::table::{Row, Unit, median};
+use crate::support::{Bench, PAYLOAD_BYTES};
 use crate::writer::{Writer, look, look_after_kill, options, start};
 
 /// Appended after the last flush of a life that crashes.
 const TAIL_EVENTS: u64 = 4_000;
 /// The segment that a life after a crash begins with.
 const SEGMENT_BYTES: u64 = 1 << 20;
+
+/// The first read of one stream after an open, where most of the log is one run: of as many streams
+/// as there are, four frames each. The limit reads another one after that.
+pub(crate) fn first_read(bench: &mut Bench) {
+    if !bench.wants("first_read") {
+        return;
+    }
+    let streams: u64 = bench.scale.pick(1_000, 200_000, 1_000_000);
+    let rounds = bench.scale.pick(1, 5, 11);
+    let dir = bench.home.fresh("first-read");
+    fs::create_dir_all(&dir).expect("the log's folder");
+    let run = || LogOptions { segment_bytes_max: 64 << 20, ..options(&dir) };
+    let id = |number: u64| StreamId::of("bench", &number.to_string());
+    let log = start(look(run()), 1);
+    for (seq, number) in (1..=4).flat_map(|seq| (0..streams).map(move |number| (seq, number))) {
+        let mut batch = Batch::new();
+        batch.push(RecordKind::Event, 1, &[7; PAYLOAD_BYTES]).expect("a batch");
+        let first = Seq::new(seq).expect("a number");
+        log.append(&mut batch, id(number), first).expect("an append");
+    }
+    log.close().expect("a close");
+    drop(log);
+    let log = start(look(run()), 2);
+    let plan = Plan {
+        run_bytes_max: 16 << 30,
+        keep: &|_| Ok(Keep::ALL),
+        pinned: u64::MAX,
+        unnamed: u64::MAX,
+        below: u64::MAX,
+        before: HybridTime::from_bits(u64::MAX),
+        renew: false,
+        thorough: true,
+    };
+    while log.compact(&plan).expect("a compaction").is_some() {}
+    log.close().expect("a close");
+    drop(log);
+    let (mut firsts, mut others) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        let log = start(look(run()), 3 + round);
+        // The segment that was written last is indexed in the background: that is another matter.
+        std::thread::sleep(Duration::from_millis(bench.scale.pick(0, 500, 500)));
+        for (number, times) in [(round * 7 % streams, &mut firsts), (streams / 2, &mut others)] {
+            let mut frames = 0;
+            let visit = &mut |_: Frame<'_>| {
+                frames += 1;
+                ControlFlow::Continue(())
+            };
+            let began = Instant::now();
+            log.stream(id(number), Seq::ZERO, visit).expect("a sound log");
+            times.push(began.elapsed().as_nanos() as f64);
+            assert_eq!(frames, 4);
+        }
+        log.close().expect("a close");
+    }
+    if let Some(took) = median(&firsts) {
+        let work = format!("first read: one of {streams} streams in a run");
+        bench.table.add(Row::measured(work, Unit::Time, (took, median(&others))));
+    }
+}
 
 /// `Opening::new` and `start`, at several sizes. The limit reads the last MiB and makes one
 /// segment: no open after a crash can do less.

@@ -74,9 +74,9 @@ impl Count {
             rounds += 1;
             // The other threads may have no processor of their own.
             if rounds.is_multiple_of(64) {
-                std::thread::yield_now()
+                std::thread::yield_now();
             } else {
-                std::hint::spin_loop()
+                std::hint::spin_loop();
             }
         }
     }

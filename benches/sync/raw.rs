@@ -45,9 +45,9 @@ impl Raw {
         while self.received.load(Ordering::Acquire) < self.sent {
             rounds += 1;
             if rounds.is_multiple_of(64) {
-                std::thread::yield_now()
+                std::thread::yield_now();
             } else {
-                std::hint::spin_loop()
+                std::hint::spin_loop();
             }
         }
     }

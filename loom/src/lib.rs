@@ -10,6 +10,7 @@ mod primitives;
 
 mod commit;
 mod published;
+mod ready;
 
 /// Runs the ignored test `name`, which must fail and say `complaint`.
 fn fails(name: &str, complaint: &str) {

@@ -76,6 +76,11 @@ impl Condvar {
         WaitTimeoutResult
     }
 
+    pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        let taken = guard.guard.take().unwrap();
+        guard.guard = Some(self.0.wait(taken).unwrap());
+    }
+
     pub(crate) fn notify_one(&self) {
         self.0.notify_one();
     }

@@ -59,7 +59,6 @@ thread_local! {
 
 impl Desk {
     /// The thread's, or a new one.
-    #[expect(clippy::unnecessary_box_returns, reason = "it stays where it is from turn to turn")]
     pub(crate) fn take() -> Box<Self> {
         DESK.try_with(ThreadCell::take).ok().flatten().unwrap_or_default()
     }

@@ -223,7 +223,9 @@ impl<A: Handle<C>, C: Send + 'static> Envelope<A> for Due<C> {
 
     /// Who takes up what was interrupted does not wait for it.
     fn put_aside(&mut self) {
-        self.permit = None;
+        if let (Some(permit), Cause::Sent(oid)) = (self.permit.take(), self.cause) {
+            permit.put_aside(oid);
+        }
     }
 
     fn turn_away(self: Box<Self>, cell: &Arc<Cell<A>>, body: &mut Body<A>, why: ActorError) {

@@ -58,11 +58,20 @@ pub(crate) fn attempts() -> StreamId {
 #[derive(Debug)]
 pub(crate) struct Permit(Arc<Window>);
 
+impl Permit {
+    /// It only waits for its time, or for its kind to be known: it has ended no process.
+    pub(crate) fn put_aside(self: Arc<Self>, oid: Oid) {
+        self.0.waiting.lock().push(oid);
+    }
+}
+
 /// How many are out.
 #[derive(Debug, Default)]
 struct Window {
     out: Mutex<usize>,
     changed: Condvar,
+    /// Of those that are back: who was not run.
+    waiting: Mutex<Vec<Oid>>,
 }
 
 impl Drop for Permit {
@@ -356,13 +365,20 @@ fn take_up(
     }
     let oids: Vec<_> = batch.iter().map(|(oid, _)| note::oid_bytes(*oid)).collect();
     // Where that cannot be stored, nothing else can: then it is as if it had not been taken up.
-    drop(shared.remember(&note::tried(&oids)));
+    drop(shared.remember(&[note::tried(&oids)]));
     for (oid, open) in batch.drain(..) {
         deliver(shared, oid, open, Some(window.permit()));
         recovery.resumed += 1;
         recovery.remaining -= 1;
     }
-    window.all_back(shared)
+    let all = window.all_back(shared);
+    let waiting = std::mem::take(&mut *window.waiting.lock());
+    if all && !waiting.is_empty() {
+        let freed: Vec<_> = waiting.into_iter().map(|oid| Note::Freed { oid }).collect();
+        // Where that cannot be stored they stay suspects, of a life that stores nothing.
+        drop(shared.remember(&freed));
+    }
+    all
 }
 
 /// What rings or is taken up, with its actor: false if that is not known.
@@ -397,7 +413,7 @@ fn deliver_message(
     })?;
     let Some(((kind, name), (command, version, archive))) = frame_bytes else { return Ok(()) };
     let Some(known) = shared.kind(&kind) else {
-        park(shared, &kind, oid);
+        park(shared, &kind, oid, permit);
         return Ok(());
     };
     let of = Of { cause: Cause::Sent(oid), key: "".into(), permit };
@@ -407,7 +423,10 @@ fn deliver_message(
 
 /// Waits for its kind to be known. Looked at again afterwards: it may have been made known between
 /// the first look and this, and then nobody else comes for it.
-fn park(shared: &Shared, kind: &str, oid: Oid) {
+fn park(shared: &Shared, kind: &str, oid: Oid, permit: Option<Arc<Permit>>) {
+    if let Some(permit) = permit {
+        permit.put_aside(oid);
+    }
     let first = shared.ledger.park(kind, oid);
     if shared.kind(kind).is_some() {
         shared.ledger.unpark(kind, shared.clock.wall_ms());
@@ -425,7 +444,7 @@ fn deliver_own(
 ) -> Result<(), ReadError> {
     let Some((kind, name)) = shared.events.name_of(oid.stream)? else { return Ok(()) };
     let Some(known) = shared.kind(&kind) else {
-        park(shared, &kind, oid);
+        park(shared, &kind, oid, permit);
         return Ok(());
     };
     known.deliver(
@@ -572,8 +591,8 @@ fn settle<A: Actor>(cell: &Arc<Cell<A>>, body: &mut Body<A>, note: &Note<'_>) {
 }
 
 impl Shared {
-    /// Appends a note to the stream that remembers what was taken up.
-    pub(crate) fn remember(&self, note: &Note<'_>) -> Result<(), AppendError> {
+    /// Appends notes, as one frame, to the stream that remembers what was taken up.
+    pub(crate) fn remember(&self, notes: &[Note<'_>]) -> Result<(), AppendError> {
         let stream = attempts();
         let mut last = self.remembered.lock();
         let seq = if let Some(seq) = *last {
@@ -589,7 +608,9 @@ impl Shared {
                 .map_err(full)?;
         }
         record(RecordKind::Turn, &[]).map_err(full)?;
-        desk.note(note).map_err(full)?;
+        for note in notes {
+            desk.note(note).map_err(full)?;
+        }
         let next = seq.checked_add(1).unwrap_or(Seq::MAX);
         self.ledger.append(&*self.events, &mut desk, stream, next)?;
         desk.put_back();

@@ -271,7 +271,7 @@ impl Runtime {
             return Ok(false);
         }
         let Some(open) = self.shared.ledger.get(oid) else { return Ok(false) };
-        if let Err(error) = self.shared.remember(&Note::Freed { oid }) {
+        if let Err(error) = self.shared.remember(&[Note::Freed { oid }]) {
             self.shared.quarantine(oid);
             return Err(error.into());
         }

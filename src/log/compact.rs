@@ -27,7 +27,7 @@ use super::checkpoint::Totals;
 use super::frame::Frame;
 use super::merge::{Sink, Source, merge};
 use super::read::last_event;
-use super::run::{FIRST_FRAME, Row, RunHeader, TableMaker, run_path};
+use super::run::{FIRST_FRAME, Row, RunHeader, Sums, TableMaker, run_path};
 use super::run_file::Run;
 use super::write::FIRST_SEQ;
 use super::{Log, Shared};
@@ -455,6 +455,7 @@ impl Shared {
             lost: 0,
             rows: 0,
             carried: 0,
+            sums: true,
             table_crc: 0,
             gone: sources.iter().map(|source| source.gone).max().unwrap_or(0),
         };
@@ -601,19 +602,27 @@ fn read_back(disk: &dyn Disk, path: &Path, header: &RunHeader) -> Result<(), Rea
     if RunHeader::decode(page.get(..read).unwrap_or_default()) != Ok(*header) {
         return Err(bad(0, "it was written and is not there").into());
     }
-    let mut hasher = crc32fast::Hasher::new();
+    let sums_at = header.table + header.summed_bytes();
+    let (mut sums, mut stored) = (Sums::default(), Vec::new());
     let mut at = header.table;
     while at < header.bytes {
-        let want = to_usize((header.bytes - at).min(BUFFER as u64));
+        let end = if at < sums_at { sums_at } else { header.bytes };
+        let want = to_usize((end - at).min(BUFFER as u64));
         let part = buffer.get_mut(..want).unwrap_or_default();
         let read = read_full(&*file, part, at).map_err(DiskError::at("reading", path))?;
         if read == 0 {
             break;
         }
-        hasher.update(part.get(..read).unwrap_or_default());
+        let part = part.get(..read).unwrap_or_default();
+        if at < sums_at {
+            sums.update(part);
+        } else {
+            stored.extend_from_slice(part);
+        }
         at += read as u64;
     }
-    if at != header.bytes || hasher.finalize() != header.table_crc {
+    let whole = at == header.bytes && sums.finish() == stored;
+    if !whole || crc32fast::hash(&stored) != header.table_crc {
         return Err(bad(header.table, "its table was written and is not there").into());
     }
     Ok(())

@@ -41,6 +41,7 @@ pub(crate) mod mend;
 mod merge;
 pub mod name;
 mod open;
+mod part;
 mod prepare;
 mod primitives;
 mod read;
@@ -522,7 +523,8 @@ impl Log {
         drop(chain);
         for run in runs {
             // One that cannot be read says so to whoever reads frames of it.
-            lost.extend(run.table().iter().flat_map(run::RunTable::lost));
+            let table = run.part().and_then(|part| part.with_origins());
+            lost.extend(table.iter().flat_map(run::RunTable::lost));
         }
         lost.extend(behind);
         lost

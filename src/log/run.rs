@@ -9,7 +9,7 @@
 //!
 //! ```text
 //!    0  magic     8 bytes  "ANNALRUN"
-//!    8  version   u32      1
+//!    8  version   u32      2; of version 1 the table is summed as a whole
 //!   12  layout    u32      how archives are laid out: see `segment::layout`
 //!   16  log       u64      random id of the log
 //!   24  start     u64      position of the first thing replaced; in the file's name too
@@ -27,7 +27,7 @@
 //!  108  lost      u32      }
 //!  112  rows      u32      }
 //!  116  carried   u32      }
-//!  120  crc       u32      over the table
+//!  120  crc       u32      over the sums; in version 1 over the table
 //!  124  zeros    u32
 //!  128  gone      u64      everything that retention has dropped began below; 0: nothing has
 //!  136  zeros
@@ -42,10 +42,12 @@
 //!       lsns      u64 a frame, in the file's order
 //!       offsets   u32 a frame: offset / 16
 //!       order     u32 a frame: the frames' numbers, by position
+//!       sums      u32 a block: the checksum of each 16 KiB of the table before. Not in version 1
 //! ```
 //!
 //! A run is whole and synced before it gets its name, so whatever does not validate in a run of
-//! that name is damage. Frames are checked each time they are read, as they are everywhere.
+//! that name is damage. Frames are checked each time they are read, as they are everywhere. Of the
+//! table, what is looked at is checked once, block by block (`part.rs`).
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -65,6 +67,12 @@ const LOST: usize = 16;
 const ROW: usize = 40;
 /// Offsets are 32 bits of 16 bytes.
 const BYTES_MAX: u64 = 1 << 36;
+
+/// The version that is written; 1 is read too.
+pub(super) const RUN_VERSION: u32 = 2;
+
+/// Bytes of the table that have one checksum.
+pub(super) const BLOCK: usize = 16 << 10;
 
 /// Offset of a run's first frame.
 pub const FIRST_FRAME: u64 = PAGE_U64;
@@ -98,7 +106,9 @@ pub struct RunHeader {
     pub rows: u32,
     /// Frames in the file.
     pub carried: u32,
-    /// Checksum of the table.
+    /// The table has a checksum for each of its blocks. Else it is one of version 1.
+    pub sums: bool,
+    /// Checksum of these, or of the table.
     pub table_crc: u32,
     /// Everything that retention has dropped of the range was below this position; 0 if nothing
     /// was.
@@ -110,7 +120,8 @@ impl RunHeader {
     pub fn encode(&self) -> [u8; PAGE] {
         let mut fields = Vec::with_capacity(136);
         fields.extend_from_slice(&MAGIC);
-        fields.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        let version = if self.sums { RUN_VERSION } else { FORMAT_VERSION };
+        fields.extend_from_slice(&version.to_le_bytes());
         fields.extend_from_slice(&layout().to_le_bytes());
         let Totals { frames, events, streams } = self.totals;
         let before = self.before.unwrap_or(NONE);
@@ -153,7 +164,7 @@ impl RunHeader {
         let gone = rest.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
         let mut words = words.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
         let version = words.next().unwrap_or(0);
-        if version != FORMAT_VERSION {
+        if version != FORMAT_VERSION && version != RUN_VERSION {
             return Err(HeaderReject::Version(version));
         }
         let layout = words.next().unwrap_or(0);
@@ -179,6 +190,7 @@ impl RunHeader {
             lost: count(),
             rows: count(),
             carried: count(),
+            sums: version == RUN_VERSION,
             table_crc: count(),
             gone,
         };
@@ -207,8 +219,14 @@ impl RunHeader {
             && self.gone <= self.limit
     }
 
-    /// Size of the table.
+    /// Size of the table, with its sums.
     pub fn table_bytes(&self) -> u64 {
+        let summed = self.summed_bytes();
+        if self.sums { summed + summed.div_ceil(BLOCK as u64) * 4 } else { summed }
+    }
+
+    /// Size of the table without its sums.
+    pub(super) fn summed_bytes(&self) -> u64 {
         let [origins, lost, rows, carried] =
             [self.origins, self.lost, self.rows, self.carried].map(u64::from);
         origins * ORIGIN as u64 + lost * LOST as u64 + rows * ROW as u64 + carried * 16
@@ -294,13 +312,39 @@ impl<'a> RunTable<'a> {
     /// # Errors
     /// Why they are not the table of that header.
     pub fn check(header: &RunHeader, bytes: &'a [u8]) -> Result<Self, &'static str> {
+        let table = Self::begin(header, bytes)?;
+        if header.sums {
+            (0..table.blocks()).try_for_each(|number| table.check_block(number))?;
+        }
+        Ok(table)
+    }
+
+    /// Checks what says whether the rest is as it was: the sums. Of version 1, all of it.
+    pub(super) fn begin(header: &RunHeader, bytes: &'a [u8]) -> Result<Self, &'static str> {
         if bytes.len() as u64 != header.table_bytes() {
             return Err("its table is cut short");
         }
-        if crc32fast::hash(bytes) != header.table_crc {
+        let table = Self::checked(header, bytes);
+        let summed = if header.sums { bytes.get(table.sums_at()..) } else { Some(bytes) };
+        if crc32fast::hash(summed.unwrap_or_default()) != header.table_crc {
             return Err("the checksum of its table does not match");
         }
-        Ok(Self::checked(header, bytes))
+        Ok(table)
+    }
+
+    /// Blocks that have a checksum each.
+    pub(super) fn blocks(&self) -> usize {
+        self.sums_at().div_ceil(BLOCK)
+    }
+
+    pub(super) fn check_block(&self, number: usize) -> Result<(), &'static str> {
+        let end = self.sums_at().min((number + 1) * BLOCK);
+        let block = self.bytes.get(number * BLOCK..end).unwrap_or_default();
+        if Some(crc32fast::hash(block)) == self.word(self.sums_at() + number * 4) {
+            Ok(())
+        } else {
+            Err("the checksum of a part of its table does not match")
+        }
     }
 
     /// Of bytes that were checked before.
@@ -326,6 +370,34 @@ impl<'a> RunTable<'a> {
 
     fn order_at(&self) -> usize {
         self.offsets_at() + self.header.carried as usize * 4
+    }
+
+    fn sums_at(&self) -> usize {
+        self.order_at() + self.header.carried as usize * 4
+    }
+
+    /// Where in the table it says what its frames come from, and what is lost.
+    pub(super) fn bytes_of_origins(&self) -> Range<usize> {
+        0..self.rows_at()
+    }
+
+    /// Where it says what these rows are.
+    pub(super) fn bytes_of_rows(&self, numbers: &Range<usize>) -> Range<usize> {
+        self.rows_at() + numbers.start * ROW..self.rows_at() + numbers.end * ROW
+    }
+
+    /// Where it says where these frames are.
+    pub(super) fn bytes_of_places(&self, numbers: &Range<usize>) -> [Range<usize>; 2] {
+        let (lsns, offsets) = (self.lsns_at(), self.offsets_at());
+        [
+            lsns + numbers.start * 8..lsns + numbers.end * 8,
+            offsets + numbers.start * 4..offsets + numbers.end * 4,
+        ]
+    }
+
+    /// Where it says which frames these are by position.
+    pub(super) fn bytes_of_ranks(&self, ranks: &Range<usize>) -> Range<usize> {
+        self.order_at() + ranks.start * 4..self.order_at() + ranks.end * 4
     }
 
     fn long(&self, at: usize) -> Option<u64> {
@@ -543,10 +615,11 @@ impl TableMaker {
         header.lost = count(self.lost.len());
         header.rows = count(self.rows.len());
         header.carried = count(self.lsns.len());
+        header.sums = true;
         header.bytes = header.table + header.table_bytes();
-        let mut hasher = crc32fast::Hasher::new();
+        let mut sums = Sums::default();
         let mut out = |bytes: &[u8]| {
-            hasher.update(bytes);
+            sums.update(bytes);
             write(bytes)
         };
         for Origin { from, base, life } in &self.origins {
@@ -577,8 +650,45 @@ impl TableMaker {
         for number in &order {
             out(&number.to_le_bytes())?;
         }
-        header.table_crc = hasher.finalize();
-        Ok(())
+        let sums = sums.finish();
+        header.table_crc = crc32fast::hash(&sums);
+        write(&sums)
+    }
+}
+
+/// The checksums of a table's blocks, as it is written or read in order.
+#[derive(Debug, Default)]
+pub(super) struct Sums {
+    done: Vec<u8>,
+    block: crc32fast::Hasher,
+    bytes: usize,
+}
+
+impl Sums {
+    pub(super) fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(BLOCK - self.bytes));
+            self.block.update(now);
+            self.bytes += now.len();
+            if self.bytes == BLOCK {
+                self.end_block();
+            }
+            bytes = later;
+        }
+    }
+
+    fn end_block(&mut self) {
+        let block = std::mem::take(&mut self.block);
+        self.done.extend_from_slice(&block.finalize().to_le_bytes());
+        self.bytes = 0;
+    }
+
+    /// As they stand in the file.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        if self.bytes > 0 {
+            self.end_block();
+        }
+        self.done
     }
 }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 use super::frame::{Frame, Header as FrameHeader};
-use super::run::{Row, RunHeader, RunTable, run_path};
-use super::segment::{FORMAT_VERSION, HeaderReject, layout};
+use super::part::{Good, Part};
+use super::run::{RUN_VERSION, Row, RunHeader, RunTable, run_path};
+use super::segment::{HeaderReject, layout};
 use crate::disk::{Access, Disk, PAGE, SegmentMap, read_full};
 use crate::error::{Damage, DamageReason, DiskError, OpenError, ReadError, Reject};
 use crate::types::{FRAME_ALIGN, Seq, StreamId, to_usize};
@@ -19,8 +20,10 @@ pub(crate) struct Run {
     pub path: PathBuf,
     disk: Arc<dyn Disk>,
     map: OnceLock<SegmentMap>,
-    /// The table's checksum has been looked at.
+    /// All of the table has been checked.
     checked: OnceLock<()>,
+    /// What of it has.
+    good: OnceLock<Good>,
 }
 
 impl Run {
@@ -32,6 +35,7 @@ impl Run {
             disk: Arc::clone(disk),
             map: OnceLock::new(),
             checked: OnceLock::new(),
+            good: OnceLock::new(),
         })
     }
 
@@ -54,7 +58,7 @@ impl Run {
         Ok(self.map.get_or_init(|| map).bytes())
     }
 
-    /// The table, checked at the first call.
+    /// The whole table, checked at the first call: for who reads all of it.
     ///
     /// # Errors
     /// The file system's, and damage.
@@ -66,6 +70,23 @@ impl Run {
         let table = RunTable::check(&self.header, bytes).map_err(|reason| self.damaged(reason))?;
         self.checked.get_or_init(|| ());
         Ok(table)
+    }
+
+    /// The table, for who looks something up. What that reads is checked when it is read first.
+    ///
+    /// # Errors
+    /// The file system's, and damage.
+    pub(super) fn part(&self) -> Result<Part<'_>, ReadError> {
+        if self.checked.get().is_some() || !self.header.sums {
+            return Ok(Part::whole(self, self.table()?));
+        }
+        let bytes = self.bytes()?.get(to_usize(self.header.table)..).unwrap_or_default();
+        if let Some(good) = self.good.get() {
+            return Ok(Part::new(self, RunTable::checked(&self.header, bytes), good));
+        }
+        let table = RunTable::begin(&self.header, bytes).map_err(|reason| self.damaged(reason))?;
+        let good = self.good.get_or_init(|| Good::nothing(table.blocks()));
+        Ok(Part::new(self, table, good))
     }
 
     /// Something about the table is wrong.
@@ -83,11 +104,14 @@ impl Run {
     /// # Errors
     /// The file system's, and damage.
     pub(super) fn frame(&self, number: usize) -> Result<Frame<'_>, ReadError> {
-        let table = self.table()?;
-        let Some((lsn, offset)) = table.place(number) else {
+        let part = self.part()?;
+        let Some((lsn, offset)) = part.place(number)? else {
             return Err(self.damaged("it names a frame that it does not hold").into());
         };
         let frame = self.bytes()?.get(to_usize(offset)..).unwrap_or_default();
+        // How long it is, the next one's place says; and where it is from, the origins.
+        let table = part.with_origins()?;
+        part.place(number + 1)?;
         table.frame(number, frame).map_err(|reject| self.reject((lsn, offset), reject).into())
     }
 
@@ -100,7 +124,7 @@ impl Run {
         if frame.header().stream == stream {
             return Ok(frame);
         }
-        let place = self.table()?.place(number).unwrap_or((self.header.start, 0));
+        let place = self.part()?.place(number)?.unwrap_or((self.header.start, 0));
         Err(self.reject(place, Reject::Records).into())
     }
 
@@ -114,10 +138,10 @@ impl Run {
         stream: StreamId,
         visit: &mut dyn FnMut(Frame<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, ReadError> {
-        let (table, bytes) = (self.table()?, self.bytes()?);
-        let mut salts = table.salts();
+        let (part, bytes) = (self.part()?, self.bytes()?);
+        let mut salts = part.with_origins()?.salts();
         for number in numbers {
-            let Some((lsn, offset)) = table.place(number) else {
+            let Some((lsn, offset)) = part.place(number)? else {
                 return Err(self.damaged("it names a frame that it does not hold").into());
             };
             let rest = bytes.get(to_usize(offset)..).unwrap_or_default();
@@ -147,7 +171,7 @@ impl Run {
     /// # Errors
     /// The file system's, and damage.
     pub(super) fn row(&self, stream: StreamId) -> Result<Option<Row>, ReadError> {
-        Ok(self.table()?.find(stream))
+        self.part()?.find(stream)
     }
 
     /// The first frame of `row` that may hold events after `after`.
@@ -159,17 +183,17 @@ impl Run {
         if after == Seq::ZERO {
             return Ok(numbers.start);
         }
-        let (table, bytes) = (self.table()?, self.bytes()?);
-        let begins_after = |number: usize| {
-            let place = table.place(number);
-            let frame = place.and_then(|(_, offset)| bytes.get(to_usize(offset)..));
+        let (part, bytes) = (self.part()?, self.bytes()?);
+        let begins_after = |number: usize| -> Result<bool, ReadError> {
+            let frame = part.place(number)?.and_then(|(_, offset)| bytes.get(to_usize(offset)..));
             // What does not parse is looked at again, and checked, when it is read.
-            FrameHeader::read(frame.unwrap_or_default()).is_ok_and(|header| header.seq > after)
+            let header = FrameHeader::read(frame.unwrap_or_default());
+            Ok(header.is_ok_and(|header| header.seq > after))
         };
         let (mut low, mut high) = (numbers.start, numbers.end);
         while low < high {
             let middle = low.midpoint(high);
-            if begins_after(middle) { high = middle } else { low = middle + 1 }
+            if begins_after(middle)? { high = middle } else { low = middle + 1 }
         }
         Ok(low.saturating_sub(1).max(numbers.start))
     }
@@ -179,7 +203,7 @@ impl Run {
     /// # Errors
     /// The file system's, and damage.
     pub(super) fn lost_at(&self, position: u64) -> Result<Option<Range<u64>>, ReadError> {
-        Ok(self.table()?.lost().find(|lost| lost.contains(&position)))
+        Ok(self.part()?.with_origins()?.lost().find(|lost| lost.contains(&position)))
     }
 }
 
@@ -223,21 +247,21 @@ impl InRun {
 
     /// Steps to the next frame; `false` at the run's end.
     pub(super) fn advance(&mut self) -> Result<bool, ReadError> {
-        let table = self.run.table()?;
+        let part = self.run.part()?;
         if self.rank == 0 {
-            self.rank = table.rank_from(self.position);
+            self.rank = part.rank_from(self.position)?;
         }
-        if self.rank >= table.carried() {
+        if self.rank >= self.run.header.carried as usize {
             return Ok(false);
         }
         let damaged = || self.run.damaged("its frames are in no order");
-        let number = table.ranked(self.rank).ok_or_else(damaged)?;
+        let number = part.ranked(self.rank)?.ok_or_else(damaged)?;
         let frame = self.run.frame(number)?;
         let lsn = frame.lsn().get();
         if lsn < self.position {
             return Err(damaged().into());
         }
-        let (_, offset) = table.place(number).ok_or_else(damaged)?;
+        let (_, offset) = part.place(number)?.ok_or_else(damaged)?;
         let (length, end) = (frame.bytes().len(), frame.end());
         self.current = Some(Current { position: lsn, offset, length });
         self.position = end;
@@ -270,7 +294,7 @@ pub(super) fn read_run_header(
         Ok(header) => Ok(Ok(header)),
         Err(HeaderReject::Bad(reason)) => Ok(Err(reason)),
         Err(HeaderReject::Version(found)) => {
-            Err(OpenError::Version { path: path.to_owned(), found, known: FORMAT_VERSION })
+            Err(OpenError::Version { path: path.to_owned(), found, known: RUN_VERSION })
         }
         Err(HeaderReject::Layout(found)) => {
             Err(OpenError::Layout { path: path.to_owned(), found, here: layout() })

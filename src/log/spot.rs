@@ -80,11 +80,11 @@ impl Spot<'_> {
                 Ok(here.places.partition_point(|place| base + offset_of(*place) < position))
             }
             Self::Run(run, row) => {
-                let table = run.table()?;
+                let part = run.part()?;
                 let (mut low, mut high) = (0, row.count as usize);
                 while low < high {
                     let middle = low.midpoint(high);
-                    let place = table.place(row.numbers().start + middle);
+                    let place = part.place(row.numbers().start + middle)?;
                     if place.is_some_and(|(lsn, _)| lsn < position) {
                         low = middle + 1;
                     } else {

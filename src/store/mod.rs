@@ -27,7 +27,7 @@ use crate::error::{DiskError, Error, OpenError};
 use crate::log::{Evidence, Log, LogOptions, LogStats, Opening, RecoveryReport, Totals};
 use crate::metrics::Phases;
 use crate::snapshot::{SnapshotStats, Snapshots};
-use crate::sync::node::{Lives, Node, NodeError, Place};
+use crate::sync::node::{Lives, Node, NodeError, NodeStats, Place};
 use crate::trace::{self, Work};
 use crate::types::Life;
 
@@ -180,6 +180,8 @@ pub struct StoreStats {
     pub cursors: CursorStats,
     /// Those who follow what happens.
     pub subscriptions: SubscriptionStats,
+    /// The node's, if the store is one.
+    pub node: NodeStats,
 }
 
 impl Store {
@@ -363,6 +365,7 @@ impl Store {
                 scrub: scrub.as_ref().map(Scrub::counted),
                 cursors: Arc::clone(&cursors),
                 readers: Arc::clone(&readers),
+                node: node.clone(),
             };
             let publisher = publish::Publisher::start(&path, sources, kept.threads)?;
             publisher.opened(&phases.took);
@@ -472,6 +475,7 @@ impl Store {
             actors: self.runtime.actor_stats(),
             cursors: self.cursors.stats(),
             subscriptions: self.readers.stats(&self.events),
+            node: self.node.as_ref().map(|node| node.stats()).unwrap_or_default(),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::log::{Appended, Log};
 use crate::op::{Op, Ops};
 use crate::sync::apply::{Applier, Publisher};
 use crate::sync::cache::Manager;
-use crate::sync::domain::DomainId;
+use crate::sync::domain::{Domain, DomainId};
 use crate::sync::fact::{Clean, Members};
 use crate::sync::foreign::{Foreign, ForeignOptions};
 use crate::sync::freshness::{Freshness, Lease, Ticker, boot_time};
@@ -32,6 +32,7 @@ use crate::sync::own::{Own, Said};
 use crate::sync::replica::{Config, Event, Fence, Notice, Order, Previous, Replica, Start};
 use crate::sync::token::TokenKind;
 use crate::time::Clock;
+use crate::trace;
 use crate::types::{Durability, HybridTime, Seq, StreamId};
 
 use history::Voice;
@@ -63,7 +64,7 @@ pub use error::NodeError;
 pub(crate) use identity::Lives;
 pub use intents::{Intent, OpenIntent, Resolution, Resolve};
 pub use signals::Change;
-pub use status::{DomainStatus, NodeStatus, OriginStatus, PeerStatus};
+pub use status::{DomainStatus, NodeStats, NodeStatus, OriginStatus, PeerStatus};
 
 /// The clock that hits look at ticks so often.
 const TICK: Duration = Duration::from_millis(2);
@@ -164,7 +165,7 @@ impl Node {
             Arc::new(Own::new(log, log_of(&identity, lane), place.clock.clone()))
         });
         let ticker = Ticker::start(TICK).map_err(|why| NodeError::Thread(Arc::new(why)))?;
-        let fresh = |domain: &crate::sync::domain::Domain| {
+        let fresh = |domain: &Domain| {
             (domain.id(), Freshness::new(Arc::clone(ticker.clock()), config.lease))
         };
         let fresh: BTreeMap<_, _> = config.domains.iter().map(fresh).collect();
@@ -428,6 +429,11 @@ impl Node {
         self.inner.status()
     }
 
+    /// Numbers, for metrics.
+    pub fn stats(&self) -> NodeStats {
+        self.inner.stats()
+    }
+
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
     }
@@ -551,7 +557,7 @@ impl Inner {
             let identity = self.identity.lock();
             (identity.origin, identity.incarnation, identity.previous, identity.reborn)
         };
-        let domains: Vec<_> = self.config.domains.iter().map(|it| it.id()).collect();
+        let domains: Vec<_> = self.config.domains.iter().map(Domain::id).collect();
         let stored = self.shared.logs.foreign.members();
         let known = stored.split_first_chunk::<8>().and_then(|(term, members)| {
             Some((u64::from_le_bytes(*term), Members::decode(members)?))
@@ -633,6 +639,7 @@ impl Inner {
                 self.shared.step(Event::Tick);
             }
             self.shared.catch_up();
+            self.tell();
             crate::sync::own::Listener::news(&*self.shared);
             if let Some(mark) = self.shared.to_watch() {
                 self.shared.set_watching(true);
@@ -652,6 +659,15 @@ impl Inner {
         }
     }
 
+    /// Tells what was reported, on the one thread that holds nothing then.
+    fn tell(&self) {
+        let told = std::mem::take(&mut *self.shared.untold.lock());
+        for notice in told {
+            let what = format!("{notice:?}");
+            trace::NodeReported { path: &self.place.dir, what: &what }.tell();
+        }
+    }
+
     /// What has no hurry.
     fn look(&self) {
         let (bytes, age) = self.shared.retain;
@@ -665,7 +681,7 @@ impl Inner {
         let wants =
             *self.shared.fence.lock() == Some(Fence::NoMember) && !self.left.load(Ordering::SeqCst);
         if wants && let Some((link, _)) = self.shared.peers().first().copied() {
-            let domains = self.config.domains.iter().map(|it| it.id()).collect();
+            let domains = self.config.domains.iter().map(Domain::id).collect();
             self.shared.order(Order::Join { link, domains });
         }
     }

@@ -267,7 +267,7 @@ impl Own {
         }
         batch
             .push(RecordKind::Token, VERSION, &numbers.encoded)
-            .map_err(|_: Reject| too_large(numbers.encoded.len()))?;
+            .map_err(|_full: Reject| too_large(numbers.encoded.len()))?;
         let at = self.log.append(batch, stream, first)?;
         (numbers.seq, numbers.hash, numbers.time) = (seq, hash, time);
         self.tail.lock().take_in(before, (seq, hash, time), &at, &numbers.encoded);

@@ -14,8 +14,7 @@ use annals::rkyv::{Archive, Deserialize, Serialize};
 use annals::time::{Clock, ManualClock};
 use annals::{
     Actor, ActorName, ActorOptions, Addr, Debt, Durable, Handle, HybridTime, Missed, Noted, Owed,
-    Position, Retain, RuntimeOptions, SnapshotPolicy, Step, StepContext, Stepped, Store,
-    StoreOptions, Turn, View,
+    Position, Retain, SnapshotPolicy, Step, StepContext, Stepped, Store, StoreOptions, Turn, View,
 };
 
 use crate::support::{Replay, disk, scaled, seeds};
@@ -151,10 +150,12 @@ impl Handle<Do> for Desk {
 }
 
 fn options(disk: &SimDisk, clock: &Arc<ManualClock>) -> StoreOptions {
-    // A letter that waits for its time is taken up by every life, and none of them sees its end.
-    let runtime = RuntimeOptions { resume_tries: u32::MAX, ..RuntimeOptions::default() };
+    strange(disk, clock).actor::<Desk>()
+}
+
+/// The kind is not known.
+fn strange(disk: &SimDisk, clock: &Arc<ManualClock>) -> StoreOptions {
     Store::options()
-        .runtime(runtime)
         .disk(disk.handle())
         .clock(Clock::Manual(Arc::clone(clock)))
         .threads(false)
@@ -165,7 +166,6 @@ fn options(disk: &SimDisk, clock: &Arc<ManualClock>) -> StoreOptions {
         .snapshot_bytes_max(4 << 10)
         .run_bytes_max(200 << 10)
         .retain(Retain::UntilSnapshot)
-        .actor::<Desk>()
 }
 
 fn desk(store: &Store, name: &str) -> Addr<Desk> {
@@ -218,13 +218,14 @@ fn each_kind_of_debt_is_listed_with_whose_it_is_and_since_when() {
     for max in 0..6 {
         assert_eq!(outside(&disk).owed(max).unwrap(), listed[..max.min(4)]);
     }
-    // After a crash, before anybody has opened it again; and what was taken up says so.
+    // After a crash, before anybody has opened it again; and what was taken up and only waits for
+    // its time is no suspect.
     let killed = disk.kill();
     assert_eq!(outside(&killed).owed(9).unwrap(), listed);
     let next = options(&killed, &clock).open("/store").unwrap();
     next.wait_recovered(LONG);
     let message = &next.owed(9).unwrap()[0];
-    assert_eq!((&message.what, message.tries), (&listed[0].what, 1));
+    assert_eq!((&message.what, message.tries), (&listed[0].what, 0));
     ARRIVED.store(true, Ordering::Release);
     drop((next, store));
 }
@@ -390,4 +391,29 @@ fn cursors_are_where_a_view_says_they_are() {
             disk = disk.kill();
         }
     }
+}
+
+#[test]
+fn what_waits_in_a_stash_over_many_lives_is_no_suspect() {
+    let (mut disk, clock) = (SimDisk::new(77), ManualClock::at_millis(1_000_000));
+    for life in 0..6 {
+        // Every other life does not know the kind at all.
+        let known = life % 2 == 0;
+        let options = if known { options(&disk, &clock) } else { strange(&disk, &clock) };
+        let store = options.open("/waiting").unwrap();
+        let recovery = store.wait_recovered(LONG);
+        assert_eq!(recovery.quarantined, [], "in life {life}");
+        assert_eq!(recovery.unknown, u64::from(!known), "in life {life}");
+        if life == 0 {
+            let send = Do::Send("closed".to_owned());
+            store.actor::<Desk>("sender").unwrap().ask(send).unwrap();
+        }
+        disk = disk.kill();
+    }
+    let store = options(&disk, &clock).open("/waiting").unwrap();
+    assert_eq!(store.wait_recovered(LONG).resumed, 1);
+    store.actor::<Desk>("closed").unwrap().ask(Do::Open(true)).unwrap();
+    store.close(LONG).unwrap();
+    let store = options(&disk, &clock).open("/waiting").unwrap();
+    assert_eq!(store.wait_recovered(LONG).interrupted, 0, "it was handled when its time had come");
 }

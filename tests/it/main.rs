@@ -28,6 +28,7 @@ mod owing;
 mod past;
 mod repair;
 mod retain;
+mod run_table;
 mod scrub;
 mod store;
 mod stream;

@@ -48,7 +48,7 @@ fn a_node_that_was_away_catches_up_with_exactly_what_it_missed() {
     recorder.wait_key(b"before");
     let from = one.status().head;
     drop(links.pop());
-    let keys: Vec<_> = (0..20_000_u32).map(|number| number.to_le_bytes()).collect();
+    let keys: Vec<_> = (0..20_000).map(u32::to_le_bytes).collect();
     for keys in keys.chunks(100) {
         let ops: Vec<_> = keys.iter().map(|key| Op::key(users(), key)).collect();
         one.publish_many(&ops).unwrap();

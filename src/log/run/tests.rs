@@ -34,6 +34,7 @@ fn made() -> (RunHeader, Vec<u8>) {
         lost: 0,
         rows: 0,
         carried: 0,
+        sums: true,
         table_crc: 0,
         gone: 12_400,
     };
@@ -54,6 +55,9 @@ fn a_runs_header_comes_back_and_every_flipped_bit_of_it_is_noticed() {
     assert_eq!(RunHeader::decode(&page), Ok(header));
     let later = RunHeader { start: 4096, before: Some(0), ..header };
     assert_eq!(RunHeader::decode(&later.encode()), Ok(later));
+    let bytes = header.table + header.summed_bytes();
+    let earlier = RunHeader { sums: false, bytes, ..header };
+    assert_eq!(RunHeader::decode(&earlier.encode()), Ok(earlier), "version 1");
     for bit in 0..PAGE * 8 {
         let mut page = page;
         page[bit / 8] ^= 1 << (bit % 8);
@@ -76,6 +80,7 @@ fn a_runs_header_with_impossible_numbers_is_none() {
         RunHeader { bytes: good.bytes + 16, ..good },
         RunHeader { bytes: u64::MAX, ..good },
         RunHeader { table: 0, ..good },
+        RunHeader { sums: false, ..good },
         RunHeader { table: u64::MAX, ..good },
         RunHeader { carried: u32::MAX, ..good },
         RunHeader { dropped: u64::MAX, ..good },

@@ -266,7 +266,7 @@ where
         (value, ticket, fill): (Option<V>, &Ticket, Fill),
     ) -> bool {
         let entry = Entry::new(value, ticket, fill);
-        let slot = Slot { hash: probe.hash, key };
+        let slot = Slot(key);
         let checks = (&self.scope.marks, &self.scope.holds, self.table.rules);
         let Some(mut shard) = self.table.write(probe.hash) else { return false };
         let put = shard.put(slot, (entry, ticket), checks);
@@ -284,7 +284,7 @@ where
     pub(super) fn evicted(&self, evicted: &Evicted<K, V>) {
         for (slot, _entry) in &evicted.0 {
             self.count(Count::Evicted);
-            slot.key.with_bytes(|bytes| self.tell(bytes, EventKind::Evicted));
+            slot.0.with_bytes(|bytes| self.tell(bytes, EventKind::Evicted));
         }
     }
 

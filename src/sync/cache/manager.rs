@@ -255,6 +255,10 @@ impl Applier for Manager {
             TokenKind::Prefix => (What::Prefix(token.body.into()), Why::Prefix),
             TokenKind::All | TokenKind::Unknown(_) => (What::All, Why::All),
             TokenKind::Put => match put_parts(token.body) {
+                // What is not visible yet may be taken back: nobody has its value from here.
+                Some((key, _value)) if !self.is_visible(log, token.seq) => {
+                    (What::Key(key.into()), Why::Put)
+                }
                 Some((key, value)) => {
                     let version = Version { time: token.time, origin: log.origin, seq: token.seq };
                     return self.each(token.domain, |scope| {

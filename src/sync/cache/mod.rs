@@ -55,7 +55,6 @@ pub use crate::sync::cache::tier::Tier;
 pub use crate::sync::cache::version::Version;
 pub use crate::sync::cache::write::WriteError;
 
-use crate::sync::apply::PublishError;
 use crate::sync::cache::counters::{Count, Counters};
 use crate::sync::cache::entry::Look;
 use crate::sync::cache::fill::Leading;
@@ -568,5 +567,7 @@ enum Found<V> {
     },
 }
 
-/// A write could not be said to the other nodes. Here it was heeded.
-pub type SayError = PublishError;
+/// The guide's example runs as a test too.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/cache.md")]
+struct Guide;

@@ -7,6 +7,7 @@
 //!
 //! No other lock is taken under a shard's, but that of the domain's holds, for a look.
 
+use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,26 +29,22 @@ const SHARDS_MAX: usize = 64;
 /// Floors that a shard remembers apart; then the newest of them becomes the floor of all.
 const FLOORS_MAX: usize = 1 << 12;
 
-/// A key as it is kept: with its hash, which is asked for again and again.
+/// A key as it is kept.
 #[derive(Clone, Debug)]
-pub(crate) struct Slot<K> {
-    pub(crate) hash: u64,
-    pub(crate) key: K,
-}
+pub(crate) struct Slot<K>(pub(crate) K);
 
 impl<K: Key> PartialEq for Slot<K> {
     fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash
-            && self.key.with_bytes(|own| other.key.with_bytes(|their| own == their))
+        other.0.with_bytes(|bytes| self.0.is(bytes))
     }
 }
 
 impl<K: Key> Eq for Slot<K> {}
 
-impl<K> Hash for Slot<K> {
+impl<K: Key> Hash for Slot<K> {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
+        self.0.with_bytes(|bytes| state.write(bytes));
     }
 }
 
@@ -68,32 +65,49 @@ impl Hash for Probe<'_> {
 impl<K: Key> Equivalent<Slot<K>> for Probe<'_> {
     #[inline]
     fn equivalent(&self, slot: &Slot<K>) -> bool {
-        self.hash == slot.hash && slot.key.is(self.bytes)
+        slot.0.is(self.bytes)
     }
 }
 
-/// Passes on the hash that is there already.
-#[derive(Copy, Clone, Debug, Default)]
-pub(crate) struct Pass(u64);
+/// Hashes a key's bytes, without their length, for there is nothing behind them; of a [`Probe`],
+/// whose hash is there already, passes it on.
+#[derive(Clone, Default)]
+pub(crate) struct Hashing(DefaultHashBuilder);
 
-impl Hasher for Pass {
+impl fmt::Debug for Hashing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hashing")
+    }
+}
+
+pub(crate) struct Hashed {
+    hasher: <DefaultHashBuilder as BuildHasher>::Hasher,
+    known: Option<u64>,
+}
+
+impl Hasher for Hashed {
+    #[inline]
     fn finish(&self) -> u64 {
-        self.0
+        self.known.unwrap_or_else(|| self.hasher.finish())
     }
 
-    fn write(&mut self, _bytes: &[u8]) {}
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        self.hasher.write(bytes);
+    }
 
     #[inline]
     fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
+        self.known = Some(hash);
     }
 }
 
-impl BuildHasher for Pass {
-    type Hasher = Self;
+impl BuildHasher for Hashing {
+    type Hasher = Hashed;
 
-    fn build_hasher(&self) -> Self {
-        Self(0)
+    #[inline]
+    fn build_hasher(&self) -> Hashed {
+        Hashed { hasher: self.0.build_hasher(), known: None }
     }
 }
 
@@ -158,20 +172,26 @@ impl Rules {
 /// A part of the table, and the lock's content.
 #[derive(Debug)]
 pub(crate) struct Shard<K, V> {
-    entries: Quick<Slot<K>, Entry<V>, Weigh, Pass, Gather>,
+    entries: Quick<Slot<K>, Entry<V>, Weigh, Hashing, Gather>,
     /// A generation for each stripe: more with each token of a key in it.
     generations: Box<[u64]>,
     flights: Vec<(Slot<K>, Arc<Flight<V>>)>,
     /// Where values are sent: of keys that have no entry, what is known to be invalid.
     floors: std::collections::HashMap<u64, Version>,
     floor: Version,
+    hasher: Hashing,
 }
+
+/// A shard and its lock, apart from the next one's: each hit writes to the lock.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Room<K, V>(RwLock<Shard<K, V>>);
 
 /// All shards.
 #[derive(Debug)]
 pub(crate) struct Table<K, V> {
-    shards: Box<[RwLock<Shard<K, V>>]>,
-    hasher: DefaultHashBuilder,
+    shards: Box<[Room<K, V>]>,
+    hasher: Hashing,
     pub(crate) rules: Rules,
 }
 
@@ -183,6 +203,7 @@ impl<K: Key, V> Table<K, V> {
         // A shard bounds itself, so a small cache must not be cut into many.
         let roomy = (entries / 64).max(1).next_power_of_two();
         let count = wanted.min(roomy);
+        let hasher = Hashing::default();
         let shard = || {
             let options = OptionsBuilder::new()
                 .weight_capacity(weight_max.div_ceil(count as u64).max(1))
@@ -190,21 +211,21 @@ impl<K: Key, V> Table<K, V> {
                 .build();
             // Fails only where a capacity is missing.
             let options = options.unwrap_or_else(|_missing| unreachable!("both are given"));
-            RwLock::new(Shard {
-                entries: Quick::with_options(options, Weigh, Pass::default(), Gather),
+            Room(RwLock::new(Shard {
+                entries: Quick::with_options(options, Weigh, hasher.clone(), Gather),
                 generations: std::iter::repeat_n(0, STRIPES / count).collect(),
                 flights: Vec::new(),
                 floors: std::collections::HashMap::new(),
                 floor: Version::OLDEST,
-            })
+                hasher: hasher.clone(),
+            }))
         };
         let shards = (0..count).map(|_| shard()).collect();
-        Self { shards, hasher: DefaultHashBuilder::default(), rules }
+        Self { shards, hasher, rules }
     }
 
     #[inline]
     pub(crate) fn probe<'a>(&self, bytes: &'a [u8]) -> Probe<'a> {
-        // Without the length, which `Hash` would add: there is nothing behind it.
         let mut hasher = self.hasher.build_hasher();
         hasher.write(bytes);
         Probe { hash: hasher.finish(), bytes }
@@ -214,7 +235,7 @@ impl<K: Key, V> Table<K, V> {
     fn shard(&self, hash: u64) -> Option<&RwLock<Shard<K, V>>> {
         // The map within uses the lowest and the highest bits.
         let at = crate::types::to_usize(hash >> 32) & (self.shards.len() - 1);
-        self.shards.get(at)
+        self.shards.get(at).map(|Room(shard)| shard)
     }
 
     #[inline]
@@ -228,7 +249,7 @@ impl<K: Key, V> Table<K, V> {
 
     /// Entries, and their weight.
     pub(crate) fn size(&self) -> (usize, u64) {
-        let sizes = self.shards.iter().map(|shard| {
+        let sizes = self.shards.iter().map(|Room(shard)| {
             let shard = shard.read();
             (shard.entries.len(), shard.entries.weight())
         });
@@ -237,9 +258,9 @@ impl<K: Key, V> Table<K, V> {
 
     /// Frees what no hit will ever find: expired by `stale_max` or more, or invalidated.
     pub(crate) fn sweep(&self, now: u64, stale_max: u64, marks: &Marks) {
-        for shard in &self.shards {
+        for Room(shard) in &self.shards {
             shard.write().entries.retain(|slot, entry| {
-                match slot.key.with_bytes(|bytes| entry.state(bytes, now, marks)) {
+                match slot.0.with_bytes(|bytes| entry.state(bytes, now, marks)) {
                     Look::Hit(()) | Look::Soon(()) => true,
                     Look::Expired { since, .. } => since < stale_max,
                     Look::Dead { .. } | Look::Miss => false,
@@ -318,7 +339,7 @@ impl<K: Key, V> Shard<K, V> {
             self.flights.swap_remove(at);
         }
         let flight = Arc::new(Flight::new(self.ticket(probe.hash, marks), now));
-        self.flights.push((Slot { hash: probe.hash, key: key() }, Arc::clone(&flight)));
+        self.flights.push((Slot(key()), Arc::clone(&flight)));
         (flight, true)
     }
 
@@ -334,9 +355,9 @@ impl<K: Key, V> Shard<K, V> {
         (entry, ticket): (Entry<V>, &Ticket),
         (marks, holds, rules): (&Marks, &Holds, Rules),
     ) -> Put<K, V> {
-        let (same, spared, held) = slot.key.with_bytes(|bytes| {
+        let (same, spared, held) = slot.0.with_bytes(|bytes| {
             (
-                self.generations.get(self.stripe(slot.hash)) == Some(&ticket.stripe),
+                self.generations.get(self.stripe(ticket.hash)) == Some(&ticket.stripe),
                 marks.number() == ticket.number || marks.spare(ticket.number, bytes, entry.tags()),
                 holds.hold(bytes, entry.tags()),
             )
@@ -401,7 +422,8 @@ impl<K: Key, V> Shard<K, V> {
     fn remember_floors(&mut self, evicted: &Evicted<K, V>) {
         for (slot, entry) in &evicted.0 {
             if let Some(register) = entry.register() {
-                self.keep_floor(slot.hash, register.newest());
+                let hash = self.hasher.hash_one(slot);
+                self.keep_floor(hash, register.newest());
             }
         }
     }
@@ -439,7 +461,7 @@ impl<K: Key, V> Shard<K, V> {
     /// Puts back what is known of a key's values; an entry with `value` if there is one.
     pub(crate) fn put_register(
         &mut self,
-        slot: Slot<K>,
+        (hash, slot): (u64, Slot<K>),
         register: Register<V>,
         entry: Option<Entry<V>>,
     ) -> Evicted<K, V> {
@@ -451,7 +473,7 @@ impl<K: Key, V> Shard<K, V> {
                 }
                 self.entries.insert_with_lifecycle(slot, entry, &mut evicted);
             }
-            Some(_) | None => self.keep_floor(slot.hash, register.newest()),
+            Some(_) | None => self.keep_floor(hash, register.newest()),
         }
         self.remember_floors(&evicted);
         evicted

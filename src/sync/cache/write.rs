@@ -324,7 +324,7 @@ where
             let fill = self.fill(probe.bytes, Some(&value), (now, Load::default()));
             Entry::new(Some(value), &ticket, fill)
         });
-        let slot = Slot { hash: probe.hash, key };
+        let slot = (probe.hash, Slot(key));
         let evicted = shard.put_register(slot, register, entry);
         drop(shard);
         self.evicted(&evicted);

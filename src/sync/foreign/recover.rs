@@ -96,17 +96,14 @@ pub(super) fn stream(log: &TokenLog, since: u64) -> StreamId {
 pub(super) fn recover(log: &Log, life: u64, damaged: bool) -> Result<(Vector, bool), OpenError> {
     let mut newest = None;
     let mut broken = damaged;
-    let visited = log.stream_newest(vector_stream(), &mut |frame| match frame
-        .map(|frame| (vector_of(&frame), frame.lsn()))
-    {
-        Ok((Some(vector), lsn)) => {
+    let visited = log.stream_newest(vector_stream(), &mut |frame| {
+        let found = frame.map(|frame| (vector_of(&frame), frame.lsn()));
+        if let Ok((Some(vector), lsn)) = found {
             newest = Some((vector, lsn.get()));
-            ControlFlow::Break(())
+            return ControlFlow::Break(());
         }
-        Ok((None, _)) | Err(_) => {
-            broken = true;
-            ControlFlow::Continue(())
-        }
+        broken = true;
+        ControlFlow::Continue(())
     });
     broken |= visited.is_err();
     let (mut vector, from) = newest.unwrap_or_default();

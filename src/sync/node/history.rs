@@ -8,7 +8,7 @@ use crate::sync::domain::DomainId;
 use crate::sync::message::Mark;
 use crate::sync::node::{Inner, NodeError};
 use crate::sync::origin::{Cursor, Lane};
-use crate::sync::own::Said;
+use crate::sync::own::{Own, Said};
 use crate::sync::replica::Logs as _;
 use crate::sync::token::{Token, TokenKind, split};
 
@@ -69,7 +69,7 @@ impl History for Inner {
         }
         let logs = &self.shared.logs;
         let own = logs.own.iter().find(|own| own.tokens() == from.log);
-        let mut reader = own.map(|own| own.reader());
+        let mut reader = own.map(Own::reader);
         let (mut next, mut out) = (from.seq + 1, Vec::new());
         loop {
             out.clear();

@@ -127,7 +127,7 @@ struct Side {
 impl Side {
     fn run(self) {
         let Self { rim, link, received, incoming } = self;
-        for sent in received.iter() {
+        for sent in &received {
             if incoming.cut.load(Ordering::SeqCst) {
                 break;
             }

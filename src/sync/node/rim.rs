@@ -54,6 +54,8 @@ pub(super) struct Shared {
     pub fence: Mutex<Option<Fence>>,
     pub fenced: AtomicBool,
     pub notices: Mutex<VecDeque<Notice>>,
+    /// What is to be told to subscribers, by a thread that holds none of our locks.
+    pub untold: Mutex<Vec<Notice>>,
     pub counts: Counts,
     /// When the node's thread is to wake, and whether it is to end.
     pub timer: Timer,
@@ -142,6 +144,7 @@ impl Shared {
             fence: Mutex::new(Some(Fence::NoMember)),
             fenced: AtomicBool::new(true),
             notices: Mutex::default(),
+            untold: Mutex::default(),
             counts: Counts::default(),
             timer: Timer::default(),
             news: Condvar::new(),
@@ -319,7 +322,6 @@ impl Shared {
         }
     }
 
-    #[expect(clippy::too_many_lines, reason = "one arm for each thing that may be asked for")]
     fn act(&self, core: &mut Core, action: Action, batch: Option<&[u8]>) {
         core.moved |= matches!(
             action,
@@ -473,6 +475,13 @@ impl Shared {
                 self.counts.times_lost.fetch_add(1, Ordering::Relaxed);
             }
             _ => {}
+        }
+        if crate::trace::ON {
+            let mut untold = self.untold.lock();
+            if untold.len() < NOTICES {
+                untold.push(notice.clone());
+            }
+            self.timer.wake();
         }
         let mut notices = self.notices.lock();
         if notices.len() >= NOTICES {

@@ -69,9 +69,12 @@ impl Change {
     }
 }
 
+/// By domain and key.
+type Listed = BTreeMap<(DomainId, Vec<u8>), Weak<State>>;
+
 /// Who wants to know what changes.
 pub struct Signals {
-    listed: Mutex<BTreeMap<(DomainId, Vec<u8>), Weak<State>>>,
+    listed: Mutex<Listed>,
     /// Entries of `listed`, so that its lock is left alone where there are none.
     count: AtomicUsize,
     /// Entries are looked through when there are so many.
@@ -165,11 +168,8 @@ impl Signals {
             TokenKind::Birth | TokenKind::Join | TokenKind::Leave | TokenKind::Probe => {}
             // Of tags nothing is known here, nor of kinds to come.
             TokenKind::Tag | TokenKind::All | TokenKind::Unknown(_) => {
-                if domain == DomainId::NONE {
-                    self.flush(&[])
-                } else {
-                    self.flush(&[domain])
-                }
+                let all = domain == DomainId::NONE;
+                self.flush(if all { &[] } else { std::slice::from_ref(&domain) });
             }
         }
     }
@@ -274,7 +274,7 @@ mod tests {
             say(&signals, kind, domain, body);
             assert_eq!(change.is_changed(), expected, "{kind:?} {body:?}");
             assert_eq!(again.is_changed(), expected);
-            for _ in 0..if expected { 2 } else { 0 } {
+            for _ in 0..2 * u8::from(expected) {
                 calls.recv_timeout(Duration::from_secs(30)).unwrap();
             }
             if expected {

@@ -92,7 +92,64 @@ pub struct PeerStatus {
     pub lag: u64,
 }
 
+/// Numbers of a node since it was started, and how it stands: what is published as metrics.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeStats {
+    /// Tokens of its own in this life.
+    pub published: u64,
+    /// Tokens of others that were applied.
+    pub applied: u64,
+    /// Tokens given to connections.
+    pub shipped: u64,
+    /// Their bytes.
+    pub shipped_bytes: u64,
+    /// How often everything of some domain was cleared.
+    pub flushes: u64,
+    /// How often tokens of an origin were passed over.
+    pub cleared: u64,
+    /// How often all leases were dropped because time was lost.
+    pub times_lost: u64,
+    /// Peers with a connection.
+    pub peers: u64,
+    /// Tokens that the peer which is farthest behind has not applied.
+    pub lag_max: u64,
+    /// Domains whose answers are not fresh.
+    pub stale_domains: u64,
+    /// Intents that are open.
+    pub intents: u64,
+    /// 1 while it may not publish.
+    pub fenced: u64,
+}
+
 impl Inner {
+    pub(super) fn stats(&self) -> NodeStats {
+        let shared = &self.shared;
+        // Relaxed: counters.
+        let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+        let head = shared.logs.head(Lane::Tokens).seq;
+        let peers = shared.peers();
+        let acked = shared.acked.lock();
+        let lag = |origin: &Origin| {
+            head.saturating_sub(acked.get(origin).copied().unwrap_or_default().applied)
+        };
+        let stale = shared.fresh.values().filter(|fresh| fresh.check() != Lease::Fresh);
+        NodeStats {
+            published: head,
+            applied: of(&shared.counts.applied),
+            shipped: of(&shared.counts.shipped),
+            shipped_bytes: of(&shared.counts.shipped_bytes),
+            flushes: of(&shared.counts.flushes),
+            cleared: of(&shared.counts.cleared),
+            times_lost: of(&shared.counts.times_lost),
+            peers: peers.len() as u64,
+            lag_max: peers.iter().map(|(_, origin)| lag(origin)).max().unwrap_or(0),
+            stale_domains: stale.count() as u64,
+            intents: self.intents.open().len() as u64,
+            fenced: u64::from(shared.fenced.load(Ordering::SeqCst)),
+        }
+    }
+
     pub(super) fn status(&self) -> NodeStatus {
         let shared = &self.shared;
         let now = shared.now().boot;

@@ -130,8 +130,9 @@ pub enum Action {
     /// allows, until [`Self::Halt`] or the end of the connection: own logs up to
     /// [`Logs::head`](super::Logs::head), foreign ones as they are kept. If the log does not reach
     /// `after` yet, begin when it does. When nothing is to be sent but the visible mark has moved,
-    /// send a batch without records that says so. Say [`Event::Shipped`](super::Event::Shipped) now and
-    /// then, for foreign logs at least before each tick.
+    /// send a batch without records that says so. Say
+    /// [`Event::Shipped`](super::Event::Shipped) now and then, for foreign logs at least before
+    /// each tick.
     Ship {
         /// On which connection.
         link: Link,

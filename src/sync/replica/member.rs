@@ -97,8 +97,8 @@ impl Replica {
                     let place = self.own_place(step.logs);
                     let standing = crate::sync::fact::left(&place);
                     let body = self.one(self.me, standing).encode();
-                    let (lane, kind) = (Lane::Values, TokenKind::Leave);
-                    let ticket = self.publish(lane, kind, DomainId::NONE, body, step.out);
+                    let kind = TokenKind::Leave;
+                    let ticket = self.publish(kind, DomainId::NONE, body, step.out);
                     if let Some(place) = self.changes.get_mut(at) {
                         *place = Change::Left { ticket, standing };
                     }
@@ -196,8 +196,8 @@ impl Replica {
         domains.dedup();
         let member = Member { term, standing: Standing::Member, domains };
         let body = Members(BTreeMap::from([(origin, member.clone())])).encode();
-        let (lane, kind) = (Lane::Values, TokenKind::Join);
-        let ticket = self.publish(lane, kind, DomainId::NONE, body, step.out);
+        let kind = TokenKind::Join;
+        let ticket = self.publish(kind, DomainId::NONE, body, step.out);
         self.changes.push(Change::Sponsor { link, origin, member, ticket, seq: None });
     }
 
@@ -291,9 +291,9 @@ impl Replica {
                 all.merge(&members);
                 members = all;
             }
-            let (lane, kind) = (Lane::Values, TokenKind::Leave);
+            let kind = TokenKind::Leave;
             let body = members.encode();
-            let ticket = self.publish(lane, kind, DomainId::NONE, body, step.out);
+            let ticket = self.publish(kind, DomainId::NONE, body, step.out);
             if let Some(place) = self.changes.get_mut(at) {
                 *place = Change::Removing { ticket, members };
             }

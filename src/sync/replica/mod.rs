@@ -45,7 +45,7 @@ const ACK_AFTER: Duration = Duration::from_millis(5);
 /// Or until this many tokens wait for it.
 const ACK_TOKENS: u64 = 256;
 /// Who was reborn this short a time ago is not reborn again.
-const REBORN_AGAIN: Duration = Duration::from_secs(3_600);
+const REBORN_AGAIN: Duration = Duration::from_hours(1);
 
 /// One node's part in the protocol.
 #[derive(Debug)]
@@ -125,7 +125,8 @@ impl Replica {
         };
         let known = start.kept.into_iter().map(|it| (it.place.origin, Known::kept(it))).collect();
         let leaving = BTreeMap::new();
-        let jitter = config.beat.mul_f64((start.random >> 40) as f64 / (1_u64 << 24) as f64);
+        let part = u32::try_from(start.random % 1_024).unwrap_or(0);
+        let jitter = config.beat / 1_024 * part;
         let mut replica = Self {
             rules,
             me: start.origin,
@@ -158,13 +159,13 @@ impl Replica {
     /// The birth; and where the life before does not vouch for what it did, a clear (R4).
     fn begin(&mut self, out: &mut Vec<Action>) {
         let standing = self.members.0.get(&self.me);
-        if !standing.is_some_and(|it| it.term == self.term) || !self.members.is_member(self.me) {
+        if standing.is_none_or(|it| it.term != self.term) || !self.members.is_member(self.me) {
             self.term = 0;
         }
         self.fence = (self.term == 0).then_some(Fence::NoMember);
         out.push(Action::Fence(self.fence));
         let body = self.birth.encode();
-        self.publish(Lane::Tokens, TokenKind::Birth, DomainId::NONE, body, out);
+        self.publish(TokenKind::Birth, DomainId::NONE, body, out);
         let unclean: Vec<_> = match (self.birth.previous, self.birth.clean) {
             (None, _) | (_, Clean::Whole) => Vec::new(),
             (_, Clean::Inside) => {
@@ -174,7 +175,7 @@ impl Replica {
         };
         if !unclean.is_empty() && self.rules.on(Rule::Unclean) {
             for domain in &unclean {
-                self.publish(Lane::Tokens, TokenKind::All, *domain, Vec::new(), out);
+                self.publish(TokenKind::All, *domain, Vec::new(), out);
             }
             let floor = HybridTime::default();
             let why = Why::Unclean;
@@ -188,15 +189,19 @@ impl Replica {
         out.push(Action::Arm { at: self.last.boot });
     }
 
+    /// To the lane where such facts belong: joins and leaves are synced at once.
     fn publish(
         &mut self,
-        lane: Lane,
         kind: TokenKind,
         domain: DomainId,
         body: Vec<u8>,
         out: &mut Vec<Action>,
     ) -> u64 {
         self.tickets += 1;
+        let lane = match kind {
+            TokenKind::Join | TokenKind::Leave => Lane::Values,
+            _ => Lane::Tokens,
+        };
         out.push(Action::Publish { ticket: self.tickets, lane, kind, domain, body });
         self.tickets
     }
@@ -305,7 +310,7 @@ impl Replica {
         let boot = now.boot.saturating_sub(self.fixed.boot);
         let wall = now.wall.saturating_sub(self.fixed.wall);
         let apart = if now.wall < self.fixed.wall {
-            self.fixed.wall - now.wall + boot
+            self.fixed.wall.saturating_sub(now.wall) + boot
         } else {
             boot.abs_diff(wall)
         };

@@ -15,6 +15,9 @@ use crate::sync::replica::{
 /// Pings that may be answered yet.
 const PINGS: usize = 4;
 
+/// Origins that are remembered; more are not heard of.
+const KNOWN_MAX: usize = 1 << 16;
+
 /// What was asked of a peer.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Want {
@@ -38,7 +41,6 @@ pub(super) struct Serve {
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) origin: Origin,
-    pub(super) incarnation: Incarnation,
     /// What it has said that it has.
     pub(super) has: BTreeMap<Origin, Incarnation>,
     pub(super) wants: BTreeMap<Origin, Want>,
@@ -55,7 +57,6 @@ impl Peer {
     fn new(hello: &Hello) -> Self {
         Self {
             origin: hello.origin,
-            incarnation: hello.incarnation,
             has: BTreeMap::from([(hello.origin, hello.incarnation)]),
             wants: BTreeMap::new(),
             serves: BTreeMap::new(),
@@ -238,6 +239,10 @@ impl Replica {
                         return;
                     }
                 }
+                continue;
+            }
+            // A peer is trusted, but not with all memory.
+            if self.known.len() >= KNOWN_MAX && !self.known.contains_key(&place.origin) {
                 continue;
             }
             if let Some(peer) = self.peers.get_mut(&link) {

@@ -14,7 +14,9 @@ pub(super) fn schedule(seed: u64, rules: Rules) -> Result<World, Box<World>> {
     let mut dice = Dice(seed ^ 0x5EED);
     let nodes = 2 + dice.index(3);
     let mesh = !dice.one_in(4);
-    let mut world = World::new(seed, Plan { nodes, rules, mesh, manual: false });
+    // Deep clusters need more beats: `Config::reaches`.
+    let beats = if mesh { 4 } else { 8 };
+    let mut world = World::new(seed, Plan { nodes, rules, mesh, manual: false, beats });
     world.run(300 * MS);
     let steps = 15 + dice.below(45);
     for _ in 0..steps {
@@ -116,7 +118,7 @@ impl World {
         }
         let unknown = !self.plan.manual && self.dice.one_in(10);
         let kind = if unknown { TokenKind::Unknown(200) } else { TokenKind::Key };
-        let seq = self.append(at, Lane::Tokens, kind, domain(0), &[key]);
+        let seq = self.append(at, (Lane::Tokens, kind), domain(0), &[key]);
         self.nodes[at].wrote |= 1 << key;
         self.change_when_durable(at, seq, key);
         self.pump(at);
@@ -127,7 +129,7 @@ impl World {
             return;
         }
         let odd = u8::try_from(self.dice.below(2)).unwrap();
-        let seq = self.append(at, Lane::Tokens, TokenKind::Tag, domain(0), &[odd]);
+        let seq = self.append(at, (Lane::Tokens, TokenKind::Tag), domain(0), &[odd]);
         for key in [odd, odd + 2] {
             self.nodes[at].wrote |= 1 << key;
             self.change_when_durable(at, seq, key);
@@ -162,7 +164,7 @@ impl World {
         if !self.is_open(node, id) {
             return;
         }
-        let seq = self.append(node, Lane::Tokens, kind, domain(1), &id.to_le_bytes());
+        let seq = self.append(node, (Lane::Tokens, kind), domain(1), &id.to_le_bytes());
         for open in self.nodes[node].disk.open.iter_mut().filter(|it| it.id == id) {
             open.closed = Some(seq);
         }
@@ -197,7 +199,7 @@ impl World {
         if it.life == life && it.live.is_some() && it.frozen.is_some() {
             self.after(50 * MS, Due::Tell { node, life, key });
         } else if self.is_life(node, life) {
-            self.append(node, Lane::Tokens, TokenKind::Key, domain(2), &[key]);
+            self.append(node, (Lane::Tokens, TokenKind::Key), domain(2), &[key]);
             self.pump(node);
         }
     }

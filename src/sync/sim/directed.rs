@@ -17,7 +17,7 @@ fn needs(rule: Rule, nodes: usize, schedule: fn(&mut World)) {
 #[track_caller]
 fn needs_beside(base: Rules, rule: Rule, nodes: usize, schedule: fn(&mut World)) {
     let run = |seed, rules| {
-        let mut world = World::new(seed, Plan { nodes, rules, mesh: true, manual: true });
+        let mut world = World::new(seed, Plan { nodes, rules, mesh: true, manual: true, beats: 4 });
         schedule(&mut world);
         world.wrong
     };
@@ -232,7 +232,7 @@ fn a_relays_gap_clears_nothing_while_somebody_else_has_the_tokens() {
 #[test]
 fn a_relays_gap_is_taken_where_nobody_else_has_the_tokens() {
     let rules = Rules::default();
-    let mut world = World::new(1, Plan { nodes: 3, rules, mesh: true, manual: true });
+    let mut world = World::new(1, Plan { nodes: 3, rules, mesh: true, manual: true, beats: 4 });
     world.connect_all();
     world.disconnect(2, 0);
     world.disconnect(2, 1);
@@ -252,7 +252,7 @@ fn a_relay_that_is_behind_does_not_keep_others_from_a_gap() {
     // Found by the simulator: an answer of somebody who was behind itself put the offer off for
     // ever. 3 goes, and comes back as a new life that only 2 has heard of, past its log's floor.
     let rules = Rules::default();
-    let mut world = World::new(3, Plan { nodes: 4, rules, mesh: true, manual: true });
+    let mut world = World::new(3, Plan { nodes: 4, rules, mesh: true, manual: true, beats: 4 });
     world.connect_all();
     for other in 0..3 {
         world.disconnect(3, other);
@@ -303,7 +303,7 @@ fn a_new_life_clears_for_those_who_were_not_at_the_end_of_the_one_before() {
 
 #[test]
 fn a_clean_stop_costs_nobody_a_clear() {
-    let plan = Plan { nodes: 2, rules: Rules::default(), mesh: true, manual: true };
+    let plan = Plan { nodes: 2, rules: Rules::default(), mesh: true, manual: true, beats: 4 };
     let mut world = World::new(1, plan);
     world.connect_all();
     world.write(0, 0);
@@ -518,7 +518,7 @@ fn who_does_not_write_a_domain_lets_nobody_into_it() {
     needs(Rule::Sponsor, 3, |world| {
         // Each writes one domain of its own.
         let members: Vec<_> = (0..3)
-            .map(|at| Members::founded(&[origin(at)], &[domain(if at == 2 { 0 } else { 1 })]))
+            .map(|at| Members::founded(&[origin(at)], &[domain(usize::from(at != 2))]))
             .collect();
         only_members(world, &members);
         world.connect_all();
@@ -718,7 +718,7 @@ fn a_node_from_a_backup_takes_a_new_life_above_all_that_it_had() {
 
 #[test]
 fn who_is_taken_back_twice_within_an_hour_is_fenced() {
-    let plan = Plan { nodes: 2, rules: Rules::default(), mesh: true, manual: false };
+    let plan = Plan { nodes: 2, rules: Rules::default(), mesh: true, manual: false, beats: 4 };
     let mut world = World::new(1, plan);
     world.run(LEASE);
     let backup = world.nodes[0].disk.clone();
@@ -811,7 +811,7 @@ fn a_domain_with_another_schema_is_refused() {
 
 #[test]
 fn a_direct_connection_that_is_cut_changes_nothing_but_the_way() {
-    let plan = Plan { nodes: 3, rules: Rules::default(), mesh: true, manual: true };
+    let plan = Plan { nodes: 3, rules: Rules::default(), mesh: true, manual: true, beats: 4 };
     let mut world = World::new(1, plan);
     world.connect_all();
     world.fill(2, 0);
@@ -835,7 +835,7 @@ fn a_direct_connection_that_is_cut_changes_nothing_but_the_way() {
 
 #[test]
 fn a_member_that_has_left_is_missed_by_nobody() {
-    let plan = Plan { nodes: 3, rules: Rules::default(), mesh: true, manual: true };
+    let plan = Plan { nodes: 3, rules: Rules::default(), mesh: true, manual: true, beats: 4 };
     let mut world = World::new(1, plan);
     world.connect_all();
     world.write(0, 0);

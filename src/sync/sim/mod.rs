@@ -31,7 +31,6 @@ type Time = u64;
 const MS: Time = 1_000;
 /// L.
 const LEASE: Time = 1_000 * MS;
-const BEAT: Time = 250 * MS;
 const LATENCY_MAX: Time = 20 * MS;
 /// The wall clock at the beginning.
 const EPOCH: Duration = Duration::from_secs(1_700_000_000);
@@ -63,7 +62,7 @@ impl Dice {
 }
 
 /// What happens by itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Due {
     Deliver {
         conn: usize,
@@ -144,9 +143,12 @@ struct Plan {
     mesh: bool,
     /// Nobody connects but by hand.
     manual: bool,
+    /// Between two pings, as a part of the lease.
+    beats: u64,
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of tests, each by itself")]
 struct World {
     now: Time,
     dice: Dice,

@@ -13,7 +13,7 @@ use crate::sync::replica::{
 use crate::sync::sim::app::{App, NAMES, Said, all_mask, mask_of, number_of};
 use crate::sync::sim::disk::{Chain, Disk, Entry, Foreign, Open, lane};
 use crate::sync::sim::net::Parcel;
-use crate::sync::sim::{BEAT, Due, EPOCH, LEASE, MS, Time, Todo, World, all_domains, origin};
+use crate::sync::sim::{Due, EPOCH, LEASE, MS, Time, Todo, World, all_domains, origin};
 use crate::sync::token::TokenKind;
 
 /// Batches that may be on their way to a peer before it has taken any.
@@ -157,8 +157,7 @@ impl World {
             cluster: ClusterId::from_u128(7),
             domains: domains.map(domain).collect(),
             lease: Duration::from_micros(LEASE),
-            // Deep clusters need more beats: `Config::reaches`.
-            beat: Duration::from_micros(if self.plan.mesh { BEAT } else { BEAT / 2 }),
+            beat: Duration::from_micros(LEASE / self.plan.beats),
             skew_max: Duration::from_millis(500),
         }
     }
@@ -454,7 +453,7 @@ impl World {
                     }
                 }
                 Action::Publish { ticket, lane, kind, domain, body } => {
-                    let seq = self.append(node, lane, kind, domain, &body);
+                    let seq = self.append(node, (lane, kind), domain, &body);
                     self.tell(node, Todo::Published { ticket, seq });
                 }
                 Action::Fence(fence) => {
@@ -542,8 +541,7 @@ impl World {
     pub(super) fn append(
         &mut self,
         node: usize,
-        which: Lane,
-        kind: TokenKind,
+        (which, kind): (Lane, TokenKind),
         domain: DomainId,
         body: &[u8],
     ) -> u64 {
@@ -567,7 +565,7 @@ impl World {
     pub(super) fn publish_intent(&mut self, node: usize, id: u64, key: u8, old: bool) -> u64 {
         let body = super::app::intent_body(id, key);
         let domain = super::app::domain(1);
-        let seq = self.append(node, Lane::Tokens, TokenKind::Intent, domain, &body);
+        let seq = self.append(node, (Lane::Tokens, TokenKind::Intent), domain, &body);
         let open = &mut self.nodes[node].disk.open;
         open.push(Open { id, key, seq, old, closed: None });
         seq

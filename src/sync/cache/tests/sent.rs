@@ -164,3 +164,20 @@ fn a_value_that_came_while_its_key_was_loaded_voids_the_load() {
     assert_eq!(answer.unwrap(), Answer::Fresh("loaded".to_owned()), "who came before it");
     assert_eq!(cache.get("a"), Answer::Fresh("sent".to_owned()));
 }
+
+#[test]
+fn a_value_that_may_be_taken_back_is_an_invalidation_until_it_is_visible() {
+    let (manager, cache) = node(false);
+    cache.set("a", "own".to_owned()).unwrap();
+    let put = |seq| {
+        let body = put_body("a", "sent");
+        manager.apply(&log(1), &token(seq, "texts", (TokenKind::Put, &body)));
+    };
+    put(1);
+    assert!(cache.get("a").is_miss());
+    cache.set("a", "own".to_owned()).unwrap();
+    assert!(cache.get("a").is_miss(), "it is held");
+    manager.visible(&log(1), 2);
+    put(2);
+    assert_eq!(cache.get("a"), Answer::Fresh("sent".to_owned()));
+}
