@@ -29,7 +29,7 @@ use crate::sync::freshness::{Freshness, Lease, Ticker, boot_time};
 use crate::sync::message::{Mark, Marks};
 use crate::sync::origin::{ClusterId, Cursor, Incarnation, Lane, Origin, TokenLog};
 use crate::sync::own::{Own, Said};
-use crate::sync::replica::{Config, Event, Fence, Notice, Order, Previous, Replica, Start};
+use crate::sync::replica::{Config, Event, Fence, Order, Previous, Replica, Start};
 use crate::sync::token::TokenKind;
 use crate::time::Clock;
 use crate::trace;
@@ -68,6 +68,8 @@ pub use status::{DomainStatus, NodeStats, NodeStatus, OriginStatus, PeerStatus};
 
 /// The clock that hits look at ticks so often.
 const TICK: Duration = Duration::from_millis(2);
+/// An open intent is announced again once so many tokens have come after it.
+const HELD_MAX: u64 = 100_000;
 /// The node's thread looks at what has no hurry so often.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -419,21 +421,6 @@ impl Node {
         if gone { Ok(()) } else { Err(NodeError::Timeout) }
     }
 
-    /// What was reported since the last call, oldest first; of very many the newest.
-    pub fn notices(&self) -> Vec<Notice> {
-        self.inner.shared.notices.lock().drain(..).collect()
-    }
-
-    /// How it stands with everybody.
-    pub fn status(&self) -> NodeStatus {
-        self.inner.status()
-    }
-
-    /// Numbers, for metrics.
-    pub fn stats(&self) -> NodeStats {
-        self.inner.stats()
-    }
-
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
     }
@@ -673,8 +660,15 @@ impl Inner {
         let (bytes, age) = self.shared.retain;
         let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let oldest = self.place.clock.wall_ms().saturating_sub(age);
-        for own in &self.shared.logs.own {
-            own.release_old(bytes, HybridTime::from_millis(oldest));
+        let logs = &self.shared.logs;
+        let held = logs.held(Lane::Tokens);
+        if held < u64::MAX && logs.lane(Lane::Tokens).head().seq.saturating_sub(held) > HELD_MAX {
+            // Said again, it holds up nothing. What fails is tried again in a second.
+            self.intents.announce(&self.shared).unwrap_or_default();
+        }
+        for lane in [Lane::Tokens, Lane::Values] {
+            let oldest = HybridTime::from_millis(oldest);
+            logs.lane(lane).release_old(bytes, oldest, logs.held(lane));
         }
         // Without it the next life after a kill clears more than it would have to.
         self.note_down(false).unwrap_or_default();

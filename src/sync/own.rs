@@ -290,15 +290,16 @@ impl Own {
         Cursor { log: tail.tokens, seq, hash }
     }
 
-    /// Tokens up to `upto` need not be had any more.
-    pub(crate) fn release(&self, upto: u64) {
-        self.tail.lock().release(&|next| next.first <= upto + 1);
+    /// Tokens up to `upto` need not be had any more; but from number `held` on they must.
+    pub(crate) fn release(&self, upto: u64, held: u64) {
+        self.tail.lock().release(&|next| next.first <= held && next.first <= upto + 1);
     }
 
     /// Nor what lies more than so many bytes back in the log, or is older than `oldest`.
-    pub(crate) fn release_old(&self, bytes_max: u64, oldest: HybridTime) {
+    pub(crate) fn release_old(&self, bytes_max: u64, oldest: HybridTime, held: u64) {
         let below = self.log.written().saturating_sub(bytes_max);
-        self.tail.lock().release(&|next| next.lsn < below || next.time < oldest);
+        let is_old = |next: &Entry| next.lsn < below || next.time < oldest;
+        self.tail.lock().release(&|next| next.first <= held && is_old(next));
     }
 
     /// Nothing of the log at or above this position may go; `None` if no token is there.

@@ -181,3 +181,61 @@ fn an_intent_is_open_until_somebody_says_so_whatever_crashes() {
         },
     );
 }
+
+/// What the newest life says of the one before it.
+fn birth(store: &annals::Store) -> annals::sync::fact::Birth {
+    use annals::log::Limit;
+    use annals::log::frame::RecordKind;
+    use annals::sync::fact::Birth;
+    use annals::sync::token::Token;
+    let mut frames = store.log().frames(0, Limit::Written).unwrap();
+    let mut newest = None;
+    while let Some(frame) = frames.next().unwrap() {
+        for record in frame.records().flatten().filter(|it| it.kind == RecordKind::Token) {
+            let token = Token::parse(record.payload).unwrap();
+            if token.kind == TokenKind::Birth {
+                newest = Birth::decode(token.body);
+            }
+        }
+    }
+    newest.unwrap()
+}
+
+#[test]
+fn a_life_vouches_for_the_one_before_it_after_a_close_and_a_kill_and_not_after_a_power_cut() {
+    use annals::sync::fact::Clean;
+    use annals::testkit::End;
+    for (closed, end, expected) in [
+        (true, End::Kill, Clean::Whole),
+        (true, End::PowerCutLosingAll, Clean::Whole),
+        (false, End::Kill, Clean::Inside),
+        (false, End::PowerCut, Clean::Not),
+        (false, End::PowerCutLosingAll, Clean::Not),
+    ] {
+        let machine = Machine::new(4);
+        let store = open(&machine).unwrap();
+        assert_eq!(birth(&store).clean, Clean::Not, "nothing is known of a first life");
+        assert_eq!(birth(&store).previous, None);
+        let node = std::sync::Arc::clone(store.node().unwrap());
+        for number in 0..5_u64 {
+            node.publish(Op::key(users(), &number.to_le_bytes())).unwrap();
+        }
+        let (incarnation, head) = (node.incarnation(), node.status().head);
+        drop(node);
+        let after = if closed {
+            store.close(std::time::Duration::from_secs(30)).unwrap();
+            machine.after(end)
+        } else {
+            let after = machine.after(end);
+            drop(store);
+            after
+        };
+        let store = open(&after).unwrap();
+        let birth = birth(&store);
+        assert_eq!(birth.clean, expected, "{end:?}, closed: {closed}");
+        let (before, marks) = birth.previous.unwrap();
+        if expected != Clean::Not {
+            assert_eq!((before, marks.tokens.seq), (incarnation, head), "{end:?}");
+        }
+    }
+}

@@ -1,11 +1,14 @@
 //! Nodes in one process, with links that are cut and healed.
 
+use annals::sync::apply::{Applier, Flush, FlushReason};
 use annals::sync::node::local::Local;
 use annals::sync::node::{Answer, NodeError};
+use annals::sync::origin::TokenLog;
+use annals::sync::token::Token;
 use annals::{Error, Op, Store};
 use tempfile::TempDir;
 
-use crate::world::{LONG, Recorder, log_of, open, users};
+use crate::world::{LONG, Recorder, config, log_of, open, options, users};
 
 /// A cluster of so many nodes, each joined through the one before.
 fn cluster(count: usize) -> (Vec<TempDir>, Vec<Store>, Vec<Local>) {
@@ -144,4 +147,71 @@ fn a_probe_measures_how_long_delivery_takes_to_each_peer() {
     let took = middle.probe(LONG).unwrap();
     assert_eq!(took.len(), 2);
     assert!(took.iter().all(|(_, took)| took.is_some()), "{took:?}");
+}
+
+#[test]
+fn who_was_away_for_longer_than_tokens_are_kept_is_told_so_and_clears() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let kept = config(true).retain(64 << 10, LONG);
+    let stores = [options(kept).open(dirs[0].path()).unwrap(), open(dirs[1].path(), false)];
+    let [one, other] = [stores[0].node().unwrap(), stores[1].node().unwrap()];
+    let link = Local::connect(one, other);
+    other.wait_member(LONG).unwrap();
+    let recorder = Recorder::on(other);
+    one.publish(Op::key(users(), b"before")).unwrap();
+    recorder.wait_key(b"before");
+    drop(link);
+    let cleared = other.status().cleared;
+    let ops = vec![Op::key(users(), &[7; 100]); 100];
+    // What is kept is looked at once a second.
+    let deadline = std::time::Instant::now() + LONG;
+    let from = one.status().head;
+    while one.floor() <= from {
+        one.publish_many(&ops).unwrap();
+        assert!(std::time::Instant::now() < deadline, "nothing was let go");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let _link = Local::connect(one, other);
+    let heard = recorder.wait("no flush", |heard| !heard.flushes.is_empty());
+    assert_eq!(heard.flushes[0].reason, FlushReason::Gap);
+    assert_eq!(other.status().cleared, cleared + 1, "{:?}", other.notices());
+    one.publish(Op::key(users(), b"after")).unwrap();
+    recorder.wait_key(b"after");
+}
+
+/// Takes nothing while it is held.
+#[derive(Debug, Default)]
+struct Gate {
+    held: parking_lot::Mutex<()>,
+}
+
+impl Applier for Gate {
+    fn apply(&self, _log: &TokenLog, _token: &Token<'_>) {
+        drop(self.held.lock());
+    }
+    fn visible(&self, _log: &TokenLog, _upto: u64) {}
+    fn flush(&self, _flush: &Flush) {}
+    fn ended(&self, _log: &TokenLog) {}
+}
+
+#[test]
+fn a_peer_that_takes_nothing_costs_no_memory_and_holds_nobody_up() {
+    let (_dirs, stores, _links) = cluster(2);
+    let [one, other] = [stores[0].node().unwrap(), stores[1].node().unwrap()];
+    let gate = std::sync::Arc::new(Gate::default());
+    other.look_on(std::sync::Arc::clone(&gate) as std::sync::Arc<dyn Applier>);
+    let recorder = Recorder::on(other);
+    let held = gate.held.lock();
+    let body = [9; 200];
+    let ops = vec![Op::key(users(), &body); 100];
+    for _ in 0..500 {
+        one.publish_many(&ops).unwrap();
+        assert!(one.status().held_bytes <= 512 << 10, "{}", one.status().held_bytes);
+    }
+    one.publish(Op::key(users(), b"last")).unwrap();
+    drop(held);
+    let heard = recorder.wait_key(b"last");
+    heard.check_dense();
+    assert_eq!(heard.keys.len(), 50_001);
+    assert_eq!(heard.flushes, []);
 }

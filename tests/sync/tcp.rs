@@ -104,7 +104,7 @@ fn a_node_with_another_schema_secret_or_cluster_is_refused_and_both_say_so() {
 }
 
 #[test]
-fn a_node_that_is_killed_and_comes_back_misses_nothing() {
+fn a_node_that_was_closed_and_comes_back_misses_nothing() {
     let (dirs, mut stores) = mesh(2);
     let address = stores[0].node().unwrap().address().unwrap().to_string();
     let recorder = Recorder::on(stores[0].node().unwrap());

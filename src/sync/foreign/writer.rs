@@ -268,9 +268,13 @@ impl Shared {
         let oldest = self.options.clock.monotonic_coarse().saturating_sub(self.options.age_max);
         let mut raised = Vec::new();
         for (log, index) in &mut writer.index {
+            // Whoever begins here must hear of the intents that are open.
+            let open = writer.vector.get(log).and_then(|kept| kept.intents.values().min());
+            let held = open.copied().unwrap_or(u64::MAX);
             let mut floor = None;
             while let Some(next) = index.get(1).copied()
                 && (next.lsn < below || next.at < oldest)
+                && next.mark.seq < held
             {
                 index.pop_front();
                 floor = Some(next.mark);

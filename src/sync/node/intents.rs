@@ -180,6 +180,8 @@ impl Intents {
             }
         }
         table.note_oldest(shared);
+        drop(table);
+        shared.logs.lane(Lane::Tokens).ring();
         Ok(())
     }
 

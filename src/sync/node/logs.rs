@@ -29,6 +29,14 @@ impl LogSet {
         }
     }
 
+    /// Own tokens from this number on stay, whoever has them: an intent that is open is there.
+    pub(super) fn held(&self, lane: Lane) -> u64 {
+        match (lane, self.oldest_intent.load(Ordering::Acquire)) {
+            (Lane::Values, _) | (Lane::Tokens, 0) => u64::MAX,
+            (Lane::Tokens, oldest) => oldest,
+        }
+    }
+
     pub(super) fn is_own(&self, log: &TokenLog) -> bool {
         self.lane(log.lane).tokens() == *log
     }

@@ -406,7 +406,9 @@ impl Shared {
                 self.logs.foreign.persist(bytes).unwrap_or_default();
                 self.announce();
             }
-            Action::Retain { lane, upto } => self.logs.lane(lane).release(upto),
+            Action::Retain { lane, upto } => {
+                self.logs.lane(lane).release(upto, self.logs.held(lane));
+            }
             Action::Reborn { above } => {
                 core.reborn = Some(above);
                 self.timer.wake();

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::sync::freshness::Lease;
 use crate::sync::message::Marks;
-use crate::sync::node::Inner;
+use crate::sync::node::{Inner, Node};
 use crate::sync::origin::{Incarnation, Lane, Origin};
-use crate::sync::replica::{Fence, Logs as _};
+use crate::sync::replica::{Fence, Logs as _, Notice};
 
 /// How a node stands: see [`Node::status`](super::Node::status).
 #[derive(Clone, Debug)]
@@ -120,6 +120,29 @@ pub struct NodeStats {
     pub intents: u64,
     /// 1 while it may not publish.
     pub fenced: u64,
+}
+
+impl Node {
+    /// The last of its tokens that nobody can have any more: who was away since is told so, and
+    /// clears.
+    pub fn floor(&self) -> u64 {
+        self.inner.shared.logs.lane(Lane::Tokens).floor().seq
+    }
+
+    /// What was reported since the last call, oldest first; of very many the newest.
+    pub fn notices(&self) -> Vec<Notice> {
+        self.inner.shared.notices.lock().drain(..).collect()
+    }
+
+    /// How it stands with everybody.
+    pub fn status(&self) -> NodeStatus {
+        self.inner.status()
+    }
+
+    /// Numbers, for metrics.
+    pub fn stats(&self) -> NodeStats {
+        self.inner.stats()
+    }
 }
 
 impl Inner {

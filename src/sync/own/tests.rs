@@ -114,7 +114,9 @@ fn what_was_published_is_read_from_the_window_and_from_the_log_alike() {
     assert_eq!(own.reader().read(seq + 1, 100, &mut Vec::new()).unwrap(), None);
 
     // What is released is gone, and the hash at the floor is that of what follows.
-    own.release(seq / 2);
+    own.release(seq, 1);
+    assert_eq!(own.floor().seq, 0, "the first is held");
+    own.release(seq / 2, u64::MAX);
     let floor = own.floor();
     assert!(floor.seq <= seq / 2 && floor.seq + 2 * INDEXED > seq / 2, "{}", floor.seq);
     assert!(matches!(own.reader().read(floor.seq, 1, &mut Vec::new()), Err(Unread::Gone)));
