@@ -71,7 +71,7 @@ const NO_CASES: [u32; 23] = [
 const WITHOUT_TEST: [&str; 3] = ["No meaning here", "Decided otherwise", "Open."];
 
 /// Tests without the usual harness: their cases are plain functions.
-const NO_HARNESS: [&str; 2] = ["tests/crash.rs", "tests/owed_crash.rs"];
+const NO_HARNESS: [&str; 3] = ["tests/crash.rs", "tests/netns.rs", "tests/owed_crash.rs"];
 
 // --- the files ---
 

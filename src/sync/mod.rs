@@ -14,6 +14,7 @@ pub mod fact;
 pub(crate) mod foreign;
 pub mod freshness;
 pub mod link;
+pub mod members;
 pub mod message;
 pub mod node;
 pub mod origin;

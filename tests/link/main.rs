@@ -101,8 +101,6 @@ fn another_secret_cluster_or_version_is_refused_with_the_reason_where_it_may_be_
     cluster.who.cluster = ClusterId::from_u128(8);
     let mut version = local(1);
     version.versions = Versions { min: 2, max: 3 };
-    let mut copy = local(2);
-    copy.who.incarnation.counter = 5;
     let (ours, theirs) = (version.versions, local(2).versions);
     let here = |refusal| Failed::Refused(Refused::Here(refusal));
     let there = |refusal| Failed::Refused(Refused::There(refusal));
@@ -113,11 +111,6 @@ fn another_secret_cluster_or_version_is_refused_with_the_reason_where_it_may_be_
             version,
             there(Refusal::Version { here: theirs, there: ours }),
             here(Refusal::Version { here: theirs, there: ours }),
-        ),
-        (
-            copy.clone(),
-            there(Refusal::SameOrigin { incarnation: who(2).incarnation }),
-            here(Refusal::SameOrigin { incarnation: copy.who.incarnation }),
         ),
         (local(2), there(Refusal::Myself), here(Refusal::Myself)),
     ] {
@@ -132,7 +125,7 @@ fn another_secret_cluster_or_version_is_refused_with_the_reason_where_it_may_be_
 }
 
 #[test]
-fn a_later_life_takes_the_place_of_an_earlier_and_an_earlier_does_not() {
+fn a_later_life_takes_the_place_of_an_earlier_which_comes_back_only_beside_it() {
     let one = Node::of(1);
     let mut later = local(2);
     later.who.incarnation.counter = 2;
@@ -145,14 +138,31 @@ fn a_later_life_takes_the_place_of_an_earlier_and_an_earlier_does_not() {
     hears(&second, &one, 1, b"the second");
     assert_ne!(one.link(2).number(), old.number());
     assert_eq!(one.seen.until_down(), Down::Replaced);
-    let incarnation = second.endpoint.link(who(1).origin).map(|_| 2);
-    assert_eq!(incarnation, Some(2));
-    let refused = first.seen.until_failed();
-    let Failed::Refused(Refused::There(Refusal::Superseded { incarnation })) = refused else {
-        panic!("{refused}")
-    };
-    assert_eq!(incarnation.counter, 2);
-    assert!(first.seen.told().iter().any(|it| matches!(it, Told::Down(..))));
+    // The first dials again, and is met: to be told by whoever is above that it is over.
+    hears(&first, &one, 1, b"the first, again");
+    assert_eq!(one.link(2).who().incarnation.counter, 2);
+    assert_eq!(one.endpoint.links().len(), 2);
+    drop(first);
+    one.seen.until("the end of the first", |told| (Seen::up_now(told).len() == 1).then_some(()));
+    assert_eq!(one.link(2).who().incarnation.counter, 2);
+    hears(&second, &one, 1, b"the second, still");
+}
+
+#[test]
+fn two_lives_of_one_node_meet_so_that_one_can_be_told() {
+    let one = Node::of(1);
+    let mut copy = local(1);
+    copy.who.incarnation.counter = 5;
+    let copy = Node::new(copy, options());
+    copy.dial(&one.address().to_string());
+    for (node, counter) in [(&one, 5), (&copy, 1)] {
+        node.seen.until("the other life", |told| {
+            let met = told.iter().find_map(|it| {
+                if let Told::Up(_, it) = it { Some(it.who.incarnation.counter) } else { None }
+            })?;
+            (met == counter).then_some(())
+        });
+    }
 }
 
 #[test]

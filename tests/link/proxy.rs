@@ -12,24 +12,24 @@ use parking_lot::{Condvar, Mutex};
 
 /// From the one who dialled, or to him.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Way {
+pub(crate) enum Way {
     There,
     Back,
 }
 
 /// What happens to bytes of one direction.
 #[derive(Clone, Debug, Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// The connection is lost when so many bytes of it have passed; once.
-    pub cut_at: Option<u64>,
+    pub(crate) cut_at: Option<u64>,
     /// The bit of this byte is flipped; once.
-    pub flip_at: Option<(u64, u8)>,
+    pub(crate) flip_at: Option<(u64, u8)>,
     /// Nothing passes, and nobody is told.
-    pub held: bool,
+    pub(crate) held: bool,
     /// Each piece comes so much later.
-    pub delay: Duration,
+    pub(crate) delay: Duration,
     /// Bytes of one piece at most; 0: as they come.
-    pub piece: usize,
+    pub(crate) piece: usize,
 }
 
 struct Shared {
@@ -44,7 +44,7 @@ struct Shared {
     changed: Condvar,
 }
 
-pub struct Proxy {
+pub(crate) struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
     listener: Arc<TcpListener>,
@@ -52,7 +52,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    pub fn to(target: SocketAddr) -> Self {
+    pub(crate) fn to(target: SocketAddr) -> Self {
         let listener = Arc::new(TcpListener::bind("127.0.0.1:0").expect("a port"));
         let address = listener.local_addr().expect("its address");
         let shared = Arc::new(Shared {
@@ -70,29 +70,29 @@ impl Proxy {
         Self { address, shared, listener, thread: Some(thread) }
     }
 
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.address.to_string()
     }
 
-    pub fn set(&self, way: Way, change: impl FnOnce(&mut Faults)) {
+    pub(crate) fn set(&self, way: Way, change: impl FnOnce(&mut Faults)) {
         change(&mut self.shared.faults(way).lock());
         let _streams = self.shared.streams.lock();
         self.shared.changed.notify_all();
     }
 
     /// All connections are lost.
-    pub fn sever(&self) {
+    pub(crate) fn sever(&self) {
         for stream in self.shared.streams.lock().drain(..) {
             drop(stream.shutdown(Shutdown::Both));
         }
     }
 
     /// Bytes that have passed on the last connection.
-    pub fn passed(&self, way: Way) -> u64 {
+    pub(crate) fn passed(&self, way: Way) -> u64 {
         self.shared.passed[way as usize].load(Ordering::SeqCst)
     }
 
-    pub fn connections(&self) -> u64 {
+    pub(crate) fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::SeqCst)
     }
 }
@@ -172,7 +172,8 @@ fn pump(shared: &Shared, way: Way, mut from: TcpStream, mut to: TcpStream) {
             bytes = &mut bytes[..usize::try_from(at - passed).expect("64 bits")];
         }
         if let Some((at, bit)) = faults.flip_at
-            && let Some(byte) = at.checked_sub(passed).and_then(|at| bytes.get_mut(at as usize))
+            && let Some(byte) =
+                at.checked_sub(passed).and_then(|at| bytes.get_mut(usize::try_from(at).ok()?))
         {
             faults.flip_at = None;
             *byte ^= 1 << bit;

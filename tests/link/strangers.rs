@@ -41,7 +41,7 @@ fn a_thousand_strangers_keep_nobody_out_and_learn_nothing() {
     hears(&one, &two, 2, b"before");
     let mut strangers: Vec<TcpStream> = (0..1_000_u32)
         .map(|number| {
-            let [_, _, high, low] = (number / 5).to_be_bytes();
+            let [low, high, ..] = (number / 5).to_le_bytes();
             from([127, 1, high, low], one.address())
         })
         .collect();

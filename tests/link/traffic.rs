@@ -247,7 +247,7 @@ fn much_passes_both_ways_at_once_over_a_slow_and_cut_up_network() {
 }
 
 /// `count` bodies of different lengths each way, at once.
-pub fn both_ways(one: &Node, two: &Node, count: u64) {
+pub(crate) fn both_ways(one: &Node, two: &Node, count: u64) {
     let (there, back) = (one.link(2), two.link(1));
     std::thread::scope(|scope| {
         for (from, link) in [(one, &there), (two, &back)] {

@@ -13,13 +13,13 @@ use annals::sync::link::{
 use annals::sync::origin::{ClusterId, Incarnation, Origin};
 use parking_lot::{Condvar, Mutex};
 
-pub const SECRET: &[u8] = b"the secret of the tests' cluster";
+pub(crate) const SECRET: &[u8] = b"the secret of the tests' cluster";
 /// Longer than anything takes here, on whatever machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Something that the layer above was told.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Told {
+pub(crate) enum Told {
     Up(u64, Greeting),
     Frame(u64, u8, Vec<u8>),
     Down(u64, Down),
@@ -28,27 +28,27 @@ pub enum Told {
 
 /// The layer above: keeps what it is told, and can be made to stop in the middle of a frame.
 #[derive(Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     told: Mutex<Vec<Told>>,
     more: Condvar,
-    pub writable: Mutex<Vec<u64>>,
+    pub(crate) writable: Mutex<Vec<u64>>,
     /// While it is set, nobody comes back from a frame.
-    pub stopped: Mutex<bool>,
+    pub(crate) stopped: Mutex<bool>,
     go: Condvar,
     /// Bodies of these types are only counted.
-    pub counted: Mutex<(u64, u64)>,
+    pub(crate) counted: Mutex<(u64, u64)>,
 }
 
 /// Only counted, and its body must be of the frame's number.
-pub const COUNTED: u8 = 0x90;
+pub(crate) const COUNTED: u8 = 0x90;
 
 impl Seen {
-    pub fn told(&self) -> Vec<Told> {
+    pub(crate) fn told(&self) -> Vec<Told> {
         self.told.lock().clone()
     }
 
     /// What was told, after a moment in which there may be more.
-    pub fn glance(&self) -> Vec<Told> {
+    pub(crate) fn glance(&self) -> Vec<Told> {
         let mut told = self.told.lock();
         self.more.wait_for(&mut told, Duration::from_millis(10));
         told.clone()
@@ -56,20 +56,19 @@ impl Seen {
 
     /// Waits until what was told is as `wanted` says.
     #[track_caller]
-    pub fn until<T>(&self, what: &str, wanted: impl Fn(&[Told]) -> Option<T>) -> T {
+    pub(crate) fn until<T>(&self, what: &str, wanted: impl Fn(&[Told]) -> Option<T>) -> T {
         let mut told = self.told.lock();
         loop {
             if let Some(found) = wanted(&told) {
                 return found;
             }
-            if self.more.wait_for(&mut told, PATIENCE).timed_out() {
-                panic!("{what} has not come; told: {told:?}");
-            }
+            let over = self.more.wait_for(&mut told, PATIENCE).timed_out();
+            assert!(!over, "{what} has not come; told: {told:?}");
         }
     }
 
     #[track_caller]
-    pub fn until_down(&self) -> Down {
+    pub(crate) fn until_down(&self) -> Down {
         self.until("the end of a link", |told| {
             told.iter()
                 .find_map(|it| if let Told::Down(_, why) = it { Some(why.clone()) } else { None })
@@ -77,18 +76,18 @@ impl Seen {
     }
 
     #[track_caller]
-    pub fn until_failed(&self) -> Failed {
+    pub(crate) fn until_failed(&self) -> Failed {
         self.until("a failure", |told| {
             told.iter()
                 .find_map(|it| if let Told::Failed(why) = it { Some(why.clone()) } else { None })
         })
     }
 
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         *self.stopped.lock() = true;
     }
 
-    pub fn go_on(&self) {
+    pub(crate) fn go_on(&self) {
         *self.stopped.lock() = false;
         self.go.notify_all();
     }
@@ -99,7 +98,7 @@ impl Seen {
     }
 
     /// Links up now, by what was told; each at most once up and down, in this order.
-    pub fn up_now(told: &[Told]) -> Vec<u64> {
+    pub(crate) fn up_now(told: &[Told]) -> Vec<u64> {
         let mut up = Vec::new();
         for it in told {
             match it {
@@ -160,7 +159,7 @@ impl Above for Seen {
     }
 }
 
-pub fn who(origin: u64) -> Who {
+pub(crate) fn who(origin: u64) -> Who {
     Who {
         cluster: ClusterId::from_u128(7),
         origin: Origin::from_u64(origin),
@@ -169,11 +168,11 @@ pub fn who(origin: u64) -> Who {
     }
 }
 
-pub fn local(origin: u64) -> Local {
+pub(crate) fn local(origin: u64) -> Local {
     Local::new(who(origin), Security::Secret(Key::from_secret(SECRET)))
 }
 
-pub fn options() -> LinkOptions {
+pub(crate) fn options() -> LinkOptions {
     LinkOptions {
         redial_min: Duration::from_millis(1),
         redial_max: Duration::from_millis(50),
@@ -182,13 +181,13 @@ pub fn options() -> LinkOptions {
     }
 }
 
-pub struct Node {
-    pub endpoint: Endpoint,
-    pub seen: Arc<Seen>,
+pub(crate) struct Node {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) seen: Arc<Seen>,
 }
 
 impl Node {
-    pub fn new(local: Local, options: LinkOptions) -> Self {
+    pub(crate) fn new(local: Local, options: LinkOptions) -> Self {
         let seen = Arc::new(Seen::default());
         let listen = Some("127.0.0.1:0".parse().expect("an address"));
         let above: Arc<dyn Above> = Arc::<Seen>::clone(&seen);
@@ -196,21 +195,21 @@ impl Node {
         Self { endpoint, seen }
     }
 
-    pub fn of(origin: u64) -> Self {
+    pub(crate) fn of(origin: u64) -> Self {
         Self::new(local(origin), options())
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.endpoint.address().expect("it listens")
     }
 
-    pub fn dial(&self, address: &str) {
+    pub(crate) fn dial(&self, address: &str) {
         self.endpoint.dial(address).expect("a thread");
     }
 
     /// The link with a peer, when there is one.
     #[track_caller]
-    pub fn link(&self, origin: u64) -> Link {
+    pub(crate) fn link(&self, origin: u64) -> Link {
         self.seen.until("a link", |told| {
             let up = Seen::up_now(told);
             let link = self.endpoint.link(Origin::from_u64(origin))?;
@@ -221,7 +220,7 @@ impl Node {
 
 /// Says `text` from one end until the other has heard it: links may come and go.
 #[track_caller]
-pub fn hears(from: &Node, to: &Node, to_origin: u64, text: &[u8]) {
+pub(crate) fn hears(from: &Node, to: &Node, to_origin: u64, text: &[u8]) {
     let heard =
         |told: &[Told]| told.iter().any(|it| matches!(it, Told::Frame(_, _, body) if body == text));
     for _ in 0..600 {
@@ -239,20 +238,20 @@ pub fn hears(from: &Node, to: &Node, to_origin: u64, text: &[u8]) {
 }
 
 /// A peer that speaks by hand.
-pub struct Raw {
-    pub stream: TcpStream,
-    pub incoming: Incoming,
+pub(crate) struct Raw {
+    pub(crate) stream: TcpStream,
+    pub(crate) incoming: Incoming,
 }
 
 impl Raw {
-    pub fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("somebody listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         Self { stream, incoming: Incoming::new(20 << 20) }
     }
 
     /// Goes through the handshake.
-    pub fn link(address: SocketAddr, who: Who, window: u32) -> Self {
+    pub(crate) fn link(address: SocketAddr, who: Who, window: u32) -> Self {
         let mut this = Self::connect(address);
         let ours = Ourselves { who, versions: VERSIONS, window, hello: Vec::new() };
         let mut out = Vec::new();
@@ -270,7 +269,7 @@ impl Raw {
     }
 
     /// The next frame; `None` at the end.
-    pub fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+    pub(crate) fn next(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             if let Some(frame) = self.incoming.next_frame().expect("frames") {
                 return Some((frame.kind, frame.body.to_vec()));
@@ -284,7 +283,7 @@ impl Raw {
         }
     }
 
-    pub fn send(&mut self, kind: u8, body: &[u8]) -> std::io::Result<()> {
+    pub(crate) fn send(&mut self, kind: u8, body: &[u8]) -> std::io::Result<()> {
         let mut bytes = Vec::new();
         push(&mut bytes, kind, body);
         self.stream.write_all(&bytes)

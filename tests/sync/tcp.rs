@@ -126,3 +126,27 @@ fn a_node_that_was_closed_and_comes_back_misses_nothing() {
     node.publish(Op::key(users(), b"two")).unwrap();
     recorder.wait_key(b"two").check_dense();
 }
+
+/// Each is told of the first alone, and all meet all.
+#[test]
+fn nodes_find_each_other_by_the_address_of_any_one() {
+    let dirs: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
+    let mut stores: Vec<Store> = Vec::new();
+    for (at, dir) in dirs.iter().enumerate() {
+        let mut config = config(at == 0).secret(SECRET).listen(ANY).discover();
+        if let Some(first) = stores.first() {
+            config = config.peer(first.node().unwrap().address().unwrap().to_string());
+        }
+        let store = options(config).open(dir.path()).unwrap();
+        store.node().unwrap().wait_member(LONG).unwrap();
+        stores.push(store);
+    }
+    for store in &stores {
+        let node = store.node().unwrap();
+        let deadline = std::time::Instant::now() + LONG;
+        while node.status().peers.len() < 3 {
+            assert!(std::time::Instant::now() < deadline, "{:?}", node.status());
+            node.wait_fresh(users(), Duration::from_millis(10));
+        }
+    }
+}

@@ -12,9 +12,10 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::net::Shutdown;
 
 use crate::sync::link::backoff::Backoff;
+use crate::sync::link::choose::{Choice, choose};
 use crate::sync::link::gate::Gate;
 use crate::sync::link::handshake::{Ourselves, Refusal, Refused, VERSIONS, Versions, Who};
-use crate::sync::link::peer::{Choice, Down, Link, Ready, choose};
+use crate::sync::link::peer::{Down, Link, Ready};
 use crate::sync::link::shake::{Failed, Shake, Shaken, random_bits};
 use crate::sync::link::socket::{connect, end, prepare};
 use crate::sync::link::{Above, LinkOptions, Security};
@@ -71,6 +72,8 @@ struct Inner {
 #[derive(Default)]
 struct Table {
     links: HashMap<Origin, Link>,
+    /// Links with other lives of nodes that are linked, or of this node: to tell them so.
+    beside: HashMap<u64, Link>,
     targets: HashMap<String, Arc<Target>>,
     /// Connections in their handshake, so that a close can end them.
     pending: HashMap<u64, Arc<TcpStream>>,
@@ -176,7 +179,10 @@ impl Endpoint {
 
     /// All links that are up, or about to be.
     pub fn links(&self) -> Vec<Link> {
-        let mut links: Vec<_> = self.inner.table.lock().links.values().cloned().collect();
+        let table = self.inner.table.lock();
+        let all = table.links.values().chain(table.beside.values());
+        let mut links: Vec<_> = all.cloned().collect();
+        drop(table);
         links.sort_by_key(Link::number);
         links
     }
@@ -409,35 +415,50 @@ impl Inner {
             return Err(Refusal::Closing);
         }
         let held = self.table.lock().links.get(&who.origin).cloned();
-        held.map_or(Ok(()), |held| self.may_replace(&held, who, dialer))
+        held.map_or(Ok(()), |held| match self.choose(&held, who, dialer) {
+            Choice::Held => Err(Refusal::Duplicate),
+            Choice::Offered | Choice::Beside => Ok(()),
+        })
     }
 
-    fn may_replace(&self, held: &Link, who: &Who, dialer: Origin) -> Result<(), Refusal> {
+    fn choose(&self, held: &Link, who: &Who, dialer: Origin) -> Choice {
         let us = self.who.lock().origin;
         match choose(us, (held.who(), held.dialer()), (who, dialer)) {
-            Choice::Offered => Ok(()),
             // The one that is to be kept may be dead, and only the other end knows it yet.
-            Choice::Held(_) if !held.still_there() => Ok(()),
-            Choice::Held(refusal) => Err(refusal),
+            Choice::Held if !held.still_there() => Choice::Offered,
+            choice => choice,
         }
     }
 
     /// Takes its place in the table, when whoever had it is gone.
     fn install(&self, link: &Link) -> Result<(), Refusal> {
         let deadline = self.clock.monotonic() + self.options.handshake_max;
+        let us = self.who.lock().origin;
         let mut table = self.table.lock();
         loop {
             if self.is_closing() {
                 return Err(Refusal::Closing);
             }
+            if link.origin() == us {
+                table.beside.insert(link.number(), link.clone());
+                return Ok(());
+            }
             let Some(held) = table.links.get(&link.origin()).cloned() else { break };
-            MutexGuard::unlocked(&mut table, || {
-                let may = self.may_replace(&held, link.who(), link.dialer());
-                if may.is_ok() {
+            let choice = MutexGuard::unlocked(&mut table, || {
+                let choice = self.choose(&held, link.who(), link.dialer());
+                if choice == Choice::Offered {
                     held.finish(Down::Replaced);
                 }
-                may
-            })?;
+                choice
+            });
+            match choice {
+                Choice::Held => return Err(Refusal::Duplicate),
+                Choice::Offered => {}
+                Choice::Beside => {
+                    table.beside.insert(link.number(), link.clone());
+                    return Ok(());
+                }
+            }
             let left = deadline.saturating_sub(self.clock.monotonic());
             if left.is_zero() {
                 return Err(Refusal::Closing);
@@ -473,7 +494,11 @@ impl Inner {
                 self.above.failed(Some(link.remote()), dialled, &error.into());
             }
         }
-        self.table.lock().links.remove(&link.origin());
+        let mut table = self.table.lock();
+        if table.beside.remove(&link.number()).is_none() {
+            table.links.remove(&link.origin());
+        }
+        drop(table);
         self.changed.notify_all();
     }
 }

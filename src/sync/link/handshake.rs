@@ -42,7 +42,7 @@ const KNOCK_BYTES: usize = MAGIC.len() + 2 + 2 + NONCE_BYTES;
 const CHALLENGE_BYTES: usize = 2 + NONCE_BYTES;
 const WHO_BYTES: usize = 8 + 16 + 8 + 8 + 8;
 const PROOF_BYTES: usize = WHO_BYTES + MAC_BYTES;
-const REFUSE_BYTES: usize = 1 + 2 + 2 + 8 + 8 + MAC_BYTES;
+const REFUSE_BYTES: usize = 1 + 2 + 2 + MAC_BYTES;
 const _: () = assert!(PROOF_BYTES < 128 && KNOCK_BYTES < 128 && REFUSE_BYTES < 128);
 
 /// Bytes of a nonce.
@@ -206,18 +206,6 @@ pub enum Refusal {
     /// It is this node itself.
     #[error("this node itself")]
     Myself,
-    /// A node with the id of this one in another life: copied, or rolled back, or left running.
-    #[error("a node with the same id lives as {incarnation}")]
-    SameOrigin {
-        /// Of the one who tells it.
-        incarnation: Incarnation,
-    },
-    /// It has been seen in a later life.
-    #[error("a later life is linked: {incarnation}")]
-    Superseded {
-        /// The later one.
-        incarnation: Incarnation,
-    },
     /// There is a link already, and it is the one to be kept.
     #[error("there is a link already")]
     Duplicate,
@@ -233,32 +221,19 @@ impl Refusal {
             Self::Version { .. } => 1,
             Self::Cluster => 2,
             Self::Myself => 3,
-            Self::SameOrigin { .. } => 4,
-            Self::Superseded { .. } => 5,
-            Self::Duplicate => 6,
-            Self::Closing => 7,
+            Self::Duplicate => 4,
+            Self::Closing => 5,
         }
     }
 
-    /// Code, versions, incarnation: what a REFUSE has before its MAC. `None`: not told.
+    /// Code and versions: what a REFUSE has before its MAC. `None`: not told.
     fn encode(self) -> Option<[u8; REFUSE_BYTES - MAC_BYTES]> {
-        let mut versions = Versions { min: 0, max: 0 };
-        let mut life = Incarnation::default();
-        match self {
-            Self::Version { here, .. } => versions = here,
-            Self::SameOrigin { incarnation } | Self::Superseded { incarnation } => {
-                life = incarnation;
-            }
-            _ => {}
-        }
+        let versions = match self {
+            Self::Version { here, .. } => here,
+            _ => Versions { min: 0, max: 0 },
+        };
         let code = [self.code()];
-        let words = [
-            &code[..],
-            &versions.min.to_le_bytes(),
-            &versions.max.to_le_bytes(),
-            &life.counter.to_le_bytes(),
-            &life.nonce.to_le_bytes(),
-        ];
+        let words = [&code[..], &versions.min.to_le_bytes(), &versions.max.to_le_bytes()];
         let bytes = words.concat().try_into().ok()?;
         (self.code() != 0).then_some(bytes)
     }
@@ -266,22 +241,14 @@ impl Refusal {
     fn decode(bytes: &[u8; REFUSE_BYTES - MAC_BYTES], ours: Versions) -> Option<Self> {
         let (code, rest) = bytes.split_first()?;
         let (min, rest) = rest.split_first_chunk::<2>()?;
-        let (max, rest) = rest.split_first_chunk::<2>()?;
-        let (counter, rest) = rest.split_first_chunk::<8>()?;
-        let nonce = rest.first_chunk::<8>()?;
-        let incarnation = Incarnation {
-            counter: u64::from_le_bytes(*counter),
-            nonce: u64::from_le_bytes(*nonce),
-        };
+        let max = rest.first_chunk::<2>()?;
         let theirs = Versions { min: u16::from_le_bytes(*min), max: u16::from_le_bytes(*max) };
         Some(match code {
             1 => Self::Version { here: theirs, there: ours },
             2 => Self::Cluster,
             3 => Self::Myself,
-            4 => Self::SameOrigin { incarnation },
-            5 => Self::Superseded { incarnation },
-            6 => Self::Duplicate,
-            7 => Self::Closing,
+            4 => Self::Duplicate,
+            5 => Self::Closing,
             _ => return None,
         })
     }
@@ -466,22 +433,25 @@ impl Handshake {
     fn proven(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<Progress, Refused> {
         let who = self.check(kind::PROVE, body)?;
         self.awaits = Awaits::Decision;
-        let refusal = if who.cluster != self.ours.who.cluster {
-            Refusal::Cluster
-        } else if who.origin != self.ours.who.origin {
-            self.peer = Some(who);
-            return Ok(Progress::Proven(who));
-        } else if who.incarnation == self.ours.who.incarnation {
-            Refusal::Myself
-        } else {
-            self.peer = Some(who);
-            let incarnation = self.ours.who.incarnation;
-            self.refuse(Refusal::SameOrigin { incarnation }, out);
-            return Err(Refusal::SameOrigin { incarnation: who.incarnation }.into());
-        };
         self.peer = Some(who);
-        self.refuse(refusal, out);
-        Err(refusal.into())
+        match self.stranger(&who) {
+            None => Ok(Progress::Proven(who)),
+            Some(refusal) => {
+                self.refuse(refusal, out);
+                Err(refusal.into())
+            }
+        }
+    }
+
+    /// Of another cluster, or ourselves. (Another life of this node is none of either: the two are
+    /// to meet, so that one of them hears that there is the other.)
+    fn stranger(&self, who: &Who) -> Option<Refusal> {
+        let ours = self.ours.who;
+        if who.cluster != ours.cluster {
+            return Some(Refusal::Cluster);
+        }
+        let same = (who.origin, who.incarnation) == (ours.origin, ours.incarnation);
+        same.then_some(Refusal::Myself)
     }
 
     /// The acceptor takes who has proven itself.
@@ -507,14 +477,7 @@ impl Handshake {
 
     fn accepted(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<Progress, Refused> {
         let who = self.check(kind::ACCEPT, body)?;
-        let ours = self.ours.who;
-        if who.cluster != ours.cluster {
-            return Err(Refusal::Cluster.into());
-        }
-        if who.origin == ours.origin {
-            let incarnation = who.incarnation;
-            let same = incarnation == ours.incarnation;
-            let refusal = if same { Refusal::Myself } else { Refusal::SameOrigin { incarnation } };
+        if let Some(refusal) = self.stranger(&who) {
             return Err(refusal.into());
         }
         self.peer = Some(who);

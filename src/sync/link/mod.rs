@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub mod backoff;
+mod choose;
 mod endpoint;
 pub mod frame;
 pub mod gate;
@@ -108,8 +109,10 @@ impl Default for LinkOptions {
 }
 
 /// The layer above. For each link: one [`up`](Self::up), then frames, then one
-/// [`down`](Self::down), all by one thread; of two links with one peer the first is down before
-/// the second is up. [`writable`](Self::writable) may come from another thread at any time, also
+/// [`down`](Self::down), all by one thread; of two links with one life of a peer the first is down
+/// before the second is up. Another life of a peer that is linked, earlier or a copy, gets a link
+/// too, and so does another life of this node itself: whoever is above has to tell it.
+/// [`writable`](Self::writable) may come from another thread at any time, also
 /// when there is room for a single frame only, or none any more.
 ///
 /// Whoever blocks here holds up this one peer, whose bytes then wait where it is.
@@ -125,10 +128,6 @@ pub trait Above: Send + Sync + 'static {
     /// There is room and credit again, after a [`Shipped::Full`].
     fn writable(&self, link: &Link);
     /// A connection did not become a link: a dialled one (`dialled`: to where), or one of somebody
-    /// who came. For those who look after it, and for what the core has to hear of
-    /// ([`Refusal::SameOrigin`], [`Refusal::Superseded`]).
+    /// who came. For those who look after it.
     fn failed(&self, remote: Option<SocketAddr>, dialled: Option<&str>, why: &Failed);
 }
-
-#[cfg(test)]
-mod tests;

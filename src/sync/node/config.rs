@@ -29,6 +29,7 @@ pub struct NodeConfig {
     pub(crate) found: bool,
     pub(crate) secret: Vec<u8>,
     pub(crate) links: LinkOptions,
+    pub(crate) discover: bool,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::sync::link::Tls>,
     pub(crate) listen: Option<SocketAddr>,
@@ -52,6 +53,7 @@ impl NodeConfig {
             found,
             secret: Vec::new(),
             links: LinkOptions::default(),
+            discover: false,
             #[cfg(feature = "tls")]
             tls: None,
             listen: None,
@@ -89,6 +91,14 @@ impl NodeConfig {
     /// How links behave: timeouts, bounds, limits on strangers.
     pub fn links(mut self, options: LinkOptions) -> Self {
         self.links = options;
+        self
+    }
+
+    /// Finds the other nodes by itself: peers that do the same name each other the addresses that
+    /// they know, so one [`peer`](Self::peer) is enough. Such nodes must reach each other at the
+    /// addresses that they connect from, or are configured with.
+    pub fn discover(mut self) -> Self {
+        self.discover = true;
         self
     }
 

@@ -5,15 +5,17 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
+use crate::sync::link::frame::kind;
 use crate::sync::link::{
-    Above, Down, Endpoint, Failed, Frame, Greeting, Link, LinkOptions, Local, Security, SendError,
-    Shipped, Who,
+    Above, Down, Endpoint, Failed, Frame, Greeting, Link, LinkOptions, Local, Refusal, Refused,
+    Security, SendError, Shipped, Who,
 };
-use crate::sync::message::{Hello, Message, Refusal, Tokens};
+use crate::sync::members::{Addresses, Told};
+use crate::sync::message::{self, Hello, Message, Tokens};
 use crate::sync::node::error::NodeError;
 use crate::sync::node::pipe::{Pipe, Rim};
 use crate::sync::node::{Inner, Node};
@@ -21,12 +23,14 @@ use crate::sync::origin::{ClusterId, Incarnation, Origin};
 use crate::sync::replica;
 use crate::sync::wire::{self, Said, TOKENS};
 
+/// Type of a frame with addresses: who does not know it skips it.
+const ADDRESSES: u8 = kind::FIRST_OPTIONAL;
 /// Failures that are kept for those who ask.
 const FAILURES_KEPT: usize = 64;
 
 /// All links of a node.
 pub(super) struct Net {
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
     face: Arc<Face>,
 }
 
@@ -60,13 +64,23 @@ impl Net {
         name: Name,
         security: Security,
         options: LinkOptions,
-        listen: Option<SocketAddr>,
+        (listen, discover): (Option<SocketAddr>, bool),
         rim: Arc<dyn Rim>,
     ) -> io::Result<Self> {
-        let face = Arc::new(Face { rim, links: Mutex::default(), failures: Mutex::default() });
+        let face = Arc::new(Face {
+            rim,
+            links: Mutex::default(),
+            failures: Mutex::default(),
+            finder: discover.then(Finder::default),
+        });
         let local = Local::new(name.who(), security);
         let above: Arc<dyn Above> = Arc::<Face>::clone(&face);
-        Ok(Self { endpoint: Endpoint::open(local, options, listen, above)?, face })
+        let endpoint = Arc::new(Endpoint::open(local, options, listen, above)?);
+        if let Some(finder) = &face.finder {
+            // It was not set: the face is new.
+            finder.endpoint.set(Arc::downgrade(&endpoint)).unwrap_or_default();
+        }
+        Ok(Self { endpoint, face })
     }
 
     /// What became of connections that were none, the newest last: where to, and why.
@@ -115,12 +129,14 @@ impl Inner {
         }
         let rim = Arc::clone(&self.shared) as Arc<dyn Rim>;
         let links = config.links.clone();
-        let started = Net::start(self.name(), config.security(), links, config.listen, rim);
+        let where_at = (config.listen, config.discover);
+        let started = Net::start(self.name(), config.security(), links, where_at, rim);
         let net = started.map_err(|why| match config.listen {
             Some(address) => NodeError::Listen { address, why: Arc::new(why) },
             None => NodeError::Thread(Arc::new(why)),
         })?;
         for peer in &config.peers {
+            net.face.configured(peer);
             let dialled = net.endpoint.dial(peer);
             dialled.map_err(|why| NodeError::Thread(Arc::new(why)))?;
         }
@@ -157,6 +173,61 @@ struct Face {
     rim: Arc<dyn Rim>,
     links: Mutex<Links>,
     failures: Mutex<Vec<(String, Failed)>>,
+    /// For a node that looks for the others by itself.
+    finder: Option<Finder>,
+}
+
+/// Finds nodes by the addresses that peers name.
+#[derive(Default)]
+struct Finder {
+    endpoint: OnceLock<Weak<Endpoint>>,
+    addresses: Mutex<Addresses>,
+}
+
+impl Finder {
+    fn endpoint(&self) -> Option<Arc<Endpoint>> {
+        self.endpoint.get().and_then(Weak::upgrade)
+    }
+
+    fn tell(&self, links: &[Link]) {
+        let Some(endpoint) = self.endpoint() else { return };
+        let port = endpoint.address().map_or(0, |address| address.port());
+        let told = self.addresses.lock().tell(port).encode();
+        for link in links {
+            // A link that has ended needs no addresses.
+            link.say(ADDRESSES, &[&told]).unwrap_or_default();
+        }
+    }
+
+    fn hear(&self, link: &Link, body: &[u8]) {
+        let (Some(endpoint), Some(told)) = (self.endpoint(), Told::decode(body)) else { return };
+        let new = self.addresses.lock().hear(link.remote(), &told);
+        for address in &new {
+            // Without a thread it is not dialled now; it will be named again.
+            if endpoint.dial(&address.to_string()).is_err() {
+                self.addresses.lock().forget(*address);
+            }
+        }
+        if !new.is_empty() {
+            self.tell(&endpoint.links());
+        }
+    }
+
+    fn failed(&self, dialled: &str, why: &Failed) {
+        let (Some(endpoint), Ok(address)) = (self.endpoint(), dialled.parse()) else { return };
+        let mut addresses = self.addresses.lock();
+        let over = match why {
+            Failed::Refused(Refused::Here(Refusal::Myself) | Refused::There(Refusal::Myself)) => {
+                addresses.is_own(address)
+            }
+            Failed::Io { .. } | Failed::Deadline => addresses.failed(address),
+            _ => false,
+        };
+        drop(addresses);
+        if over {
+            endpoint.forget(dialled);
+        }
+    }
 }
 
 /// How links are called on both sides.
@@ -168,6 +239,12 @@ struct Links {
 }
 
 impl Face {
+    fn configured(&self, peer: &str) {
+        if let (Some(finder), Ok(address)) = (&self.finder, peer.parse()) {
+            finder.addresses.lock().configure(address);
+        }
+    }
+
     fn id(&self, link: &Link) -> Option<replica::Link> {
         self.links.lock().ids.get(&link.number()).copied()
     }
@@ -198,10 +275,19 @@ impl Above for Face {
         if early {
             self.rim.writable(id);
         }
+        if let Some(finder) = &self.finder {
+            finder.tell(std::slice::from_ref(link));
+        }
     }
 
     fn frame(&self, link: &Link, frame: Frame<'_>) {
         let Some(id) = self.id(link) else { return };
+        if frame.kind == ADDRESSES {
+            if let Some(finder) = &self.finder {
+                finder.hear(link, frame.body);
+            }
+            return;
+        }
         match wire::decode(frame.kind, frame.body) {
             Ok(Said::Tokens(tokens)) => self.rim.tokens(id, &tokens),
             Ok(Said::Message(message)) => self.rim.message(id, &message),
@@ -233,6 +319,9 @@ impl Above for Face {
     }
 
     fn failed(&self, remote: Option<SocketAddr>, dialled: Option<&str>, why: &Failed) {
+        if let (Some(finder), Some(dialled)) = (&self.finder, dialled) {
+            finder.failed(dialled, why);
+        }
         let at = dialled.map(str::to_owned).or_else(|| Some(remote?.to_string()));
         let mut failures = self.failures.lock();
         if failures.len() >= FAILURES_KEPT {
@@ -268,7 +357,7 @@ impl Pipe for Wired {
         }
     }
 
-    fn close(&self, refusal: Option<&Refusal>) {
+    fn close(&self, refusal: Option<&message::Refusal>) {
         let Some(refusal) = refusal else { return self.0.close("not needed") };
         self.send(&Message::Refused(refusal.clone()));
         self.0.close(&refusal.to_string());
