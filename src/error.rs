@@ -329,6 +329,9 @@ pub enum StreamError {
         /// The kind that it is of.
         found: Box<str>,
     },
+    /// Somebody has this name: an inbox, an outbox or a pipeline has one owner at a time.
+    #[error("`{0}` is in use already")]
+    Leased(Box<str>),
     /// The subscription was not resumed from a cursor.
     #[error("the subscription has no cursor")]
     NoCursor,

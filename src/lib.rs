@@ -109,6 +109,7 @@ pub mod disk;
 #[cfg(not(any(test, feature = "internals")))]
 #[expect(unreachable_pub, reason = "public for tests and fuzz targets")]
 mod disk;
+pub mod edge;
 pub mod error;
 pub mod log;
 #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "nobody publishes"))]
@@ -139,11 +140,11 @@ pub use log::finding::{Affected, Finding, Severity, What};
 pub use op::{Op, OpKind, Ops};
 pub use rkyv;
 pub use store::{
-    ActorName, Backup, BackupOptions, Begin, Change, Cursor, CursorInfo, CursorStats, Debt,
-    Delivery, Fact, Feed, Filter, Happening, LastLife, Noted, OpenReport, Owed, Plan, Position,
-    Progress, Repair, RepairStep, Repaired, Retain, RetentionStats, ScrubStats, SnapshotInfo,
-    StepEnd, Store, StoreOptions, StoreStats, Stored, Subscription, SubscriptionStats, Told,
-    Verification, View,
+    ActorName, Api, Backup, BackupOptions, Begin, Change, Cursor, CursorInfo, CursorStats, Debt,
+    Delivery, Fact, Feed, Filter, Happening, Inbox, Keeper, LastLife, Noted, Occurrence,
+    OpenReport, Outbox, Owed, Plan, Position, Progress, Repair, RepairStep, Repaired, Retain,
+    RetentionStats, ScrubStats, SnapshotInfo, StepEnd, Store, StoreOptions, StoreStats, Stored,
+    Subscription, SubscriptionStats, Told, Verification, View,
 };
 pub use sync::node::{Node, NodeConfig, NodeError};
 pub use types::{DomainId, Durability, HybridTime, Lsn, Seq, StreamId};

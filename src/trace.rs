@@ -368,6 +368,37 @@ events! {
     WARN "annals::stream" "subscription cut" SubscriptionCut {
         path: path, filter: said, cursor: text, lsn: number, lsn_end: number
     }
+    // --- edges ---
+
+    /// A pipeline runs.
+    INFO "annals::edge" "pipeline begun" PipelineBegun { pipeline: text }
+    /// A pipeline has ended as it should.
+    INFO "annals::edge" "pipeline ended" PipelineEnded { pipeline: text, how: said }
+    /// A pipeline has failed for good: nothing moves in it any more.
+    ERROR "annals::edge" "pipeline down" PipelineDown { pipeline: text, error: said }
+    /// Something in a pipeline has failed, and is tried again.
+    WARN "annals::edge" "pipeline retrying" PipelineRetrying {
+        pipeline: text, tries: number, error: said
+    }
+    /// Records are missing in a source; `lost` is 0 where nobody knows how many.
+    WARN "annals::edge" "pipeline gap" PipelineGap { pipeline: text, gap: said, lost: number }
+    /// A record cannot be handled: it goes to the dead letters, or is dropped, or ends the
+    /// pipeline.
+    WARN "annals::edge" "pipeline poison" PipelinePoison {
+        pipeline: text, at: said, error: said
+    }
+    /// A source has other records than those that were handled, and is read from its beginning.
+    ERROR "annals::edge" "pipeline diverged" PipelineDiverged { pipeline: text, at: said }
+    /// A sink has not what it had: it is given it again, as far as the source has it.
+    WARN "annals::edge" "pipeline sink lost" PipelineSinkLost {
+        pipeline: text, had: said, has: said
+    }
+    /// The stages of a pipeline know nothing of what came before.
+    WARN "annals::edge" "pipeline state lost" PipelineStateLost { pipeline: text, error: said }
+    /// A stage has another in its place; `emptied`: it did not take over the state.
+    INFO "annals::edge" "stage swapped" StageSwapped {
+        pipeline: text, stage: text, emptied: truth
+    }
 }
 
 /// What a subscriber throws is its own business.

@@ -246,7 +246,7 @@ impl Pins for Pinned {
 }
 
 /// Appends a note to a stream whose last frame is `seq`.
-fn note(
+pub(super) fn note(
     log: &Log,
     (kind, name): (&str, &str),
     seq: &mut Seq,
@@ -270,7 +270,7 @@ fn note(
 }
 
 /// Visits the notes of a stream after `after`; answers its last frame.
-fn notes(
+pub(super) fn notes(
     log: &Log,
     stream: StreamId,
     after: Seq,

@@ -33,6 +33,7 @@ use crate::types::Life;
 
 mod backup;
 mod cursor;
+mod edge;
 mod history;
 mod identity;
 mod noted;
@@ -55,6 +56,8 @@ mod view;
 pub use backup::{Backup, BackupOptions};
 use cursor::Cursors;
 pub use cursor::{Cursor, CursorInfo, CursorStats};
+use edge::Leases;
+pub use edge::{Api, Inbox, Keeper, Occurrence, Outbox};
 use identity::{Identity, IdentityFile};
 pub use noted::{Noted, StepEnd, Stored};
 pub use options::StoreOptions;
@@ -128,6 +131,7 @@ pub struct Store {
     cursors: Arc<Cursors>,
     node: Option<Arc<Node>>,
     readers: Arc<Readers>,
+    leases: Leases,
     events: Arc<Log>,
     report: OpenReport,
     close_deadline: Duration,
@@ -380,6 +384,7 @@ impl Store {
             cursors,
             node,
             readers,
+            leases: Leases::default(),
             events,
             report,
             close_deadline,

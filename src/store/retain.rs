@@ -415,8 +415,13 @@ impl Worker {
     /// The streams of durable cursors.
     fn cursors(&self) -> Result<BTreeSet<StreamId>, ReadError> {
         let Some(catalogue) = &self.catalogue else { return Ok(BTreeSet::new()) };
-        let names = catalogue.names(name::CURSOR)?;
-        Ok(names.iter().map(|cursor| StreamId::of(name::CURSOR, cursor)).collect())
+        let mut streams = BTreeSet::new();
+        // Of cursors and of pipelines each frame takes the place of the one before.
+        for kind in [name::CURSOR, super::edge::KEEPER] {
+            let names = catalogue.names(kind)?;
+            streams.extend(names.iter().map(|name| StreamId::of(kind, name)));
+        }
+        Ok(streams)
     }
 
     /// Nothing goes at or above this position, and nothing of this time or later.

@@ -363,6 +363,14 @@ impl Subscription {
         self.ack_at(self.behind)
     }
 
+    /// As [`ack_at`](Self::ack_at), for something that was delivered before the last one was saved.
+    pub(super) fn ack_delivered(&mut self, position: Position) -> Result<(), StreamError> {
+        if let Some(acks) = &mut self.acks {
+            acks.delivered = true;
+        }
+        self.ack_at(position)
+    }
+
     pub(super) fn ack_at(&mut self, position: Position) -> Result<(), StreamError> {
         let Some(acks) = &mut self.acks else { return Err(StreamError::NoCursor) };
         acks.wanted = position;

@@ -16,6 +16,7 @@ mod crash;
 mod cursor;
 mod damage;
 mod disk_full;
+mod edge;
 mod exhaustive;
 mod faults;
 mod feed;

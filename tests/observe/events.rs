@@ -6,7 +6,7 @@ use annals::trace::EVENTS;
 
 use crate::hear::{Heard, heard, listen};
 use crate::table::{Rows, list, rows};
-use crate::{owed, scenes};
+use crate::{edges, owed, scenes};
 
 /// What the table says of an event: level, target, fields.
 fn said(rows: &Rows, name: &str) -> Option<(String, String, BTreeSet<String>)> {
@@ -40,6 +40,7 @@ fn every_event_of_the_table_is_told_by_something() {
         let running: Vec<_> = scenes::ALL
             .iter()
             .chain(&owed::ALL)
+            .chain(&edges::ALL)
             .map(|(name, scene)| (name, scope.spawn(scene)))
             .collect();
         let mut failed = Vec::new();

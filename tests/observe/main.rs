@@ -8,6 +8,7 @@
 
 mod actors;
 mod counts;
+mod edges;
 mod events;
 mod guests;
 mod hear;

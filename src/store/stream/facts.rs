@@ -149,6 +149,12 @@ impl Filter {
         Self(By::Outside(topic.into()))
     }
 
+    /// What has come through the inbox `source` ([`Store::inbox`](crate::Store::inbox)): it is no
+    /// actor's, and not among [`all`](Self::all).
+    pub fn inbox(source: &str) -> Self {
+        Self(By::Actor(StreamId::of(crate::store::edge::INBOX, source)))
+    }
+
     /// Those of turns with this tag.
     pub fn tag(tag: &str) -> Self {
         Self(By::Tag(tag.into()))
