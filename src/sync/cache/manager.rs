@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 
 use crate::sync::apply::{Applier, Flush, History, Publisher};
-use crate::sync::cache::events::Why;
+use crate::sync::cache::events::{CacheStats, Why};
 use crate::sync::cache::hold::What;
 use crate::sync::cache::key::Key;
 use crate::sync::cache::marks::TagHash;
@@ -108,7 +108,7 @@ impl Manager {
         }
     }
 
-    /// What the node proves of a domain is read from here.
+    /// What the node proves of a domain is read from here, by the caches that are built after.
     pub fn declare(&self, domain: &str, freshness: Arc<Freshness>) {
         if let Some(scope) = self.scope(DomainId::of(domain)) {
             scope.set_freshness(freshness);
@@ -157,14 +157,29 @@ impl Manager {
         Some(Arc::clone(scope))
     }
 
+    fn scopes(&self) -> Vec<Arc<Scope>> {
+        self.0.scopes.read().values().cloned().collect()
+    }
+
+    /// What the caches have counted, each under its domain's name.
+    pub fn stats(&self) -> Vec<(String, CacheStats)> {
+        let all = Mutex::new(Vec::new());
+        for scope in self.scopes() {
+            scope.each(|cache| all.lock().push(cache.stats()));
+        }
+        all.into_inner()
+    }
+
     /// Every domain that a token speaks of.
     fn each(&self, id: DomainId, each: impl Fn(&Scope)) {
-        let all: Vec<_> = if id == DomainId::NONE {
-            self.0.scopes.read().values().cloned().collect()
-        } else {
-            self.0.scopes.read().get(&id).cloned().into_iter().collect()
-        };
-        for scope in &all {
+        if id != DomainId::NONE {
+            let scope = self.0.scopes.read().get(&id).cloned();
+            if let Some(scope) = scope {
+                each(&scope);
+            }
+            return;
+        }
+        for scope in &self.scopes() {
             each(scope);
         }
     }
@@ -208,8 +223,7 @@ impl Manager {
         let id = token.body.first_chunk::<8>().map(|id| u64::from_le_bytes(*id));
         let mut known = false;
         if let Some(id) = id {
-            let scopes: Vec<_> = self.0.scopes.read().values().cloned().collect();
-            for scope in scopes {
+            for scope in self.scopes() {
                 let Some(held) = scope.holds.of_intent(log.origin, id) else { continue };
                 known = true;
                 for what in &held {

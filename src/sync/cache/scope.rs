@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::RwLock;
 
-use crate::sync::cache::events::Why;
+use crate::sync::cache::events::{CacheStats, Why};
 use crate::sync::cache::hold::{Holds, What};
 use crate::sync::cache::marks::Marks;
 use crate::sync::cache::version::Version;
@@ -26,6 +26,8 @@ pub(crate) trait Remembers: Send + Sync + fmt::Debug {
     fn put(&self, key: &[u8], value: &[u8], version: Version);
     /// Tells of a token that spoke of more than a key.
     fn tell(&self, what: &[u8], why: Why);
+    /// Its domain's name, and what it has counted.
+    fn stats(&self) -> (String, CacheStats);
 }
 
 /// A domain here.
@@ -61,10 +63,18 @@ impl Scope {
         caches.push(cache);
     }
 
+    /// Under no lock: who is told may call the cache, or build another.
     pub(crate) fn each(&self, each: impl Fn(&dyn Remembers)) {
-        // A cache's lock is below this one; nobody takes this one under it.
+        let (mut first, mut others) = (None, Vec::new());
         for cache in self.caches.read().iter().filter_map(Weak::upgrade) {
-            each(&*cache);
+            // Most domains have one cache, and a token of one needs no memory.
+            match first {
+                None => first = Some(cache),
+                Some(_) => others.push(cache),
+            }
+        }
+        for cache in first.iter().chain(&others) {
+            each(&**cache);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Versions: which of several values that nodes sent each other counts, in whatever order they came.
+//! Versions: which of several values that nodes sent each other counts, whatever their order.
 //!
 //! Every operation on a domain has a [`Version`], and no two have the same. Of one key, a
 //! [`Register`] keeps what was sent and not invalidated since: the newest value, or, where a merge

@@ -7,7 +7,7 @@
 use crate::sync::apply::PublishError;
 use crate::sync::cache::counters::Count;
 use crate::sync::cache::entry::Entry;
-use crate::sync::cache::events::{EventKind, Why};
+use crate::sync::cache::events::{CacheStats, EventKind, Why};
 use crate::sync::cache::flight::Ticket;
 use crate::sync::cache::hold::What;
 use crate::sync::cache::key::Key;
@@ -289,6 +289,10 @@ where
     fn tell(&self, what: &[u8], why: Why) {
         self.count(Count::Invalidated);
         Self::tell(self, what, EventKind::Invalidated(why));
+    }
+
+    fn stats(&self) -> (String, CacheStats) {
+        (self.name.clone(), Self::stats(self))
     }
 }
 

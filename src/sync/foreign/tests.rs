@@ -1,3 +1,5 @@
+//! Foreign tokens: over lives, over crashes in every call, over damage.
+
 use std::collections::BTreeMap;
 
 use super::*;

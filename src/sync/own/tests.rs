@@ -1,3 +1,5 @@
+//! Own tokens: from the window and from the log, visible marks, and what cannot be appended.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

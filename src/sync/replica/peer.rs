@@ -326,17 +326,32 @@ impl Replica {
         let asked = self.known.get(&origin).and_then(|it| it.asked);
         let patient = asked.is_some_and(|it| proved || now.saturating_sub(it.1) <= half);
         if !relays.is_empty() && patient {
+            let chosen = asked.map(|it| it.0).filter(|link| {
+                proved && self.peers.get(link).is_some_and(|it| it.is_accepted(origin))
+            });
+            if let Some(chosen) = chosen {
+                relays.iter().filter(|it| **it != chosen).for_each(|it| {
+                    self.unask(*it, origin, step);
+                });
+            }
             return;
         }
         let mine = self.known.get(&origin).and_then(super::known::Known::incarnation);
         let can = |peer: &Peer| {
             peer.origin != origin
-                && !peer.serves.contains_key(&origin)
                 && peer.has.get(&origin).is_some_and(|it| mine.is_none_or(|mine| *it >= mine))
         };
         let after = asked.map_or(Link(0), |it| it.0);
-        let candidates = || self.peers.iter().filter(|it| can(it.1)).map(|it| *it.0);
-        let next = candidates().find(|it| *it > after).or_else(|| candidates().next());
+        // Rather somebody who does not ask the same of this node; but two that ask each other are
+        // better than one that asks nobody.
+        let others = |it: &(&Link, &Peer)| can(it.1) && !it.1.serves.contains_key(&origin);
+        let first = || self.peers.iter().filter(others).map(|it| *it.0);
+        let any = || self.peers.iter().filter(|it| can(it.1)).map(|it| *it.0);
+        let next = first()
+            .find(|it| *it > after)
+            .or_else(|| first().next())
+            .or_else(|| any().find(|it| *it > after))
+            .or_else(|| any().next());
         let Some(next) = next else { return };
         // The only one there is, and it has answered: all is said.
         if self.peers.get(&next).is_some_and(|it| it.is_accepted(origin)) {
@@ -347,9 +362,6 @@ impl Replica {
                 self.unask(link, origin, step);
             }
         }
-        if let Some(known) = self.known.get_mut(&origin) {
-            known.asked = Some((next, now));
-        }
         self.ask(next, origin, step);
     }
 
@@ -357,6 +369,10 @@ impl Replica {
         let at = self.known.get(&origin).and_then(|it| it.place);
         if let Some(peer) = self.peers.get_mut(&link) {
             peer.asks += 1;
+            let relay = peer.origin != origin;
+            if let Some(known) = self.known.get_mut(&origin).filter(|_| relay) {
+                known.asked = Some((link, step.now.boot));
+            }
             peer.wants.insert(origin, Want::Asked(step.now.boot, peer.asks));
             step.send(link, Message::Want { origin, ask: peer.asks, at });
         }

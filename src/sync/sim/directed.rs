@@ -2,20 +2,19 @@
 
 use crate::sync::fact::Members;
 use crate::sync::origin::Lane;
-use crate::sync::replica::{Fence, Order, Rule, Rules};
-use crate::sync::sim::app::domain;
+use crate::sync::replica::{Fence, Rule, Rules};
 use crate::sync::sim::net::Parcel;
-use crate::sync::sim::{Due, LEASE, MS, Plan, World, all_domains, origin};
+use crate::sync::sim::{Due, LEASE, MS, Plan, World, origin};
 
 /// Runs it with and without the rule, in worlds of some seeds. Without, one of them must go wrong.
 #[track_caller]
-fn needs(rule: Rule, nodes: usize, schedule: fn(&mut World)) {
+pub(super) fn needs(rule: Rule, nodes: usize, schedule: fn(&mut World)) {
     needs_beside(Rules::default(), rule, nodes, schedule);
 }
 
 /// The same where another rule that hides it is off both times.
 #[track_caller]
-fn needs_beside(base: Rules, rule: Rule, nodes: usize, schedule: fn(&mut World)) {
+pub(super) fn needs_beside(base: Rules, rule: Rule, nodes: usize, schedule: fn(&mut World)) {
     let run = |seed, rules| {
         let mut world = World::new(seed, Plan { nodes, rules, mesh: true, manual: true, beats: 4 });
         schedule(&mut world);
@@ -31,7 +30,7 @@ fn needs_beside(base: Rules, rule: Rule, nodes: usize, schedule: fn(&mut World))
 
 impl World {
     /// Reads the source and remembers it, in one go.
-    fn fill(&mut self, at: usize, key: u8) {
+    pub(super) fn fill(&mut self, at: usize, key: u8) {
         let id = self.begin_fill(at, key);
         self.end_fill(at, id);
     }
@@ -51,14 +50,14 @@ impl World {
     }
 
     /// Written, and on the disk: the change may be read.
-    fn write(&mut self, at: usize, key: u8) {
+    pub(super) fn write(&mut self, at: usize, key: u8) {
         self.write_own(at, key);
         self.fsync(at);
         self.settle();
     }
 
     /// Everybody to everybody, and all is quiet.
-    fn connect_all(&mut self) {
+    pub(super) fn connect_all(&mut self) {
         for b in 0..self.nodes.len() {
             for a in 0..b {
                 self.connect(a, b);
@@ -67,7 +66,7 @@ impl World {
         self.run(600 * MS);
     }
 
-    fn disconnect(&mut self, a: usize, b: usize) {
+    pub(super) fn disconnect(&mut self, a: usize, b: usize) {
         for conn in 0..self.conns.len() {
             let ends = self.conns[conn].ends.map(|it| it.0);
             if ends.contains(&a) && ends.contains(&b) {
@@ -81,7 +80,7 @@ impl World {
     }
 
     /// From now on connections come by themselves; then everything must come right.
-    fn quiet(&mut self) {
+    pub(super) fn quiet(&mut self) {
         self.plan.manual = false;
         for (a, b) in self.pairs() {
             self.after(0, Due::Connect { a, b });
@@ -270,6 +269,31 @@ fn a_relay_that_is_behind_does_not_keep_others_from_a_gap() {
     let place = |at: usize| world.nodes[at].live.as_ref().unwrap().replica.place(origin(3));
     assert_eq!(place(1), Some(world.nodes[3].disk.own_place()));
     assert_eq!(place(0), place(1));
+}
+
+#[test]
+fn two_neighbours_that_ask_each_other_still_come_to_know() {
+    // Found by the simulator: 1 took the gap of 2 while it still asked 0 as well, and 0, which has
+    // nobody but 1, did not ask 1 because it served it.
+    let rules = Rules::default();
+    let mut world = World::new(3, Plan { nodes: 4, rules, mesh: true, manual: true, beats: 4 });
+    world.connect_all();
+    for (a, b) in [(3, 0), (3, 1), (3, 2), (2, 1)] {
+        world.disconnect(a, b);
+    }
+    // 1 asks 0, which asks 2.
+    world.run(2 * LEASE);
+    world.disconnect(2, 0);
+    world.connect(2, 3);
+    world.write(3, 0);
+    world.write(3, 1);
+    world.run(LEASE / 4);
+    world.nodes[2].disk.foreign.get_mut(&origin(3)).unwrap().lanes[0].drop_to(3);
+    world.connect(1, 2);
+    world.run(8 * LEASE);
+    assert_eq!((world.knows(1, 3), world.knows(0, 3)), (3, 3));
+    assert!(super::check::every_domain_is_fresh(&world, 0));
+    assert_eq!(world.wrong, None);
 }
 
 #[test]
@@ -486,195 +510,6 @@ fn time_that_was_lost_ends_the_leases() {
 }
 
 #[test]
-fn who_joins_writes_once_a_majority_knows_of_it() {
-    needs(Rule::JoinMajority, 3, |world| {
-        world.connect_all();
-        world.fill(0, 4);
-        for other in [0, 2] {
-            world.disconnect(1, other);
-        }
-        let new = world.add_node(origin(3), Members::default(), 0);
-        world.start(new);
-        world.connect(1, new);
-        world.run(100 * MS);
-        world.join(new);
-        world.run(3 * LEASE);
-        // The sponsor is lost, and removed by those who never heard of what it did.
-        world.kill(1, false);
-        world.nodes[1].gone = true;
-        world.order(0, Order::Remove { origin: origin(1) });
-        world.run(LEASE);
-        world.fill(0, 4);
-        world.write_intent(new, 4);
-        world.fsync(new);
-        world.settle();
-        world.run(3 * LEASE);
-        world.quiet();
-    });
-}
-
-#[test]
-fn who_does_not_write_a_domain_lets_nobody_into_it() {
-    needs(Rule::Sponsor, 3, |world| {
-        // Each writes one domain of its own.
-        let members: Vec<_> = (0..3)
-            .map(|at| Members::founded(&[origin(at)], &[domain(usize::from(at != 2))]))
-            .collect();
-        only_members(world, &members);
-        world.connect_all();
-        world.fill(2, 0);
-        for other in [0, 1] {
-            world.disconnect(2, other);
-        }
-        let new = world.add_node(origin(3), Members::default(), 0);
-        world.start(new);
-        world.connect(0, new);
-        world.run(200 * MS);
-        world.join(new);
-        world.run(3 * LEASE);
-        world.write(new, 0);
-        world.run(3 * LEASE);
-    });
-}
-
-#[test]
-fn a_domain_that_nobody_writes_needs_the_proof_of_all() {
-    needs(Rule::Sponsor, 3, |world| {
-        let all: Vec<_> = (0..3).map(origin).collect();
-        only_members(world, &[Members::founded(&all, &[domain(1)])]);
-        world.connect_all();
-        world.fill(2, 0);
-        for other in [0, 1] {
-            world.disconnect(2, other);
-        }
-        let new = world.add_node(origin(3), Members::default(), 0);
-        world.start(new);
-        world.connect(0, new);
-        world.connect(1, new);
-        world.run(200 * MS);
-        world.join(new);
-        world.run(3 * LEASE);
-        world.write(new, 0);
-        world.run(3 * LEASE);
-    });
-}
-
-/// Starts all again with that membership.
-fn only_members(world: &mut World, parts: &[Members]) {
-    let mut members = Members::default();
-    for part in parts {
-        members.merge(part);
-    }
-    for at in 0..world.nodes.len() {
-        world.kill(at, true);
-        world.nodes[at].disk.members = members.clone();
-        world.start(at);
-    }
-}
-
-#[test]
-fn who_was_removed_is_cleared() {
-    needs(Rule::Removed, 3, |world| {
-        world.connect_all();
-        world.fill(0, 0);
-        world.fill(2, 0);
-        for other in [0, 2] {
-            world.disconnect(1, other);
-        }
-        world.write(1, 0);
-        world.kill(1, false);
-        world.nodes[1].gone = true;
-        world.order(0, Order::Remove { origin: origin(1) });
-        world.quiet();
-    });
-}
-
-#[test]
-fn a_removal_carries_what_a_majority_knew() {
-    // What nodes tell each other of members besides would hide it.
-    needs_beside(Rules::without(Rule::Members), Rule::Union, 3, |world| {
-        world.connect_all();
-        world.fill(2, 4);
-        for other in [0, 1] {
-            world.disconnect(2, other);
-        }
-        let new = world.add_node(origin(3), Members::default(), 0);
-        world.start(new);
-        world.connect(0, new);
-        world.connect(1, new);
-        world.run(100 * MS);
-        world.join(new);
-        world.run(3 * LEASE);
-        // Its sponsor is lost; who never heard of it removes the sponsor.
-        world.kill(0, false);
-        world.nodes[0].gone = true;
-        world.disconnect(1, new);
-        let foreign = world.nodes[1].disk.foreign.get_mut(&origin(0)).unwrap();
-        foreign.lanes[1].drop_to(1);
-        world.connect(1, 2);
-        world.run(100 * MS);
-        world.order(2, Order::Remove { origin: origin(0) });
-        world.run(LEASE);
-        world.fill(2, 4);
-        world.write_intent(new, 4);
-        world.fsync(new);
-        world.settle();
-        world.run(3 * LEASE);
-    });
-}
-
-#[test]
-fn a_join_that_was_passed_over_is_known_before_anything_is_proved() {
-    needs(Rule::Members, 3, |world| {
-        world.connect_all();
-        world.fill(2, 4);
-        for other in [0, 1] {
-            world.disconnect(2, other);
-        }
-        let new = world.add_node(origin(3), Members::default(), 0);
-        world.start(new);
-        world.connect(0, new);
-        world.connect(1, new);
-        world.run(100 * MS);
-        world.join(new);
-        world.run(3 * LEASE);
-        // All who know of it begin new lives: the record of the join is in no log any more.
-        for at in [0, 1] {
-            world.kill(at, false);
-            world.start(at);
-        }
-        world.connect(0, 2);
-        world.connect(1, 2);
-        world.run(200 * MS);
-        world.fill(2, 4);
-        world.write_intent(new, 4);
-        world.fsync(new);
-        world.settle();
-        world.run(3 * LEASE);
-    });
-}
-
-#[test]
-fn a_leave_counts_once_all_before_it_is_applied() {
-    needs(Rule::Left, 3, |world| {
-        world.connect_all();
-        world.fill(1, 0);
-        world.disconnect(0, 1);
-        world.disconnect(1, 2);
-        for _ in 0..8_000 {
-            world.write_own(0, 1);
-        }
-        world.write(0, 0);
-        world.nodes[0].left = true;
-        world.order(0, Order::Leave);
-        world.connect(1, 2);
-        world.connect(0, 1);
-        world.run(3 * LEASE);
-        world.quiet();
-    });
-}
-
-#[test]
 fn only_what_members_have_on_their_disks_may_go() {
     needs(Rule::Retain, 2, |world| {
         world.connect_all();
@@ -831,21 +666,4 @@ fn a_direct_connection_that_is_cut_changes_nothing_but_the_way() {
     assert!(super::check::every_domain_is_fresh(&world, 2));
     world.quiet();
     assert_eq!(world.wrong, None);
-}
-
-#[test]
-fn a_member_that_has_left_is_missed_by_nobody() {
-    let plan = Plan { nodes: 3, rules: Rules::default(), mesh: true, manual: true, beats: 4 };
-    let mut world = World::new(1, plan);
-    world.connect_all();
-    world.write(0, 0);
-    world.nodes[0].left = true;
-    let before = world.flushes;
-    world.order(0, Order::Leave);
-    world.run(LEASE);
-    world.kill(0, false);
-    world.run(3 * LEASE);
-    assert!(super::check::every_domain_is_fresh(&world, 1), "its lease needs who has left");
-    assert_eq!(world.flushes, before, "everything before the leave was applied");
-    assert_eq!(all_domains().len(), 3);
 }

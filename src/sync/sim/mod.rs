@@ -8,9 +8,11 @@ mod app;
 mod chaos;
 mod check;
 mod directed;
+mod directed_members;
 mod disk;
 mod net;
 mod node;
+mod rim;
 mod scale;
 mod tests;
 

@@ -179,10 +179,15 @@ impl World {
 
     /// One end hears that it is gone.
     pub(super) fn down(&mut self, conn: usize, side: usize) {
+        let (node, life) = self.conns[conn].ends[side];
+        if self.nodes[node].frozen.is_some() && self.nodes[node].life == life {
+            // It hears of it when it runs again.
+            self.after(50 * MS, Due::Down { conn, side });
+            return;
+        }
         if !std::mem::replace(&mut self.conns[conn].open[side], false) {
             return;
         }
-        let (node, life) = self.conns[conn].ends[side];
         if self.is_life(node, life) && self.conns[conn].greeted[side] {
             self.tell(node, Todo::Down { link: Link(conn as u64) });
         }

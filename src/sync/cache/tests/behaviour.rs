@@ -596,3 +596,29 @@ fn a_cache_that_cannot_do_what_is_asked_is_not_built() {
     let deadline = manager.cache::<String, String>("a").deadline(SECOND).build();
     assert!(matches!(deadline, Err(BuildError::Loader(_))));
 }
+
+#[test]
+fn who_is_told_may_call_the_cache_and_build_another() {
+    let manager = Manager::local_with(clock());
+    let (builder, own) = (manager.cache::<String, String>("texts"), manager.clone());
+    let called: Arc<std::sync::OnceLock<Texts>> = Arc::default();
+    let (callee, built) = (Arc::clone(&called), Arc::new(AtomicU64::new(0)));
+    let count = Arc::clone(&built);
+    let cache = builder
+        .on_event(move |event| {
+            let Some(cache) = callee.get() else { return };
+            let first = count.fetch_add(1, Ordering::Relaxed) == 0;
+            if first && event.kind == EventKind::Invalidated(Why::Key) {
+                cache.remove_prefix("b").unwrap();
+                cache.get("a").any();
+                drop(own.cache::<String, String>("texts").build().unwrap());
+            }
+        })
+        .build()
+        .unwrap();
+    assert!(called.set(cache.clone()).is_ok());
+    cache.remove("a").unwrap();
+    assert_eq!(built.load(Ordering::Relaxed), 3, "the key, the prefix, the miss");
+    let names: Vec<String> = manager.stats().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["texts"]);
+}
