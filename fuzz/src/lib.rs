@@ -12,11 +12,11 @@ pub mod model;
 pub mod owed;
 pub mod recover;
 pub mod snapshot;
-pub mod wire;
 /// The oracle, which the library's own tests use too.
 #[path = "../../tests/it/support.rs"]
 #[allow(dead_code, reason = "the library's tests need more of it")]
 mod support;
+pub mod wire;
 
 /// What a target does with its input: nothing, or it panics.
 pub type Body = fn(&[u8]);

@@ -238,7 +238,7 @@ impl Refusal {
         (self.code() != 0).then_some(bytes)
     }
 
-    fn decode(bytes: &[u8; REFUSE_BYTES - MAC_BYTES], ours: Versions) -> Option<Self> {
+    fn decode(bytes: [u8; REFUSE_BYTES - MAC_BYTES], ours: Versions) -> Option<Self> {
         let (code, rest) = bytes.split_first()?;
         let (min, rest) = rest.split_first_chunk::<2>()?;
         let max = rest.first_chunk::<2>()?;
@@ -519,7 +519,7 @@ impl Handshake {
         let Ok(body) = exact::<REFUSE_BYTES>(body, kind::REFUSE) else { return unexpected };
         let Some((said, theirs)) = body.split_last_chunk::<MAC_BYTES>() else { return unexpected };
         let Ok(said) = <&[u8; REFUSE_BYTES - MAC_BYTES]>::try_from(said) else { return unexpected };
-        let Some(refusal) = Refusal::decode(said, self.ours.versions) else { return unexpected };
+        let Some(refusal) = Refusal::decode(*said, self.ours.versions) else { return unexpected };
         let version = matches!(refusal, Refusal::Version { .. });
         match awaits {
             Awaits::Challenge if version => Refused::There(refusal),

@@ -98,8 +98,8 @@ impl Node {
     /// Connects to another node (`host:port`), and again whenever there is no link with it.
     ///
     /// # Errors
-    /// [`NodeError::Config`] for a node without [`listen`](NodeConfig::listen) and
-    /// [`peer`](NodeConfig::peer), [`NodeError::Thread`].
+    /// [`NodeError::Config`] for a node without [`listen`](super::NodeConfig::listen) and
+    /// [`peer`](super::NodeConfig::peer), [`NodeError::Thread`].
     pub fn connect(&self, address: &str) -> Result<(), NodeError> {
         let net = self.inner.net.lock();
         let net = net.as_ref().ok_or(NodeError::Config("the node has no links"))?;
