@@ -16,6 +16,11 @@ if ! command -v mkfs.ext4 >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get
     step apt-get install -y --no-install-recommends e2fsprogs
 fi
 
+# For the nodes in network namespaces, which else say that they were skipped.
+if ! command -v ip >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    step apt-get install -y --no-install-recommends iproute2
+fi
+
 # The children of the crash tests first: tests start them, cargo does not build them for that.
 step cargo build --examples
 step cargo test --lib --tests --examples
@@ -23,6 +28,8 @@ step cargo test --doc
 # What is told outside is compiled only where somebody listens. The modules' own tests, and those.
 step cargo test --features metrics,tracing --test observe
 step cargo test --features metrics,tracing --lib -- trace:: metrics::
+# Links under TLS, beside those under a secret.
+step cargo test --features tls --test link
 step cargo test --package annals-cli
 # The edges to the outside; with real servers where they can be had.
 step ./scripts/servers.sh

@@ -33,6 +33,9 @@ pub enum Error {
     /// See [`crate::actor::ActorError`].
     #[error(transparent)]
     Actor(#[from] crate::actor::ActorError),
+    /// See [`crate::sync::node::NodeError`].
+    #[error(transparent)]
+    Node(#[from] crate::sync::node::NodeError),
 }
 
 /// A failed call to the file system, with the file and what was being done.
@@ -244,6 +247,16 @@ pub enum AppendError {
     /// The log was closed.
     #[error("the log is closed")]
     Closed,
+    /// The turn publishes, and its store is no node: it was opened without one, or is in memory.
+    #[error("something was to be published, and the store is no node")]
+    NoNode,
+    /// The turn publishes, and its node may not: it is no member of the cluster, or another life of
+    /// it is at work.
+    #[error("something was to be published, and the node may not")]
+    Fenced,
+    /// The turn publishes of a domain that its node has not declared.
+    #[error("the domain {0:?} was not declared when the node was started")]
+    Domain(crate::types::DomainId),
     /// The stream's past could not be read to compare.
     #[error(transparent)]
     Read(#[from] ReadError),

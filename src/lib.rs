@@ -114,6 +114,7 @@ pub mod error;
 pub mod log;
 #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "nobody publishes"))]
 mod metrics;
+mod op;
 pub mod snapshot;
 mod store;
 pub mod sync;
@@ -136,6 +137,7 @@ pub use actor::{
 pub use error::{Error, OpenError};
 
 pub use log::finding::{Affected, Finding, Severity, What};
+pub use op::{Op, OpKind, Ops};
 pub use rkyv;
 pub use store::{
     ActorName, Api, Backup, BackupOptions, Begin, Change, Cursor, CursorInfo, CursorStats, Debt,
@@ -144,7 +146,8 @@ pub use store::{
     RetentionStats, ScrubStats, SnapshotInfo, StepEnd, Store, StoreOptions, StoreStats, Stored,
     Subscription, SubscriptionStats, Told, Verification, View,
 };
-pub use types::{Durability, HybridTime, Lsn, Seq, StreamId};
+pub use sync::node::{Node, NodeConfig, NodeError};
+pub use types::{DomainId, Durability, HybridTime, Lsn, Seq, StreamId};
 
 /// The README's example runs as a test too.
 #[cfg(doctest)]

@@ -165,6 +165,9 @@ events! {
     DEBUG "annals::store" "scrubbed" Scrubbed { path: path, bytes: number }
     /// A scrub could not.
     WARN "annals::store" "scrub failed" ScrubFailed { path: path, error: said }
+    /// A node reports something that somebody should know of: tokens that were passed over, and
+    /// what was cleared for it; a peer that was refused; members that come and go.
+    WARN "annals::sync" "node reported" NodeReported { path: path, what: text }
     /// A pass over old files has ended, and did something.
     INFO "annals::store" "retention done" RetentionDone {
         dir: path, events_dropped: number, snapshots_dropped: number, reclaimed_bytes: number

@@ -7,6 +7,7 @@ use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::num::NonZeroU64;
 
+use siphasher::sip::SipHasher24 as SipHasher;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
 /// Every frame, and so every [`Lsn`], is aligned to this many bytes.
@@ -128,6 +129,39 @@ impl fmt::Debug for StreamId {
 impl fmt::Display for StreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.get())
+    }
+}
+
+/// Names a domain on the wire and in tokens: a hash of its name. Two names with one hash are
+/// refused where they are declared.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DomainId(u64);
+
+impl DomainId {
+    /// Of facts that belong to no domain, such as the birth of a node.
+    pub const NONE: Self = Self(0);
+
+    /// SipHash-2-4 with a zero key over the name.
+    pub fn of(name: &str) -> Self {
+        let mut hasher = SipHasher::new();
+        hasher.write(name.as_bytes());
+        Self(hasher.finish().max(1))
+    }
+
+    /// From its number.
+    pub const fn from_u64(id: u64) -> Self {
+        Self(id)
+    }
+
+    /// The number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Debug for DomainId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DomainId({:016x})", self.0)
     }
 }
 

@@ -54,6 +54,20 @@ fn projections_are_exact_whenever_the_process_is_killed() {
 }
 
 #[test]
+fn three_caches_agree_with_their_source_though_a_link_was_cut_meanwhile() {
+    let said = run("cache_node", &["--all", "--seconds", "5"]);
+    assert!(said.contains("link cut") && said.contains("stale"), "{said}");
+    assert!(said.contains("All three caches say what the table does."), "{said}");
+}
+
+#[test]
+fn no_page_of_three_nodes_is_called_fresh_and_older_than_the_lease_though_one_is_cut_off() {
+    let said = run("web_cache", &["--seconds", "6"]);
+    assert!(said.contains("node three is cut off") && said.contains("stale, "), "{said}");
+    assert!(said.contains("All three say what the database says."), "{said}");
+}
+
+#[test]
 fn lines_go_through_a_store_into_a_file_each_once_whenever_the_process_is_killed() {
     let said = run("edges", &["--lines", "6000", "--kill", "4"]);
     assert!(said.contains("5400 numbers after 4 kills: 0 lost, 0 twice"), "{said}");

@@ -117,6 +117,7 @@ fn forget_all() -> Plan<'static> {
         run_bytes_max: 1 << 30,
         keep: &|_| Ok(Keep { upto: Seq::MAX, first: false, superseded: false }),
         pinned: u64::MAX,
+        unnamed: u64::MAX,
         below: u64::MAX,
         before: HybridTime::from_bits(u64::MAX),
         renew: false,

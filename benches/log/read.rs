@@ -136,6 +136,7 @@ fn compact(log: &Log, position: u64) -> u64 {
         run_bytes_max: 1 << 30,
         keep: &|_| Ok(Keep::ALL),
         pinned: 0,
+        unnamed: u64::MAX,
         below: 0,
         before: HybridTime::default(),
         renew: false,

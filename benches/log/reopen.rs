@@ -47,6 +47,7 @@ pub(crate) fn first_read(bench: &mut Bench) {
         run_bytes_max: 16 << 30,
         keep: &|_| Ok(Keep::ALL),
         pinned: u64::MAX,
+        unnamed: u64::MAX,
         below: u64::MAX,
         before: HybridTime::from_bits(u64::MAX),
         renew: false,

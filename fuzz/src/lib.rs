@@ -7,6 +7,7 @@ pub mod catalogue;
 mod damage;
 pub mod derived;
 pub mod frame;
+pub mod handshake;
 pub mod kv;
 pub mod model;
 pub mod owed;
@@ -16,20 +17,23 @@ pub mod snapshot;
 #[path = "../../tests/it/support.rs"]
 #[allow(dead_code, reason = "the library's tests need more of it")]
 mod support;
+pub mod wire;
 
 /// What a target does with its input: nothing, or it panics.
 pub type Body = fn(&[u8]);
 
 /// Every target: its name, which is also that of its folder of seeds, and its body.
-pub const TARGETS: [(&str, Body); 8] = [
+pub const TARGETS: [(&str, Body); 10] = [
     ("catalogue", catalogue::run),
     ("derived", derived::run),
     ("frame", frame::run),
+    ("handshake", handshake::run),
     ("kv", kv::run),
     ("model", model::run),
     ("owed", owed::run),
     ("recover", recover::run),
     ("snapshot", snapshot::run),
+    ("wire", wire::run),
 ];
 
 #[cfg(test)]

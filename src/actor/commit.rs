@@ -206,7 +206,7 @@ fn append<A: Actor>(
     let appended = if desk.has_notes() {
         shared.ledger.append(&*shared.events, desk, cell.stream, first)
     } else {
-        shared.events.append(&mut desk.batch, cell.stream, first)
+        desk.append(&*shared.events, cell.stream, first)
     };
     shared.note_append(appended.as_ref().err());
     match appended {

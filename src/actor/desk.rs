@@ -6,8 +6,11 @@ use std::ops::Range;
 use super::cell::drop_quietly;
 use super::mailbox::{Mark, Outgoing};
 use super::note::Note;
-use crate::error::Reject;
+use super::provider::{Appended, EventStore};
+use crate::error::{AppendError, Reject};
 use crate::log::frame::{Batch, RecordKind, Savepoint};
+use crate::op::Ops;
+use crate::types::{Seq, StreamId};
 
 /// A batch that grew past this is not kept for the next turn.
 const KEPT_BATCH_BYTES_MAX: usize = 256 * 1024;
@@ -20,6 +23,8 @@ pub(crate) struct Desk {
     /// The notes among the records, to be read again once they are appended.
     notes: Vec<(u16, Range<usize>)>,
     bytes: Vec<u8>,
+    /// What the turn publishes.
+    pub ops: Ops,
     /// The name that a stream's first frame carries is in it.
     pub named: bool,
     /// It holds no turn, but what settles something without one.
@@ -32,13 +37,14 @@ pub(crate) struct Before {
     batch: Savepoint,
     notes: usize,
     bytes: usize,
+    ops: usize,
     named: bool,
 }
 
 impl Before {
     /// On an empty desk.
     pub(crate) fn nothing() -> Self {
-        Self { batch: Savepoint::EMPTY, notes: 0, bytes: 0, named: false }
+        Self { batch: Savepoint::EMPTY, notes: 0, bytes: 0, ops: 0, named: false }
     }
 
     /// No turn is on it.
@@ -53,7 +59,6 @@ thread_local! {
 
 impl Desk {
     /// The thread's, or a new one.
-    #[expect(clippy::unnecessary_box_returns, reason = "it stays where it is from turn to turn")]
     pub(crate) fn take() -> Box<Self> {
         DESK.try_with(ThreadCell::take).ok().flatten().unwrap_or_default()
     }
@@ -65,6 +70,7 @@ impl Desk {
             self.batch.clear();
             self.notes.clear();
             self.bytes.clear();
+            self.ops.truncate(0);
             self.named = false;
             self.settles = false;
             // A thread that is ending has no place for it any more.
@@ -74,7 +80,13 @@ impl Desk {
 
     pub(crate) fn before(&self) -> Before {
         let batch = self.batch.savepoint();
-        Before { batch, notes: self.notes.len(), bytes: self.bytes.len(), named: self.named }
+        Before {
+            batch,
+            notes: self.notes.len(),
+            bytes: self.bytes.len(),
+            ops: self.ops.len(),
+            named: self.named,
+        }
     }
 
     /// Drops what a turn has written.
@@ -82,6 +94,7 @@ impl Desk {
         self.batch.restore(before.batch);
         self.notes.truncate(before.notes);
         self.bytes.truncate(before.bytes);
+        self.ops.truncate(before.ops);
         self.named = before.named;
         self.drop_outgoing();
     }
@@ -91,9 +104,25 @@ impl Desk {
         self.batch.restore(before.batch);
     }
 
-    /// Was anything written since?
+    /// Was anything written since, or published?
     pub(crate) fn grew(&self, before: Before) -> bool {
-        self.batch.records() > before.batch.records()
+        self.batch.records() > before.batch.records() || self.ops.len() > before.ops
+    }
+
+    /// Appends what is on it.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; it may have grown, and is to be [kept](Self::keep).
+    pub(crate) fn append(
+        &mut self,
+        events: &dyn EventStore,
+        stream: StreamId,
+        first: Seq,
+    ) -> Result<Appended, AppendError> {
+        if self.ops.is_empty() {
+            return events.append(&mut self.batch, stream, first);
+        }
+        events.append_publishing(&mut self.batch, stream, first, &self.ops)
     }
 
     /// Was a note?

@@ -118,7 +118,7 @@ impl Ledger {
         first: Seq,
     ) -> Result<Appended, AppendError> {
         let mut content = self.content.lock();
-        let appended = events.append(&mut desk.batch, stream, first)?;
+        let appended = desk.append(events, stream, first)?;
         let earliest = content.alarms.first().copied();
         for note in desk.notes(None) {
             content.take_in((stream, appended.lsn, first), &note, desk.settles);

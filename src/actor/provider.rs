@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::error::{AppendError, DiskError, ReadError, SyncError};
 use crate::log::frame::{Batch, Frame, RecordKind};
 use crate::log::name;
+use crate::op::Ops;
 pub use crate::snapshot::{NewSnapshot, SnapshotRef};
 use crate::types::{Lsn, Seq, StreamId};
 
@@ -33,6 +34,27 @@ pub trait EventStore: Debug + Send + Sync + 'static {
         stream: StreamId,
         first: Seq,
     ) -> Result<Appended, AppendError>;
+
+    /// The same for a turn that publishes: `ops` become tokens of the very frame.
+    ///
+    /// # Errors
+    /// [`AppendError::NoNode`] where nothing can be published; else as for
+    /// [`append`](Self::append).
+    fn append_publishing(
+        &self,
+        batch: &mut Batch,
+        stream: StreamId,
+        first: Seq,
+        ops: &Ops,
+    ) -> Result<Appended, AppendError> {
+        let _ = (batch, stream, first, ops);
+        Err(AppendError::NoNode)
+    }
+
+    /// Can turns publish?
+    fn publishes(&self) -> bool {
+        false
+    }
 
     /// Visits the frames of `stream` that hold events after `after`, in order, each checked.
     /// A frame may begin with events at or before `after`. `Break` ends the visits early.
@@ -132,6 +154,19 @@ pub trait Pins: Debug + Send + Sync + 'static {
 
     /// Nothing at or above this position goes: a durable cursor has not passed it.
     fn cursor_floor(&self) -> Option<u64> {
+        None
+    }
+
+    /// Nothing at or above this position goes, nor do frames of no stream: the node's tokens, which
+    /// somebody lacks.
+    fn node_floor(&self) -> Option<u64> {
+        None
+    }
+
+    /// Frames of `stream` that hold no event after this one are of no use to anybody. `None` for
+    /// streams of which that is not known.
+    fn goes_upto(&self, stream: StreamId) -> Option<Seq> {
+        let _ = stream;
         None
     }
 

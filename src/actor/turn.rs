@@ -22,6 +22,7 @@ use super::{Actor, ActorError, Handle, Value as _};
 use crate::error::{AppendError, Reject};
 use crate::log::frame::{FRAME_BYTES_LIMIT, RecordKind};
 use crate::log::name;
+use crate::op::Op;
 use crate::trace;
 use crate::types::{Durability, HybridTime, Seq, StreamId};
 
@@ -291,6 +292,26 @@ impl<'a, A: Actor> Turn<'a, A> {
         self.suspend();
         self.wishes.finished = true;
         self.wishes.passivate = true;
+    }
+
+    /// Says that what others remember of something is no longer so: see [`Op`]. It reaches every
+    /// node, and travels in the turn's own frame: state and word of it cannot part. So the turn is
+    /// appended when it ends, whatever its policy. A turn that fails has published nothing.
+    ///
+    /// Where the store is no node ([`AppendError::NoNode`]) the turn fails.
+    pub fn publish(&mut self, op: Op<'_>) {
+        if self.wishes.failure.is_some() {
+            return;
+        }
+        let shared = self.cell.shared();
+        let admitted = shared.admit_event();
+        let able = if shared.events.publishes() { Ok(()) } else { Err(AppendError::NoNode.into()) };
+        if let Err(failure) = able.and(admitted).and_then(|()| self.name_it()) {
+            self.wishes.failure = Some(failure);
+            return;
+        }
+        self.wishes.barrier = true;
+        self.desk().ops.push(op);
     }
 
     /// Appends this turn when it ends, and all that were deferred before it.

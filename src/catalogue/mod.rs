@@ -27,7 +27,7 @@ use crate::types::{Seq, StreamId};
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// How large a catalogue may be before it is built again: sled grows.
 const BYTES_MAX: u64 = 4 << 30;
-const TOO_LONG: &str = "it took too long to open";
+pub(crate) const TOO_LONG: &str = "it took too long to open";
 /// How much of the log a close takes in.
 const CLOSE_BYTES_MAX: u64 = 64 << 20;
 /// Frames between two stamps.
@@ -383,7 +383,7 @@ impl Worker {
 }
 
 /// sled can take minutes to open: then it goes on in a thread that nobody waits for.
-fn open_within(dir: &Path, limit: Duration) -> Result<sled::Db, &'static str> {
+pub(crate) fn open_within(dir: &Path, limit: Duration) -> Result<sled::Db, &'static str> {
     let (sender, receiver) = bounded(1);
     let dir = dir.to_owned();
     let spawned = std::thread::Builder::new().name("annals-sled".to_owned()).spawn(move || {
@@ -410,7 +410,7 @@ fn open_within(dir: &Path, limit: Duration) -> Result<sled::Db, &'static str> {
 }
 
 /// Bytes of the files in a folder and the folders within.
-fn folder_bytes(dir: &Path) -> u64 {
+pub(crate) fn folder_bytes(dir: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
     entries
         .flatten()

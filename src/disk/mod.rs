@@ -129,6 +129,21 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// A number that is another one after each start of the machine, so that who finds the same
     /// one again knows that nothing in the page cache was lost. 0 where that is not known.
     fn boot(&self) -> u64;
+
+    /// A number that names the machine; 0 where that is not known.
+    fn machine(&self) -> u64 {
+        0
+    }
+
+    /// Numbers that name a directory on this machine: who finds others has a copy, or one that
+    /// was put back.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn place(&self, dir: &Path) -> io::Result<[u64; 2]> {
+        let _ = dir;
+        Ok([0; 2])
+    }
 }
 
 /// Keeps the lock while it lives.

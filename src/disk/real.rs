@@ -135,6 +135,17 @@ impl Disk for RealDisk {
         let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(16).collect();
         u64::from_str_radix(&digits, 16).unwrap_or(0)
     }
+
+    fn machine(&self) -> u64 {
+        let id = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+        u64::from_str_radix(&digits, 16).unwrap_or(0)
+    }
+
+    fn place(&self, dir: &Path) -> io::Result<[u64; 2]> {
+        let found = fs::metadata(dir)?;
+        Ok([found.dev(), found.ino()])
+    }
 }
 
 /// File systems whose locks, syncs and maps another machine answers for. The magic numbers are

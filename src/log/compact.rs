@@ -69,6 +69,9 @@ pub struct Plan<'a> {
     /// Nothing at or above this position goes, whatever it is. Below `u64::MAX` it also means that
     /// `keep` goes by what is in this log: all of that is made durable before anything goes.
     pub pinned: u64,
+    /// Segments that hold anything at or above this position are not taken: frames of no stream
+    /// go with their segment.
+    pub unnamed: u64,
     /// And nothing at or above this position.
     pub below: u64,
     /// And nothing that was appended at this time or later.
@@ -85,6 +88,7 @@ impl std::fmt::Debug for Plan<'_> {
         f.debug_struct("Plan")
             .field("run_bytes_max", &self.run_bytes_max)
             .field("pinned", &self.pinned)
+            .field("unnamed", &self.unnamed)
             .field("below", &self.below)
             .field("before", &self.before)
             .field("renew", &self.renew)
@@ -235,7 +239,7 @@ impl Shared {
     }
 
     fn choose(&self, plan: &Plan<'_>) -> Result<Option<Chosen>, ReadError> {
-        let settled = self.settled();
+        let settled = self.settled().min(plan.unnamed);
         let (pieces, runs) = self.pieces();
         let takeable = self.takeable(&pieces, runs, settled);
         let (mut first, mut end, mut bytes, mut frames) = (runs, runs, 0, 0);

@@ -274,6 +274,9 @@ fn begin(shared: &Shared) -> Result<(), OpenError> {
         AppendError::GroupTooLarge { .. }
         | AppendError::Conflict { .. }
         | AppendError::Closed
+        | AppendError::NoNode
+        | AppendError::Fenced
+        | AppendError::Domain(_)
         | AppendError::Read(_) => OpenError::Options("frame_bytes_max is too small"),
     })?;
     let mut syncing = shared.syncing.lock();

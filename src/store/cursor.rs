@@ -34,6 +34,7 @@ use crate::actor::provider::Pins;
 use crate::error::{AppendError, Error, ReadError, StreamError};
 use crate::log::frame::{Batch, Record, RecordKind};
 use crate::log::{Appended, Log, Seen, name as name_record};
+use crate::sync::node::Node;
 use crate::trace;
 use crate::types::{HybridTime, Lsn, Seq, StreamId};
 
@@ -206,6 +207,7 @@ impl Cursors {
 pub(super) struct Pinned {
     pub owed: Arc<dyn Pins>,
     pub cursors: Arc<Cursors>,
+    pub node: Option<Arc<Node>>,
 }
 
 impl Pins for Pinned {
@@ -214,11 +216,20 @@ impl Pins for Pinned {
     }
 
     fn cursor_floor(&self) -> Option<u64> {
+        let tokens = self.node_floor();
         match self.cursors.floor() {
-            Ok(floor) => floor.map(Position::lsn),
+            Ok(floor) => floor.map(Position::lsn).into_iter().chain(tokens).min(),
             // Nobody knows: nothing goes.
             Err(_unread) => Some(0),
         }
+    }
+
+    fn node_floor(&self) -> Option<u64> {
+        self.node.as_ref().and_then(|node| node.pinned())
+    }
+
+    fn goes_upto(&self, stream: StreamId) -> Option<Seq> {
+        self.node.as_ref().and_then(|node| node.goes_upto(stream))
     }
 
     fn is_superseding(&self, stream: StreamId) -> bool {

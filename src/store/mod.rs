@@ -27,6 +27,7 @@ use crate::error::{DiskError, Error, OpenError};
 use crate::log::{Evidence, Log, LogOptions, LogStats, Opening, RecoveryReport, Totals};
 use crate::metrics::Phases;
 use crate::snapshot::{SnapshotStats, Snapshots};
+use crate::sync::node::{Lives, Node, NodeError, NodeStats, Place};
 use crate::trace::{self, Work};
 use crate::types::Life;
 
@@ -41,6 +42,7 @@ mod owed;
 mod providers;
 #[cfg(feature = "metrics")]
 mod publish;
+mod publishing;
 mod repair;
 mod retain;
 mod scrub;
@@ -60,6 +62,7 @@ use identity::{Identity, IdentityFile};
 pub use noted::{Noted, StepEnd, Stored};
 pub use options::StoreOptions;
 pub use owed::{Debt, Owed};
+use publishing::Publishing;
 pub use repair::{Plan, Repair, RepairStep, Repaired};
 use retain::Retention;
 pub use retain::{Retain, RetentionStats};
@@ -126,6 +129,7 @@ pub struct Store {
     catalogue: Option<Arc<Catalogue>>,
     snapshots: Arc<Snapshots>,
     cursors: Arc<Cursors>,
+    node: Option<Arc<Node>>,
     readers: Arc<Readers>,
     leases: Leases,
     events: Arc<Log>,
@@ -180,6 +184,8 @@ pub struct StoreStats {
     pub cursors: CursorStats,
     /// Those who follow what happens.
     pub subscriptions: SubscriptionStats,
+    /// The node's, if the store is one.
+    pub node: NodeStats,
 }
 
 impl Store {
@@ -223,6 +229,14 @@ impl Store {
     /// What can be set before opening.
     pub fn options() -> StoreOptions {
         StoreOptions::default()
+    }
+
+    /// The store's part in a cluster.
+    ///
+    /// # Errors
+    /// [`NodeError::NoNode`] where it was opened without [`StoreOptions::node`].
+    pub fn node(&self) -> Result<&Arc<Node>, Error> {
+        self.node.as_ref().ok_or_else(|| NodeError::NoNode.into())
     }
 
     pub(crate) fn open_with(path: &Path, options: StoreOptions) -> Result<Self, Error> {
@@ -284,19 +298,53 @@ impl Store {
             .transpose()?
             .map(Arc::new);
         let close_deadline = options.runtime.close_deadline;
+        let publishing = Publishing::new(&events);
+        // Before anything else of this life: token 1 is the node's birth.
+        let node = match kept.node.clone() {
+            None => None,
+            Some(config) => {
+                let lives = Lives {
+                    life,
+                    before: known.map_or(0, |identity| identity.life.number),
+                    whole: evidence.killed.is_some() && event_report.damage.is_none(),
+                    end: event_report.end,
+                };
+                let place = Place {
+                    disk: Arc::clone(&disk),
+                    dir: path.to_owned(),
+                    store,
+                    lives,
+                    log: Arc::clone(&events),
+                    clock: options.clock.clone(),
+                    durability: options.runtime.durability,
+                    threads: options.threads,
+                };
+                let node = Arc::new(Node::start(config, place)?);
+                publishing.begin(Arc::clone(&node));
+                Some(node)
+            }
+        };
         let runtime = Runtime::start(
-            Arc::clone(&events) as Arc<dyn crate::actor::provider::EventStore>,
+            Arc::clone(&publishing) as Arc<dyn crate::actor::provider::EventStore>,
             Arc::clone(&snapshots) as Arc<dyn crate::actor::provider::SnapshotStore>,
             options.clock.clone(),
             options.runtime,
         )?;
         let cursors = Cursors::new(&events);
+        let pinned = cursor::Pinned {
+            owed: runtime.pins(),
+            cursors: Arc::clone(&cursors),
+            node: node.clone(),
+        };
         let readers = Arc::<Readers>::default();
-        let pinned = cursor::Pinned { owed: runtime.pins(), cursors: Arc::clone(&cursors) };
         let retention = Retention::start(
             (&events, &snapshots),
             (runtime.kinds(), Arc::new(pinned), catalogue.clone()),
-            retain::Policy::of(&options.retain, options.compaction, options.run_bytes_max),
+            retain::Policy::of(
+                &options.retain,
+                options.compaction.or(node.is_some().then_some(true)),
+                options.run_bytes_max,
+            ),
             (options.clock.clone(), options.threads),
         )?;
         let report = OpenReport {
@@ -321,6 +369,7 @@ impl Store {
                 scrub: scrub.as_ref().map(Scrub::counted),
                 cursors: Arc::clone(&cursors),
                 readers: Arc::clone(&readers),
+                node: node.clone(),
             };
             let publisher = publish::Publisher::start(&path, sources, kept.threads)?;
             publisher.opened(&phases.took);
@@ -333,6 +382,7 @@ impl Store {
             catalogue,
             snapshots,
             cursors,
+            node,
             readers,
             leases: Leases::default(),
             events,
@@ -430,6 +480,7 @@ impl Store {
             actors: self.runtime.actor_stats(),
             cursors: self.cursors.stats(),
             subscriptions: self.readers.stats(&self.events),
+            node: self.node.as_ref().map(|node| node.stats()).unwrap_or_default(),
         }
     }
 
@@ -491,9 +542,12 @@ impl Store {
             self.events.sync()?;
             catalogue.close();
         }
+        // Its last word is in the events, and says that they are all there.
+        let node = self.node.as_ref().map_or(Ok(()), |node| node.close());
         // The events first: snapshots cover nothing that is not there.
         self.events.close()?;
         self.snapshots.close()?;
+        node?;
         Ok(report)
     }
 }

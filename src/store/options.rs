@@ -10,6 +10,7 @@ use super::{Repair, Retain, Store, View};
 use crate::actor::{Actor, DeadLetter, Persistence, Recovery, RuntimeOptions};
 use crate::disk::{Disk, RealDisk};
 use crate::error::Error;
+use crate::sync::node::NodeConfig;
 use crate::time::Clock;
 use crate::types::Durability;
 
@@ -44,6 +45,7 @@ pub struct StoreOptions {
     pub(crate) retain: Retain,
     pub(crate) compaction: Option<bool>,
     pub(crate) run_bytes_max: u64,
+    pub(crate) node: Option<NodeConfig>,
 }
 
 /// One setting of the runtime, to be set again over what [`StoreOptions::runtime`] brings.
@@ -76,6 +78,7 @@ impl Default for StoreOptions {
             retain: Retain::All,
             compaction: None,
             run_bytes_max: 1 << 30,
+            node: None,
         }
     }
 }
@@ -273,6 +276,16 @@ impl StoreOptions {
     /// Default: only where [`retain`](Self::retain) lets anything go.
     pub fn compaction(mut self, compaction: bool) -> Self {
         self.compaction = Some(compaction);
+        self
+    }
+
+    /// Makes the store a node of a cluster: it can publish what has changed, and hears what has
+    /// changed elsewhere. See [`Store::node`].
+    ///
+    /// Compaction is on then, unless [`compaction`](Self::compaction) says otherwise: that is what
+    /// lets go of tokens that all members have.
+    pub fn node(mut self, config: NodeConfig) -> Self {
+        self.node = Some(config);
         self
     }
 

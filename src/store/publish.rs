@@ -23,6 +23,7 @@ use crate::error::{DiskError, OpenError};
 use crate::log::Log;
 use crate::metrics::{Measure, Meter, float};
 use crate::snapshot::Snapshots;
+use crate::sync::node::Node;
 
 mod rows;
 
@@ -44,6 +45,7 @@ pub(super) struct Sources {
     pub(super) scrub: Option<scrub::Counted>,
     pub(super) cursors: Arc<Cursors>,
     pub(super) readers: Arc<Readers>,
+    pub(super) node: Option<Arc<Node>>,
 }
 
 impl Sources {
@@ -59,6 +61,7 @@ impl Sources {
             actors: self.kinds.actor_stats(),
             cursors: self.cursors.stats(),
             subscriptions: self.readers.stats(&self.events),
+            node: self.node.as_ref().map(|node| node.stats()).unwrap_or_default(),
         };
         let recovery = (&self.kinds.recovery()).into();
         let lost = self.meters(own).iter().map(|(_, meter)| meter.lost()).sum();

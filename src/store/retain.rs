@@ -349,6 +349,9 @@ impl Worker {
         let cursors = self.cursors()?;
         let keep = |stream| {
             self.going_on()?;
+            if let Some(upto) = self.pins.goes_upto(stream) {
+                return Ok(Keep { upto, first: true, superseded: true });
+            }
             if cursors.contains(&stream) || self.pins.is_superseding(stream) {
                 // All but the newest.
                 let upto = self.events.last_seq(stream)?.get().saturating_sub(1);
@@ -391,6 +394,7 @@ impl Worker {
             run_bytes_max: self.policy.run_bytes_max,
             keep: &keep,
             pinned: told.min(self.pins.cursor_floor().unwrap_or(u64::MAX)),
+            unnamed: self.pins.node_floor().unwrap_or(u64::MAX),
             below,
             before,
             renew,
@@ -480,6 +484,7 @@ impl Worker {
             run_bytes_max: self.policy.run_bytes_max,
             keep: &keep,
             pinned: u64::MAX,
+            unnamed: u64::MAX,
             below: u64::MAX,
             before: HybridTime::from_bits(u64::MAX),
             renew: due,

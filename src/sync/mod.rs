@@ -7,6 +7,20 @@
 //! cannot be had any more is answered as a gap, and a gap clears: nothing stale is served because
 //! something was missed.
 
+pub mod apply;
+pub mod cache;
 pub mod domain;
+pub mod fact;
+pub(crate) mod foreign;
+pub mod freshness;
+pub mod link;
+pub mod members;
+pub mod message;
+pub mod node;
 pub mod origin;
+pub(crate) mod own;
+pub mod replica;
+#[cfg(test)]
+mod sim;
 pub mod token;
+pub mod wire;

@@ -181,6 +181,7 @@ fn a_compacted_store_is_seen_verified_and_backed_up() {
         run_bytes_max: 1 << 20,
         keep: &keep,
         pinned: u64::MAX,
+        unnamed: u64::MAX,
         below: u64::MAX,
         before: annals::HybridTime::from_bits(u64::MAX),
         renew: true,

@@ -68,6 +68,7 @@ fn compact(log: &Log) -> Result<bool, ReadError> {
         run_bytes_max: 1 << 30,
         keep: &|_| Ok(Keep::ALL),
         pinned: u64::MAX,
+        unnamed: u64::MAX,
         below: u64::MAX,
         before: HybridTime::from_bits(u64::MAX),
         renew: true,

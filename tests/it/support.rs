@@ -450,6 +450,7 @@ impl Track {
             run_bytes_max: 40 << 10,
             keep: &keep,
             pinned: u64::MAX,
+            unnamed: u64::MAX,
             below: u64::MAX,
             before: HybridTime::from_bits(u64::MAX),
             renew: true,

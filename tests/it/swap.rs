@@ -53,6 +53,7 @@ fn compact(log: &Log, done: &AtomicBool) {
             run_bytes_max: 512 << 10,
             keep: &keep,
             pinned: u64::MAX,
+            unnamed: u64::MAX,
             below: 0,
             before: HybridTime::default(),
             renew: false,

@@ -31,7 +31,8 @@ kind!(Alive, "alive", 1, ActorOptions::new().snapshots(1, SnapshotPolicy::every(
 kind!(AliveLater, "alive", 2, ActorOptions::new().snapshots(2, SnapshotPolicy::manual()));
 
 /// All of them.
-pub(crate) const ALL: [(&str, fn()); 16] = [
+pub(crate) const ALL: [(&str, fn()); 17] = [
+    ("nodes that meet", nodes_that_meet),
     ("a life", a_life),
     ("a catalogue", a_catalogue),
     ("a power cut", a_power_cut),
@@ -71,6 +72,31 @@ pub(crate) fn field<'a>(heard: &'a Heard, name: &str) -> &'a str {
 #[track_caller]
 pub(crate) fn number(heard: &Heard, name: &str) -> u64 {
     field(heard, name).parse().unwrap()
+}
+
+/// One founds a cluster, the other joins it.
+fn nodes_that_meet() {
+    use annals::NodeConfig;
+    use annals::sync::domain::Domain;
+    use annals::sync::node::local::Local;
+    use annals::sync::origin::ClusterId;
+    let dirs = ["nodes that meet", "nodes that meet, the other"];
+    let cluster = ClusterId::from_u128(5);
+    let configs = [NodeConfig::found(cluster), NodeConfig::join(cluster)];
+    let homes: Vec<_> =
+        dirs.iter().map(|name| tempfile::tempdir().unwrap().path().join(name)).collect();
+    let stores: Vec<_> = configs
+        .into_iter()
+        .zip(&homes)
+        .map(|(config, home)| {
+            let config = config.domain(Domain::new("users", 1)).lease(Duration::from_millis(400));
+            Store::options().node(config).open(home).unwrap()
+        })
+        .collect();
+    let nodes: Vec<_> = stores.iter().map(|store| store.node().unwrap()).collect();
+    let _link = Local::connect(nodes[0], nodes[1]);
+    nodes[1].wait_member(LONG).unwrap();
+    until("a report", || !told("nodes that meet", "node reported").is_empty());
 }
 
 fn note<A: Actor + Handle<Note, Reply = u64>>(store: &Store, name: &str, bytes: usize) -> u64 {

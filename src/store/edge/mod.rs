@@ -73,6 +73,10 @@ fn append_fault(error: AppendError) -> Fault {
         | AppendError::Conflict { .. }
         | AppendError::Poisoned(_)
         | AppendError::Closed
+        // A pipeline publishes nothing.
+        | AppendError::NoNode
+        | AppendError::Fenced
+        | AppendError::Domain(_)
         | AppendError::Read(_) => Fault::fatal(Why::error(error)),
     }
 }

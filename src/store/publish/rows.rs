@@ -298,6 +298,72 @@ pub(super) const STORE: &[Row<StoreNow>] = &[
         it.stats.scrub.findings
     }),
     (
+        "annals_node_published",
+        Gauge,
+        Unit::Count,
+        "tokens that this node has published in this life",
+        |it| it.stats.node.published,
+    ),
+    (
+        "annals_node_applied_total",
+        Counter,
+        Unit::Count,
+        "tokens of other nodes that were applied",
+        |it| it.stats.node.applied,
+    ),
+    ("annals_node_shipped_total", Counter, Unit::Count, "tokens given to connections", |it| {
+        it.stats.node.shipped
+    }),
+    ("annals_node_shipped_bytes_total", Counter, Unit::Bytes, "bytes of those", |it| {
+        it.stats.node.shipped_bytes
+    }),
+    (
+        "annals_node_flushes_total",
+        Counter,
+        Unit::Count,
+        "times that everything of some domain was cleared",
+        |it| it.stats.node.flushes,
+    ),
+    (
+        "annals_node_gaps_total",
+        Counter,
+        Unit::Count,
+        "times that tokens of a node were passed over",
+        |it| it.stats.node.cleared,
+    ),
+    (
+        "annals_node_times_lost_total",
+        Counter,
+        Unit::Count,
+        "times that all leases were dropped because time was lost",
+        |it| it.stats.node.times_lost,
+    ),
+    ("annals_node_peers", Gauge, Unit::Count, "peers with a connection", |it| it.stats.node.peers),
+    (
+        "annals_node_lag_max",
+        Gauge,
+        Unit::Count,
+        "tokens that the peer farthest behind has not applied",
+        |it| it.stats.node.lag_max,
+    ),
+    (
+        "annals_node_stale_domains",
+        Gauge,
+        Unit::Count,
+        "domains whose answers are not fresh",
+        |it| it.stats.node.stale_domains,
+    ),
+    (
+        "annals_node_intents",
+        Gauge,
+        Unit::Count,
+        "changes that were announced and not settled",
+        |it| it.stats.node.intents,
+    ),
+    ("annals_node_fenced", Gauge, Unit::Count, "1 while the node may not publish", |it| {
+        it.stats.node.fenced
+    }),
+    (
         "annals_scrub_failures_total",
         Counter,
         Unit::Count,
