@@ -9,9 +9,9 @@
 //! **What settled means** is what the server says of itself: with `appendonly yes` and
 //! `appendfsync always` it is [`Level::Power`]; with `appendfsync no` it is [`Level::Process`].
 //! With the usual `everysec` it is [`Level::Acked`] only: while a sync takes long, Redis answers
-//! before it has written. A server that may not be asked (`CONFIG GET`) is believed to be no better
-//! than that. One that comes back with less than it had acknowledged is found out: the pipeline ends
-//! with a `Fatal`, and at its next start goes on from what the server still has.
+//! before it has written. A server that may not be asked (`CONFIG GET`) is believed to be no
+//! better than that. One that comes back with less than it had acknowledged is found out: the
+//! pipeline ends with a `Fatal`, and at its next start goes on from what the server still has.
 
 use std::collections::VecDeque;
 use std::fmt;
