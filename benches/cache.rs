@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "benches measure real time")]
 #![expect(clippy::cast_precision_loss, reason = "figures are shown with three digits")]
 
+#[expect(dead_code, reason = "some of it is for the other benches")]
 mod support;
 
 use std::hint::black_box;

@@ -141,6 +141,8 @@ pub struct Freshness {
     /// Up to when everything that was written is known here, boot time in nanoseconds; 0: of
     /// nothing is that known; `u64::MAX`: of nobody but this node is anything to be known.
     as_of: AtomicU64,
+    /// Until when that is fresh, what the clock may lag taken off: what a hit compares.
+    until: AtomicU64,
 }
 
 impl fmt::Debug for Freshness {
@@ -152,43 +154,49 @@ impl fmt::Debug for Freshness {
 impl Freshness {
     /// Of a domain whose changes are told within `lease`. Nothing is proven yet.
     pub fn new(clock: Arc<BootClock>, lease: Duration) -> Arc<Self> {
-        Arc::new(Self { clock, lease: nanos(lease), as_of: AtomicU64::new(0) })
+        let (as_of, until) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { clock, lease: nanos(lease), as_of, until })
     }
 
     /// Of a domain that nobody else writes.
     pub fn always(clock: Arc<BootClock>) -> Arc<Self> {
-        Arc::new(Self { clock, lease: u64::MAX, as_of: AtomicU64::new(u64::MAX) })
+        let (as_of, until) = (AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX));
+        Arc::new(Self { clock, lease: u64::MAX, as_of, until })
     }
 
     /// The node says: whatever any writer of the domain had written before `as_of` is applied
     /// here. `None`: that is not known any more, or of a new writer not yet.
     pub fn set(&self, as_of: Option<Duration>) {
+        let as_of = as_of.map_or(0, nanos);
+        let period = self.clock.period.load(Ordering::Relaxed);
+        let until = match as_of {
+            0 => 0,
+            as_of => as_of.saturating_add(self.lease).saturating_sub(period),
+        };
+        self.as_of.store(as_of, Ordering::Relaxed);
         // Release: pairs with the Acquire in `check`. A hit that sees the proof also sees the
         // tokens applied on which it rests.
-        self.as_of.store(as_of.map_or(0, nanos), Ordering::Release);
+        self.until.store(until, Ordering::Release);
     }
 
     /// May what is remembered be served as fresh?
     #[inline]
     pub fn check(&self) -> Lease {
-        let as_of = self.as_of.load(Ordering::Acquire);
+        let until = self.until.load(Ordering::Acquire);
         let now = self.clock.nanos();
-        if now <= as_of {
-            return Lease::Fresh;
-        }
-        self.check_past(now, as_of)
+        if now <= until { Lease::Fresh } else { self.stale(now) }
     }
 
-    #[inline]
-    fn check_past(&self, now: u64, as_of: u64) -> Lease {
-        // The clock lags by a period at most.
-        let age = (now - as_of).saturating_add(self.clock.period.load(Ordering::Relaxed));
-        if age <= self.lease && as_of != 0 {
-            Lease::Fresh
-        } else if as_of == 0 {
-            Lease::Stale(Duration::MAX)
-        } else {
-            Lease::Stale(Duration::from_nanos(age))
+    #[cold]
+    fn stale(&self, now: u64) -> Lease {
+        match self.as_of.load(Ordering::Relaxed) {
+            0 => Lease::Stale(Duration::MAX),
+            as_of => {
+                // The clock lags by a period at most.
+                let period = self.clock.period.load(Ordering::Relaxed);
+                let age = now.saturating_sub(as_of).saturating_add(period);
+                Lease::Stale(Duration::from_nanos(age))
+            }
         }
     }
 

@@ -211,7 +211,8 @@ fn main() {
                     two.push(follow(&*peer(name, entries), &keys, 2).0);
                 }
                 let (one, two) = (median(one), median(two));
-                println!("| {name}, {entries} entries | {:.1} % | {one:.0} | {two:.0} |", share * 100.0);
+                let share = share * 100.0;
+                println!("| {name}, {entries} entries | {share:.1} % | {one:.0} | {two:.0} |");
             }
         }
     }
