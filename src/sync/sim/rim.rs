@@ -39,6 +39,10 @@ impl World {
             live.app.apply(origin, seq, &said, which == Lane::Tokens);
             live.pump = true;
         }
+        // Both lanes are in one log, of which what is durable is a prefix.
+        if which == Lane::Values {
+            self.fsync(node);
+        }
         seq
     }
 
