@@ -171,12 +171,12 @@ mod tests {
         book.configure(at(1, 7));
         let told = Told { port: 7, others: vec![at(1, 7), at(3, 7), at(4, 0), at(9, 7)] };
         assert_eq!(book.hear(at(2, 50_000), &told), [at(2, 7), at(3, 7), at(9, 7)]);
-        assert_eq!(book.hear(at(2, 50_001), &told), []);
+        assert!(book.hear(at(2, 50_001), &told).is_empty());
         assert!(book.is_own(at(9, 7)));
-        assert_eq!(book.hear(at(2, 50_001), &told), []);
+        assert!(book.hear(at(2, 50_001), &told).is_empty());
         assert_eq!(book.tell(5).others, [at(1, 7), at(2, 7), at(3, 7)]);
         let nowhere = Told { port: 0, others: vec!["0.0.0.0:7".parse().unwrap()] };
-        assert_eq!(book.hear(at(8, 1), &nowhere), []);
+        assert!(book.hear(at(8, 1), &nowhere).is_empty());
     }
 
     #[test]

@@ -103,6 +103,7 @@ fn what_was_published_is_read_from_the_window_and_from_the_log_alike() {
         reader.read(number, 1, &mut out).unwrap();
         hashes.push(chain(hashes[hashes.len() - 1], &out));
     }
+    drop(reader);
     // From every place between, that many steps behind the head.
     for behind in (0..seq).step_by(97) {
         assert_eq!(own.hash_at(seq - behind), Some(hashes[usize::try_from(seq - behind).unwrap()]));
