@@ -178,6 +178,7 @@ impl Random {
 }
 
 /// Messages of every sort, `rounds` of each.
+#[expect(clippy::print_stdout, reason = "a failure is to say its seed")]
 fn each(rounds: u64, mut with: impl FnMut(&Message)) {
     let seed = std::env::var("ANNALS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     println!("ANNALS_SEED={seed}");
