@@ -421,6 +421,7 @@ impl Node {
         if gone { Ok(()) } else { Err(NodeError::Timeout) }
     }
 
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
     }
