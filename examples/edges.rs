@@ -25,7 +25,7 @@ const HELP: &str = "\
 Sends lines through a store into a file, killing the process on the way.
 
 Usage: edges [options]
-  --lines N    how many lines to send [20000]
+  --lines N    how many lines to send [200000]
   --kill N     how often to kill the process [5]
   --dir DIR    where the store and the file go [a temporary directory]
   --help";
@@ -97,7 +97,9 @@ fn parent(dir: &Path, lines: u64, kills: u64) -> Result<(), Failure> {
         random ^= random >> 7;
         random ^= random << 17;
         // Somewhere in the midst, and then some: what is acknowledged comes in steps.
-        let target = sender.numbers().settled + random % (lines / (kills + 1)).max(1);
+        let further = random % (lines / (kills + 1)).max(1);
+        // Not beyond the last line, which may be acknowledged already.
+        let target = (sender.numbers().settled + further).min(lines.saturating_sub(1));
         let patience = Instant::now();
         while sender.numbers().settled < target && patience.elapsed() < LIMIT {
             std::thread::sleep(Duration::from_millis(1));
@@ -148,7 +150,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Failure> {
     use lexopt::prelude::{Long, ValueExt as _};
-    let (mut lines, mut kills, mut dir) = (20_000, 5, None::<PathBuf>);
+    let (mut lines, mut kills, mut dir) = (200_000, 5, None::<PathBuf>);
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {

@@ -113,9 +113,11 @@ fn a_node_that_was_closed_and_comes_back_misses_nothing() {
     recorder.wait_key(b"one");
     stores.pop().unwrap().close(LONG).unwrap();
     stores[0].node().unwrap().publish(Op::key(users(), b"meanwhile")).unwrap();
-    let again = options(config(false).secret(SECRET).peer(address)).open(dirs[1].path()).unwrap();
+    // Linked only once there is somebody who writes down what comes.
+    let again = options(config(false).secret(SECRET).listen(ANY)).open(dirs[1].path()).unwrap();
     let node = again.node().unwrap();
     let heard = Recorder::on(node);
+    node.connect(&address).unwrap();
     node.wait_member(LONG).unwrap();
     assert_eq!(node.origin(), old.origin);
     stores[0].node().unwrap().publish(Op::key(users(), b"after")).unwrap();
