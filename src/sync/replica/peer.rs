@@ -411,6 +411,11 @@ impl Replica {
         }
         let durable = super::of_mut(&mut known.durable, log.lane);
         *durable = seq.max(*durable);
+        self.owe_acks(log, step);
+    }
+
+    /// More of this log is on the disk, wherever it came from: all that ship it are to hear of it.
+    pub(super) fn owe_acks(&mut self, log: TokenLog, step: &mut Step<'_>) {
         let accepted = |it: &(&Link, &Peer)| it.1.is_accepted(log.origin);
         let links: Vec<_> = self.peers.iter().filter(accepted).map(|it| *it.0).collect();
         for link in links {

@@ -148,6 +148,11 @@ impl Replica {
         let is_news = known.incarnation() != Some(to.incarnation);
         step.out.push(Action::Adopt { to, visible, birth: birth.clone() });
         known.move_to(to, visible, birth);
+        // Its origin may ship the same on a connection that stands still: what comes of it later
+        // is not new, and would be acknowledged by nobody.
+        for lane in super::LANES {
+            self.owe_acks(to.log(lane), step);
+        }
         self.serve_anew(to.origin, step);
         if is_news {
             self.announce(&to, step);

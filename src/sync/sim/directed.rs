@@ -569,6 +569,9 @@ fn who_is_taken_back_twice_within_an_hour_is_fenced() {
     }
     let fence = world.nodes[0].live.as_ref().and_then(|it| it.replica.fence());
     assert_eq!(fence, Some(Fence::Copied));
+    // That is what it must be: an operator is to look at it, and all else comes right.
+    world.check_quiet();
+    assert_eq!(world.wrong, None);
 }
 
 #[test]

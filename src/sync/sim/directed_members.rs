@@ -1,6 +1,7 @@
 //! Schedules made for the rules of membership, as `directed` has them for the others.
 
 use crate::sync::fact::Members;
+use crate::sync::origin::Lane;
 use crate::sync::replica::{Order, Rule, Rules};
 use crate::sync::sim::app::domain;
 use crate::sync::sim::directed::{needs, needs_beside};
@@ -210,4 +211,38 @@ fn a_member_that_has_left_is_missed_by_nobody() {
     assert!(super::check::every_domain_is_fresh(&world, 1), "its lease needs who has left");
     assert_eq!(world.flushes, before, "everything before the leave was applied");
     assert_eq!(all_domains().len(), 3);
+}
+
+#[test]
+fn a_majority_says_what_it_has_stored_whichever_way_it_came() {
+    for seed in 1..=8 {
+        let plan = Plan { nodes: 2, rules: Rules::default(), mesh: true, manual: true, beats: 4 };
+        let mut world = World::new(seed, plan);
+        world.connect_all();
+        // Nothing of 0 arrives at 1 any more; what it writes is on its way, and gone from its log.
+        world.cut.insert((0, 1));
+        world.write(0, 0);
+        world.drop_own(0, Lane::Tokens, u64::MAX);
+        let relay = world.add_node(origin(2), Members::default(), 0);
+        world.start(relay);
+        world.connect(0, relay);
+        let new = world.add_node(origin(3), Members::default(), 0);
+        world.start(new);
+        world.connect(0, new);
+        world.run(100 * MS);
+        world.join(new);
+        world.run(100 * MS);
+        // So 1 has the record of the join by a relay's gap, and later once more from 0 itself.
+        world.connect(1, relay);
+        world.run(3 * LEASE);
+        let place = |at: usize, of: usize| {
+            world.nodes[at].live.as_ref().and_then(|it| it.replica.place(origin(of)))
+        };
+        assert_eq!(place(1, 0).map(|it| it.marks.values.seq), Some(1), "seed {seed}");
+        world.heal();
+        world.run(4 * LEASE);
+        let fence = world.nodes[new].live.as_ref().map(|it| it.replica.fence());
+        assert_eq!(fence, Some(None), "seed {seed}: nobody lets it in");
+        assert_eq!(world.wrong, None, "seed {seed}");
+    }
 }
