@@ -382,18 +382,35 @@ impl Worker {
     }
 }
 
+/// How often, and for how long each time, a folder's lock is waited for.
+const LOCKED_TRIES: u32 = 50;
+const LOCKED_WAIT: Duration = Duration::from_millis(20);
+
 /// sled can take minutes to open: then it goes on in a thread that nobody waits for.
 pub(crate) fn open_within(dir: &Path, limit: Duration) -> Result<sled::Db, &'static str> {
     let (sender, receiver) = bounded(1);
     let dir = dir.to_owned();
     let spawned = std::thread::Builder::new().name("annals-sled".to_owned()).spawn(move || {
-        let opened = std::panic::catch_unwind(|| {
+        let open = || {
             sled::Config::new()
-                .path(dir)
+                .path(&dir)
                 .cache_capacity(16 << 20)
                 .mode(sled::Mode::LowSpace)
                 .flush_every_ms(Some(5_000))
                 .open()
+        };
+        let opened = std::panic::catch_unwind(|| {
+            let mut tries = 0;
+            loop {
+                match open() {
+                    // Threads of a sled that was dropped just now may have the lock for a moment.
+                    Err(error) if is_locked(&error) && tries < LOCKED_TRIES => {
+                        tries += 1;
+                        std::thread::park_timeout(LOCKED_WAIT);
+                    }
+                    opened => return opened,
+                }
+            }
         });
         // Nobody may be waiting any more.
         drop(sender.send(opened));
@@ -407,6 +424,11 @@ pub(crate) fn open_within(dir: &Path, limit: Duration) -> Result<sled::Db, &'sta
         Ok(Err(_panic)) => Err("opening it panicked"),
         Err(_timeout) => Err(TOO_LONG),
     }
+}
+
+/// Does somebody else have the folder? sled says so in words only.
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("acquire lock"))
 }
 
 /// Bytes of the files in a folder and the folders within.

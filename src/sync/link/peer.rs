@@ -324,13 +324,14 @@ impl Link {
         if body >= inner.options.frame_bytes_max {
             return Err(SendError::TooLarge);
         }
+        let length = head.len().saturating_add(body);
         let mut outbox = inner.outbox.lock();
         if outbox.ended.is_some() {
             return Err(SendError::Ended);
         }
         let waiting = outbox.waiting();
         if bulk {
-            let room = waiting == 0 || waiting.saturating_add(body) <= bound;
+            let room = waiting == 0 || waiting.saturating_add(length) <= bound;
             if !room || outbox.shipped >= outbox.granted {
                 outbox.wanted = true;
                 return Ok(Shipped::Full);
@@ -340,7 +341,7 @@ impl Link {
         } else if waiting > 0 {
             // A frame that is longer than the bound, alone, was not the reader's fault.
             let max = bound.saturating_mul(2).saturating_add(outbox.excess);
-            if waiting.saturating_add(body) > max {
+            if waiting.saturating_add(length) > max {
                 self.end(outbox, Down::Stalled);
                 return Err(SendError::Ended);
             }

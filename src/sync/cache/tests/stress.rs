@@ -17,10 +17,14 @@ fn run(rules: Rules, seed: u64) -> u64 {
     let source: Vec<AtomicU64> = (0..KEYS).map(|_| AtomicU64::new(1)).collect();
     let told: Vec<AtomicU64> = (0..KEYS).map(|_| AtomicU64::new(1)).collect();
     let (done, wrong) = (AtomicBool::new(false), AtomicU64::new(0));
+    // Nobody begins before all are there: else the writer may be through before anybody reads.
+    let begun = std::sync::Barrier::new(5);
     std::thread::scope(|scope| {
         for reader in 0..4 {
             let (cache, source, told, done, wrong) = (&cache, &source, &told, &done, &wrong);
+            let begun = &begun;
             scope.spawn(move || {
+                begun.wait();
                 let mut state = seed ^ reader;
                 while !done.load(Ordering::Relaxed) {
                     state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -43,6 +47,7 @@ fn run(rules: Rules, seed: u64) -> u64 {
         let writer = log(1);
         manager.visible(&writer, u64::MAX);
         let mut state = seed;
+        begun.wait();
         for seq in 1..=ROUNDS {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(3);
             let key = (state >> 33) % KEYS;
