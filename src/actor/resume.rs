@@ -301,8 +301,10 @@ pub(crate) fn resume(shared: &Arc<Shared>) {
     recovery.unknown_kinds = unknown.into_iter().map(|(kind, _)| kind).collect();
     recovery.unknown_kinds.sort_unstable();
     recovery.phase = RecoveryPhase::Done;
-    tell(&mut recovery);
+    // Before anybody who waits for the end goes on.
+    recovery.took = shared.clock.monotonic().saturating_sub(began);
     recovery.tell_resumed(shared);
+    tell(&mut recovery);
 }
 
 /// The book of the newest checkpoint, and what came behind it before this life; `None` where a

@@ -96,7 +96,8 @@ fn nodes_that_meet() {
     let nodes: Vec<_> = stores.iter().map(|store| store.node().unwrap()).collect();
     let _link = Local::connect(nodes[0], nodes[1]);
     nodes[1].wait_member(LONG).unwrap();
-    until("a report", || !told("nodes that meet", "node reported").is_empty());
+    let home = homes[0].display().to_string();
+    until("a report", || !told(&home, "node reported").is_empty());
 }
 
 fn note<A: Actor + Handle<Note, Reply = u64>>(store: &Store, name: &str, bytes: usize) -> u64 {
