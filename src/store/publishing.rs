@@ -1,6 +1,7 @@
 //! The log as what the actors' runtime asks for, and what their turns publish.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -111,5 +112,9 @@ impl EventStore for Publishing {
 
     fn has_room(&self) -> bool {
         self.log.has_room()
+    }
+
+    fn path(&self) -> &Path {
+        self.log.path()
     }
 }
